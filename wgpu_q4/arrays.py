@@ -1,0 +1,58 @@
+"""numpy in, numpy out; torch in, torch out.
+
+torch is never imported here: a torch tensor can only be in somebody's hands if torch is already in
+``sys.modules``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    ArrayLike: TypeAlias = NDArray[Any] | torch.Tensor
+else:
+    ArrayLike: TypeAlias = Any
+
+
+def is_torch(array: object) -> bool:
+    """Whether ``array`` is a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def to_numpy(array: object, name: str) -> NDArray[Any]:
+    """``array`` as numpy, without a copy where the memory can be shared.
+
+    bfloat16, which numpy lacks, becomes float32 (exact).  A tensor on a CUDA or MPS device is
+    copied to the host.
+
+    Raises:
+        TypeError: neither a numpy array nor a torch tensor; names the argument.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    if is_torch(array):
+        tensor: Any = array
+        torch = sys.modules["torch"]
+        tensor = tensor.detach().cpu()
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+        return np.asarray(tensor.numpy())
+    raise TypeError(f"{name} must be a numpy array or a torch tensor, not {type(array).__name__}")
+
+
+def like(result: NDArray[Any], source: object) -> Any:
+    """``result`` in the kind of ``source``: a tensor on its device if it is one, else numpy.
+
+    The dtype stays that of ``result``; memory is shared where ``source`` lives on the CPU.
+    """
+    if not is_torch(source):
+        return result
+    tensor: Any = source
+    return sys.modules["torch"].from_numpy(result).to(tensor.device)

@@ -1,0 +1,43 @@
+"""Row ranges spread over the cores.
+
+numpy releases the interpreter lock inside its loops, so threads are enough; a range is kept small
+so that its temporaries stay in the cache and the peak memory does not follow the matrix.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+RANGE_BYTES = 1 << 20
+"""Bytes of the widest temporary that one range makes."""
+
+
+def for_row_ranges(
+    rows: int, bytes_per_row: int, work: Callable[[int, int], None], *, multiple: int = 1
+) -> None:
+    """Call ``work(start, stop)`` over ``0..rows`` in ranges of about `RANGE_BYTES`.
+
+    Args:
+        rows: how many rows there are.
+        bytes_per_row: bytes of the widest temporary that ``work`` makes for one row.
+        work: fills its own rows of an output array that the caller made.
+        multiple: every ``start`` is a multiple of this.
+
+    The first exception of any range is raised; ranges not yet begun are dropped.
+    """
+    step = max(1, RANGE_BYTES // max(1, bytes_per_row) // multiple) * multiple
+    starts = range(0, rows, step)
+    if len(starts) <= 1:
+        if rows:
+            work(0, rows)
+        return
+    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(work, start, min(start + step, rows)) for start in starts]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,109 @@
+"""Floats to nibbles and scales, and back.
+
+The rule is torchao's ``IntxWeightOnlyConfig(torch.int4, PerGroup(G))``, symmetric, reproduced
+value for value: per group ``scale = max|W| / 7.5``, clamped below at the smallest normal float32,
+and ``u = clip(rint(W · (1 / scale)), −8, 7) + 8``, all in float32.  It multiplies by the
+reciprocal; dividing by the scale gives another nibble in about 0.3 % of values.
+
+Half-precision scales are the float32 ones rounded at the end, so the nibbles of a matrix do not
+depend on the dtype of its scales.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.errors import FormatError
+from wgpu_q4.format.nibbles import Convention, pack_linear, unpack
+from wgpu_q4.format.parallel import for_row_ranges
+from wgpu_q4.format.shape import ScalesDtype, check_group_size, check_scales_dtype
+
+_TINY = np.finfo(np.float32).tiny
+_HALF_RANGE = np.float32(7.5)
+
+
+def quantize(
+    weight: NDArray[Any], group_size: int = 32, scales_dtype: ScalesDtype = "float16"
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Quantize a float matrix to q4gsw.
+
+    Args:
+        weight: ``[V, K]``, float16, float32 or float64; computed in float32.
+        group_size: ``G``, a multiple of 8 that divides ``K``.
+        scales_dtype: ``"float16"`` or ``"float32"``.
+
+    Returns:
+        ``(packed, scales)``: uint8 ``[V, K/2]`` in the linear convention, and ``[V, K/G]``.
+
+    Raises:
+        TypeError: ``weight`` is not a floating-point array.
+        FormatError: the shape or group does not fit, a value is NaN or infinite, or a scale
+            exceeds float16.
+    """
+    _check_floats(weight)
+    if weight.ndim != 2 or weight.shape[0] < 1:
+        raise FormatError(f"weight must have shape [V, K] with V ≥ 1, not {list(weight.shape)}")
+    vocab, embed_dim = weight.shape
+    check_group_size(embed_dim, group_size)
+    dtype = np.dtype(check_scales_dtype(scales_dtype))
+    packed = np.empty((vocab, embed_dim // 2), np.uint8)
+    scales = np.empty((vocab, embed_dim // group_size), dtype)
+
+    def quantize_rows(start: int, stop: int) -> None:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 is caught as infinite below
+            rows = weight[start:stop].astype(np.float32, copy=False)
+        groups = rows.reshape(stop - start, -1, group_size)
+        largest = np.maximum(groups.max(axis=2), -groups.min(axis=2))
+        if not np.isfinite(largest).all():
+            raise _not_finite(rows, start)
+        scale = np.maximum(largest / _HALF_RANGE, _TINY)
+        with np.errstate(over="ignore"):
+            scales[start:stop] = scale
+        if not np.isfinite(scales[start:stop]).all():
+            raise FormatError(
+                f"a group's scale is {scale.max():.6g}, beyond float16 (65504): "
+                f"use scales_dtype='float32'"
+            )
+        values = groups * np.reciprocal(scale)[:, :, None]
+        np.rint(values, out=values)
+        np.clip(values, -8, 7, out=values)
+        values += 8
+        pack_linear(values.astype(np.uint8).reshape(rows.shape), packed[start:stop])
+
+    for_row_ranges(vocab, embed_dim * 4, quantize_rows)
+    return packed, scales
+
+
+def _check_floats(weight: object) -> None:
+    kind = weight.dtype if isinstance(weight, np.ndarray) else type(weight).__name__
+    if kind not in (np.float16, np.float32, np.float64):
+        raise TypeError(f"weight must be a float16, float32 or float64 array, not {kind}")
+
+
+def _not_finite(rows: NDArray[np.float32], start: int) -> FormatError:
+    row, column = np.argwhere(~np.isfinite(rows))[0]
+    return FormatError(
+        f"weight[{start + row}, {column}] is {rows[row, column]} in float32; "
+        f"every weight must be finite"
+    )
+
+
+def dequantize(
+    packed: NDArray[np.uint8], scales: NDArray[Any], convention: Convention
+) -> NDArray[np.float32]:
+    """``(u − 8) · scale`` as float32 ``[V, K]``, each product rounded once."""
+    vocab, embed_dim = packed.shape[0], packed.shape[1] * 2
+    groups = scales.shape[1]
+    weight = np.empty((vocab, embed_dim), np.float32)
+
+    def dequantize_rows(start: int, stop: int) -> None:
+        rows = weight[start:stop]
+        np.subtract(unpack(packed[start:stop], convention), np.float32(8), out=rows)
+        grouped = rows.reshape(stop - start, groups, -1)
+        grouped *= scales[start:stop, :, None].astype(np.float32)
+
+    for_row_ranges(vocab, embed_dim * 4, dequantize_rows)
+    return weight

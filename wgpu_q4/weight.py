@@ -1,0 +1,159 @@
+"""`Q4Weight`: one 4-bit matrix, held once, whatever reads it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from html import escape
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4 import format as q4gsw
+from wgpu_q4.arrays import ArrayLike, to_numpy
+from wgpu_q4.format import Convention, ScalesDtype
+from wgpu_q4.format.nibbles import check_convention
+from wgpu_q4.format.shape import check_packed
+
+
+class Resident(Protocol):
+    """A copy of a weight on some device, as the weight sees it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held there."""
+        ...
+
+    def describe(self) -> str:
+        """One line: which adapter, which layout, how many bytes, which ops read it."""
+        ...
+
+
+class Q4Weight:
+    """A ``[V, K]`` matrix in 4 bits a value, with one scale for each ``G`` values of a row.
+
+    Both ops read this one object: pass it to `wgpu_q4.embedding` and to `wgpu_q4.linear`, and its
+    bytes are on the host once and on each device once.  The device copies go when the weight goes.
+
+    The arrays are wrapped, not copied, and must not change afterwards.
+
+    Attributes:
+        packed: uint8 ``[V, K/2]``, read-only, in the nibble order named by ``convention``.
+        scales: float16 or float32 ``[V, K/G]``, read-only.
+        convention: ``"linear"`` (canonical) or ``"embedding"``; see `wgpu_q4.format.nibbles`.
+        shape: ``(V, K)``.
+        group_size: ``G``.
+    """
+
+    def __init__(
+        self, packed: ArrayLike, scales: ArrayLike, convention: Convention = "linear"
+    ) -> None:
+        """Wrap a packed matrix that already exists.
+
+        Args:
+            packed: uint8 ``[V, K/2]``, numpy or torch; ``K`` a multiple of 8.
+            scales: float16 or float32 ``[V, K/G]``, numpy or torch; ``G`` a multiple of 8.
+            convention: the nibble order of ``packed``.
+
+        Raises:
+            TypeError: not arrays.
+            FormatError: a dtype, shape, convention or scale that q4gsw does not allow.
+        """
+        self.convention: Convention = check_convention(convention)
+        self.packed: NDArray[np.uint8] = _read_only(to_numpy(packed, "packed"))
+        self.scales: NDArray[Any] = _read_only(to_numpy(scales, "scales"))
+        vocab, embed_dim, self.group_size = check_packed(self.packed, self.scales)
+        self.shape: tuple[int, int] = (vocab, embed_dim)
+        self.residents: WeakSet[Resident] = WeakSet()
+        """The device copies; `wgpu_q4.device` adds them."""
+
+    @classmethod
+    def quantize(
+        cls, weight: ArrayLike, group_size: int = 32, scales_dtype: ScalesDtype = "float16"
+    ) -> Q4Weight:
+        """Quantize a float matrix; the rule is in `wgpu_q4.format.quantize`.
+
+        Args:
+            weight: ``[V, K]`` floats, numpy or torch (bfloat16 too).
+            group_size: ``G``, a multiple of 8 that divides ``K``.
+            scales_dtype: ``"float16"`` or ``"float32"``.
+
+        Raises:
+            TypeError: not a floating-point matrix.
+            FormatError: shape or group do not fit, or a value is not finite.
+        """
+        packed, scales = q4gsw.quantize(to_numpy(weight, "weight"), group_size, scales_dtype)
+        return cls(packed, scales)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed values and the scales together."""
+        return self.packed.nbytes + self.scales.nbytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the packed bytes in the linear convention (the scales are not in it)."""
+        return hashlib.sha256(np.ascontiguousarray(self.packed_as("linear")).data).hexdigest()
+
+    def packed_as(self, convention: Convention) -> NDArray[np.uint8]:
+        """The packed bytes in a nibble order: ``packed`` itself, or a new array."""
+        return q4gsw.repack(self.packed, self.convention, convention)
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """The matrix as float32 ``[V, K]``."""
+        return q4gsw.dequantize(self.packed, self.scales, self.convention)
+
+    def same_matrix(self, other: Q4Weight) -> bool:
+        """Whether ``other`` holds the same values and scales (dtype included), in any order."""
+        if self is other:
+            return True
+        return (
+            self.shape == other.shape
+            and self.scales.dtype == other.scales.dtype
+            and self.scales.shape == other.scales.shape
+            and self.sha256 == other.sha256
+            and self.scales.tobytes() == other.scales.tobytes()
+        )
+
+    def __copy__(self) -> Q4Weight:
+        return self  # immutable: a copied model keeps sharing the matrix
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Q4Weight:
+        return self
+
+    def __reduce__(self) -> tuple[type[Q4Weight], tuple[Any, ...]]:
+        return type(self), (self.packed, self.scales, self.convention)
+
+    def __repr__(self) -> str:
+        vocab, embed_dim = self.shape
+        return (
+            f"Q4Weight({vocab}×{embed_dim}, group {self.group_size}, "
+            f"{self.scales.dtype} scales, {self.nbytes:,} bytes)"
+        )
+
+    def _repr_html_(self) -> str:
+        vocab, embed_dim = self.shape
+        float_bytes = vocab * embed_dim * 4
+        residents = [resident.describe() for resident in self.residents]
+        rows = {
+            "shape": f"{vocab:,} × {embed_dim:,}",
+            "group size": f"{self.group_size}, {self.scales.dtype} scales",
+            "bytes": f"{self.packed.nbytes:,} packed + {self.scales.nbytes:,} scales "
+            f"= {self.nbytes:,} ({float_bytes / self.nbytes:.1f}× smaller than float32)",
+            "tied": f"one copy serves embedding and linear; two would take {2 * self.nbytes:,}",
+            "on devices": "<br>".join(map(escape, residents)) or "none yet (uploaded at first use)",
+        }
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{name}</th>"
+            f"<td style='text-align:left'>{text}</td></tr>"
+            for name, text in rows.items()
+        )
+        return f"<table><caption>Q4Weight</caption>{cells}</table>"
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,123 @@
+"""Which adapter is used, and a device with everything it offers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from wgpu_q4.device.implementation import load_implementation
+from wgpu_q4.errors import DeviceError
+
+ENVIRONMENT_VARIABLE = "WGPU_Q4_ADAPTER"
+
+USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups")
+"""Asked of every adapter that has them; no kernel needs one to run."""
+
+_KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
+_BACKENDS = ("Metal", "Vulkan", "D3D12", "OpenGL")
+
+_INSTALL_HINT = (
+    "Install a driver: on Debian or Ubuntu without a GPU, 'apt-get install mesa-vulkan-drivers' "
+    "brings one that runs on the processor"
+)
+
+
+class SoftwareAdapterWarning(UserWarning):
+    """Only an adapter that runs on the processor was found; it works, slowly."""
+
+
+def is_software(adapter: Any) -> bool:
+    """Whether an adapter runs on the processor."""
+    return bool(adapter.info["adapter_type"] == "CPU")
+
+
+def adapter_summary(adapter: Any) -> str:
+    """One line: the adapter's device, driver, backend and kind."""
+    info = adapter.info
+    driver = f", {info['description']}" if info["description"] else ""
+    return f"{info['device']} ({info['backend_type']}{driver}, {info['adapter_type']})"
+
+
+def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
+    """All adapters, best first: discrete, integrated, virtual, software; native APIs before GL."""
+    module = load_implementation(implementation)
+
+    def rank(adapter: Any) -> tuple[int, int]:
+        info = adapter.info
+        return _position(_KINDS, info["adapter_type"]), _position(_BACKENDS, info["backend_type"])
+
+    adapters: list[Any] = module.gpu.enumerate_adapters_sync()
+    return sorted(adapters, key=rank)
+
+
+def choose_adapter(
+    name: str | None = None, implementation: str | ModuleType | None = None
+) -> Any:
+    """The adapter whose summary contains ``name``, else the best one.
+
+    Args:
+        name: part of an adapter's summary, in any case; by default ``WGPU_Q4_ADAPTER``.
+        implementation: the WebGPU module or its name.
+
+    Raises:
+        DeviceError: there is none, or none of that name; lists those there are.
+    """
+    adapters = list_adapters(implementation)
+    if not adapters:
+        module = load_implementation(implementation)
+        raise DeviceError(f"{module.__name__} finds no GPU adapter. {_INSTALL_HINT}")
+    if name is None:
+        name = os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if name is not None:
+        named = [item for item in adapters if name.lower() in adapter_summary(item).lower()]
+        if not named:
+            there = "; ".join(map(adapter_summary, adapters))
+            raise DeviceError(f"no adapter is called {name!r}. There are: {there}")
+        return named[0]
+    if is_software(adapters[0]):
+        _warn_once(adapter_summary(adapters[0]))
+    return adapters[0]
+
+
+def request_device(
+    adapter: str | None = None, implementation: str | ModuleType | None = None
+) -> Any:
+    """A new device with all limits of its adapter, for the ``device=`` of every op.
+
+    Args:
+        adapter: part of the adapter's name; by default ``WGPU_Q4_ADAPTER``, else the best one.
+        implementation: ``"wgpu"``, ``"wgpudawn"`` or such a module; by default
+            ``WGPU_Q4_IMPLEMENTATION``, else ``wgpu``.
+
+    Raises:
+        DeviceError: no adapter (of that name), or it refuses a device.
+    """
+    chosen = choose_adapter(adapter, implementation)
+    features = [name for name in USEFUL_FEATURES if name in chosen.features]
+    try:
+        return chosen.request_device_sync(
+            label="wgpu_q4", required_features=features, required_limits=dict(chosen.limits)
+        )
+    except Exception as error:
+        raise DeviceError(f"{adapter_summary(chosen)} refuses a device: {error}") from error
+
+
+def _position(order: Sequence[str], item: str) -> int:
+    return order.index(item) if item in order else len(order) - 1
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(summary: str) -> None:
+    if summary not in _warned:
+        _warned.add(summary)
+        warnings.warn(
+            f"wgpu_q4 runs on {summary}: no GPU was found. "
+            f"Results are the same, speed is not",
+            SoftwareAdapterWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,245 @@
+"""What is kept per device: pipelines, bind groups, scratch buffers, uploaded weights.
+
+A repeated call therefore compiles nothing, makes no bind group and allocates nothing but its
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import RLock
+from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.device.adapter import adapter_summary, request_device
+from wgpu_q4.device.implementation import implementation_of
+from wgpu_q4.device.upload import DeviceWeight
+from wgpu_q4.errors import DeviceLimitError
+from wgpu_q4.plan import Plan
+from wgpu_q4.weight import Q4Weight
+
+_ATTRIBUTE = "_wgpu_q4_context"
+_SMALLEST_SCRATCH = 1 << 12
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    pipeline: Any
+    group_layout: Any
+
+
+BindGroups = dict[tuple[object, ...], tuple[tuple[Any, ...], Any]]
+"""Bind groups by kernel, each with the resources it binds.  A weight keeps its own, so that they
+go when it goes."""
+
+
+class Context:
+    """One device and everything this package keeps on it.
+
+    Hold `lock` over a sequence of calls that shares scratch buffers.
+
+    Attributes:
+        device: the ``GPUDevice``.
+        limits: its limits, by WebGPU's names with dashes.
+        lock: serialises the users of the scratch buffers.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        self.implementation: ModuleType = implementation_of(device)
+        self.limits: Mapping[str, int] = dict(device.limits)
+        self.lock = RLock()
+        self.buffers_created = 0
+        self.pipelines_created = 0
+        self.bind_groups_created = 0
+        self._kernels: dict[tuple[object, ...], _Kernel] = {}
+        self._scratch: dict[str, Any] = {}
+        self._weights: WeakKeyDictionary[Q4Weight, DeviceWeight] = WeakKeyDictionary()
+
+    @property
+    def adapter_summary(self) -> str:
+        """One line on the adapter."""
+        return adapter_summary(self.device.adapter)
+
+    @property
+    def largest_binding(self) -> int:
+        """Bytes that one storage binding may have here."""
+        return min(
+            self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"]
+        )
+
+    def weight(self, weight: Q4Weight) -> DeviceWeight:
+        """The copy of ``weight`` on this device, made when first asked for."""
+        with self.lock:
+            resident = self._weights.get(weight)
+            if resident is None:
+                resident = self._weights[weight] = DeviceWeight(self, weight)
+                weight.residents.add(resident)
+            return resident
+
+    def usage(self, *names: str) -> int:
+        """Buffer usage flags by name."""
+        return sum(int(getattr(self.implementation.BufferUsage, name)) for name in names)
+
+    def create_buffer(self, label: str, nbytes: int, *usages: str) -> Any:
+        """A new buffer of its own (nothing is reused)."""
+        if nbytes > self.limits["max-buffer-size"]:
+            raise DeviceLimitError(
+                f"{label} needs a buffer of {nbytes:,} bytes; {self.adapter_summary} allows "
+                f"{self.limits['max-buffer-size']:,}"
+            )
+        self.buffers_created += 1
+        return self.device.create_buffer(label=label, size=nbytes, usage=self.usage(*usages))
+
+    def scratch(self, role: str, nbytes: int, *usages: str) -> Any:
+        """The buffer kept for ``role``, grown to hold ``nbytes``; its contents are nobody's."""
+        buffer = self._scratch.get(role)
+        if buffer is None or buffer.size < nbytes:
+            limit = self.largest_binding if "STORAGE" in usages else self.limits["max-buffer-size"]
+            rounded = max(_SMALLEST_SCRATCH, 1 << (nbytes - 1).bit_length())
+            size = nbytes if rounded > limit else rounded
+            buffer = self._scratch[role] = self.create_buffer(f"wgpu_q4 {role}", size, *usages)
+        return buffer
+
+    def write(self, buffer: Any, data: NDArray[Any]) -> None:
+        """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
+        self.device.queue.write_buffer(buffer, 0, np.ascontiguousarray(data))
+
+    def sizes(self, *values: int) -> Any:
+        """The uniform buffer with up to four sizes in it, for the next dispatch."""
+        buffer = self.scratch("sizes", 16, "UNIFORM", "COPY_DST")
+        self.write(buffer, np.array([*values, *[0] * (4 - len(values))], np.int32))
+        return buffer
+
+    def encode(
+        self,
+        encoder: Any,
+        plan: Plan,
+        resources: Mapping[int, Any],
+        groups: BindGroups | None = None,
+    ) -> None:
+        """Append one dispatch to ``encoder``, in a compute pass of its own.
+
+        Args:
+            encoder: a ``GPUCommandEncoder`` of this device.
+            plan: what to run.
+            resources: a buffer or texture view for each binding number of the variant.
+            groups: where the bind group is kept for the next call; None keeps it nowhere.
+        """
+        compute_pass = encoder.begin_compute_pass()
+        self.dispatch(compute_pass, plan, resources, groups)
+        compute_pass.end()
+
+    def dispatch(
+        self,
+        compute_pass: Any,
+        plan: Plan,
+        resources: Mapping[int, Any],
+        groups: BindGroups | None = None,
+    ) -> None:
+        """The same within a compute pass that the caller began."""
+        kernel = self._kernel(plan)
+        bound = tuple(resources[binding.number] for binding in plan.variant.bindings)
+        kept, group = (groups or {}).get(plan.key, ((), None))
+        if group is None or any(new is not old for new, old in zip(bound, kept, strict=True)):
+            group = self._bind(kernel, plan, bound)
+            if groups is not None:
+                groups[plan.key] = bound, group
+        compute_pass.set_pipeline(kernel.pipeline)
+        compute_pass.set_bind_group(0, group)
+        compute_pass.dispatch_workgroups(*plan.workgroups)
+
+    def read(self, encoder: Any, source: Any, out: NDArray[Any]) -> None:
+        """Finish ``encoder``, run it, and fill ``out`` from the start of the buffer ``source``."""
+        staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
+        encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
+        self.device.queue.submit([encoder.finish()])
+        staging.map_sync(self.implementation.MapMode.READ, 0, _padded(out.nbytes))
+        try:
+            mapped = staging.read_mapped(0, _padded(out.nbytes), copy=False)
+            flat = out.reshape(-1).view(np.uint8)
+            flat[:] = np.frombuffer(mapped, np.uint8, out.nbytes)
+        finally:
+            staging.unmap()
+
+    def _kernel(self, plan: Plan) -> _Kernel:
+        kernel = self._kernels.get(plan.key)
+        if kernel is None:
+            device, label = self.device, plan.variant.name
+            visibility = int(self.implementation.ShaderStage.COMPUTE)
+            entries = [binding.layout_entry(visibility) for binding in plan.variant.bindings]
+            group_layout = device.create_bind_group_layout(label=label, entries=entries)
+            pipeline = device.create_compute_pipeline(
+                label=label,
+                layout=device.create_pipeline_layout(
+                    label=label, bind_group_layouts=[group_layout]
+                ),
+                compute={
+                    "module": device.create_shader_module(label=label, code=plan.variant.source),
+                    "entry_point": "main",
+                    "constants": dict(plan.constants),
+                },
+            )
+            self.pipelines_created += 1
+            kernel = self._kernels[plan.key] = _Kernel(pipeline, group_layout)
+        return kernel
+
+    def _bind(self, kernel: _Kernel, plan: Plan, resources: tuple[Any, ...]) -> Any:
+        self.bind_groups_created += 1
+        buffer_type = self.implementation.GPUBuffer
+        entries = [
+            {
+                "binding": binding.number,
+                "resource": {"buffer": resource, "offset": 0, "size": resource.size}
+                if isinstance(resource, buffer_type)
+                else resource,
+            }
+            for binding, resource in zip(plan.variant.bindings, resources, strict=True)
+        ]
+        return self.device.create_bind_group(
+            label=plan.variant.name, layout=kernel.group_layout, entries=entries
+        )
+
+
+def _padded(nbytes: int) -> int:
+    return nbytes + -nbytes % 4
+
+
+_default: dict[tuple[str | None, str | None], Context] = {}
+_default_lock = RLock()
+
+
+def default_context(adapter: str | None = None, implementation: str | None = None) -> Context:
+    """The context of the adapter of that name, by default the best; one for each is kept."""
+    with _default_lock:
+        key = (adapter, implementation)
+        if key not in _default:
+            _default[key] = context_for(request_device(adapter, implementation))
+        return _default[key]
+
+
+def context_for(device: Any = None) -> Context:
+    """The context of a device.
+
+    Args:
+        device: a ``GPUDevice`` (within whose limits and features everything then stays), part of
+            the name of an adapter, or None for the default one.
+
+    Raises:
+        TypeError: something else.
+        DeviceError: no such adapter.
+    """
+    if device is None or isinstance(device, str):
+        return default_context(device)
+    with _default_lock:
+        # Kept on the device itself: whoever drops the device drops all that hangs on it.
+        context: Context | None = getattr(device, _ATTRIBUTE, None)
+        if context is None:
+            context = Context(device)
+            setattr(device, _ATTRIBUTE, context)
+        return context

@@ -1,0 +1,57 @@
+"""Which module speaks WebGPU.
+
+``wgpu`` (wgpu-native, naga) is the default; ``wgpudawn`` has the same API on Dawn (Tint).  No other
+module of this package imports either: everything else works on the device it is handed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from wgpu_q4.errors import DeviceError
+
+ENVIRONMENT_VARIABLE = "WGPU_Q4_IMPLEMENTATION"
+KNOWN = ("wgpu", "wgpudawn")
+
+
+def load_implementation(implementation: str | ModuleType | None = None) -> ModuleType:
+    """The module named by the argument, else by ``WGPU_Q4_IMPLEMENTATION``, else ``wgpu``.
+
+    Raises:
+        DeviceError: it is not installed or lacks wgpu-py's API.
+    """
+    if implementation is None:
+        implementation = os.environ.get(ENVIRONMENT_VARIABLE) or KNOWN[0]
+    if isinstance(implementation, str):
+        try:
+            module = importlib.import_module(implementation)
+        except ImportError as error:
+            raise DeviceError(
+                f"the WebGPU implementation {implementation!r} cannot be imported ({error}). "
+                f"Known ones: {', '.join(KNOWN)}; install with pip"
+            ) from error
+    else:
+        module = implementation
+    if not hasattr(module, "gpu"):
+        raise DeviceError(f"{module.__name__} is not a WebGPU implementation: it has no 'gpu'")
+    return module
+
+
+def implementation_of(device: Any) -> ModuleType:
+    """The module that ``device`` came from.
+
+    Raises:
+        TypeError: it is not a device of such a module.
+    """
+    module = sys.modules.get(type(device).__module__.partition(".")[0])
+    kind = getattr(module, "GPUDevice", None)
+    if module is None or kind is None or not isinstance(device, kind):
+        raise TypeError(
+            f"device must be a GPUDevice of wgpu or wgpudawn, the name of an adapter, or None, "
+            f"not {type(device).__name__}"
+        )
+    return module

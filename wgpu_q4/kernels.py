@@ -1,0 +1,229 @@
+"""The table of kernels: which WGSL pieces make which variant, and what they bind.
+
+The pieces are the files in ``wgsl/``; ``wgsl/README.md`` says which function each defines.  A
+variant is a body and one piece for each thing that varies, concatenated.  Nothing is substituted
+in the text: shapes and tile sizes are pipeline constants (``override``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from wgpu_q4.format import ScalesDtype
+
+Layout = Literal["rows", "rows_embedding", "blocks_buffer", "blocks_texture2d"]
+"""How a device holds the packed weight: rows in either nibble order, or 8×4 blocks."""
+
+Storage = Literal["buffer", "texture3d"]
+"""Where ids and results of an embedding are."""
+
+OutputDtype = Literal["float32", "float16"]
+
+_FUNCTIONS_OF_LAYOUT = {
+    "rows": "rows",
+    "rows_embedding": "rows",
+    "blocks_buffer": "blocks",
+    "blocks_texture2d": "blocks",
+}
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One binding of group 0, as a WebGPU bind group layout entry describes it."""
+
+    number: int
+    kind: Literal["buffer", "texture", "storage_texture"]
+    description: tuple[tuple[str, str], ...]
+
+    def layout_entry(self, visibility: int) -> dict[str, Any]:
+        """The entry for ``create_bind_group_layout``."""
+        return {
+            "binding": self.number,
+            "visibility": visibility,
+            self.kind: dict(self.description),
+        }
+
+
+def _buffer(number: int, kind: str) -> Binding:
+    return Binding(number, "buffer", (("type", kind),))
+
+
+def _texture(number: int, dimension: str) -> Binding:
+    return Binding(
+        number, "texture", (("sample_type", "sint"), ("view_dimension", dimension))
+    )
+
+
+def _storage_texture(number: int, dimension: str, texel: str) -> Binding:
+    description = (("access", "write-only"), ("format", texel), ("view_dimension", dimension))
+    return Binding(number, "storage_texture", description)
+
+
+_RESULT = _buffer(0, "storage")
+_SIZES = _buffer(4, "uniform")
+_LINEAR_BODY = (_RESULT, _buffer(1, "read-only-storage"), _SIZES)
+
+BINDINGS: dict[str, tuple[Binding, ...]] = {
+    "shape/overrides": (),
+    "weight/rows": (_buffer(2, "read-only-storage"),),
+    "weight/rows_embedding": (_buffer(2, "read-only-storage"),),
+    "weight/rows_wide": (_buffer(2, "read-only-storage"),),
+    "weight/blocks_buffer": (_buffer(2, "read-only-storage"),),
+    "weight/blocks_texture2d": (_texture(2, "2d"),),
+    "scales/f16": (_buffer(3, "read-only-storage"),),
+    "scales/f32": (_buffer(3, "read-only-storage"),),
+    "scales/four_rows": (),
+    "embedding/embedding_q4gsw": (),
+    "embedding/grid_flat": (_SIZES,),
+    "embedding/place_buffer": (),
+    "embedding/place_texture3d": (),
+    "embedding/indices_buffer": (_buffer(1, "read-only-storage"),),
+    "embedding/indices_texture3d": (_texture(1, "3d"),),
+    "embedding/output_buffer_float": (_RESULT,),
+    "embedding/output_buffer_half": (_RESULT,),
+    "embedding/output_texture3d_float": (_storage_texture(0, "3d", "rgba32float"),),
+    "embedding/output_texture3d_half": (_storage_texture(0, "3d", "rgba16float"),),
+    "pack/pack_q4_linear_weight": (),
+    "pack/target_buffer": (_RESULT,),
+    "pack/target_texture2d": (_storage_texture(0, "2d", "rgba32sint"),),
+    "linear/exact_f32": (),
+    "linear/gemv_rows_wide": _LINEAR_BODY,
+    "linear/gemv_rows": _LINEAR_BODY,
+    "linear/gemv_blocks": _LINEAR_BODY,
+    "linear/gemm": _LINEAR_BODY,
+    "linear/gemm_stage_rows": (),
+    "linear/gemm_stage_blocks": (),
+    "linear/bias_none": (),
+    "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
+}
+"""What each piece declares; a test holds this against the WGSL."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel: its name and its pieces, which decide source and bindings."""
+
+    name: str
+    pieces: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """The complete WGSL module."""
+        return "\n".join(f"// ---- {piece}.wgsl\n\n{_read(piece)}" for piece in self.pieces)
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The bindings of all pieces, by number."""
+        declared = (binding for piece in self.pieces for binding in BINDINGS[piece])
+        return tuple(sorted(declared, key=lambda binding: binding.number))
+
+
+def source_folder() -> Path:
+    """The folder of the WGSL pieces: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "wgsl"
+    return installed if installed.is_dir() else package.parent / "wgsl"
+
+
+@cache
+def _read(piece: str) -> str:
+    return (source_folder() / f"{piece}.wgsl").read_text(encoding="utf-8")
+
+
+def _scales_piece(dtype: ScalesDtype) -> str:
+    return "scales/f16" if dtype == "float16" else "scales/f32"
+
+
+@cache
+def embedding(
+    layout: Layout,
+    scales: ScalesDtype,
+    output: OutputDtype = "float32",
+    storage: Storage = "buffer",
+) -> Variant:
+    """Rows of the matrix by id; ids and result both in buffers or both in 3-D textures."""
+    half = "half" if output == "float16" else "float"
+    return Variant(
+        f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}",
+        (
+            "shape/overrides",
+            f"weight/{layout}",
+            _scales_piece(scales),
+            f"embedding/place_{storage}",
+            f"embedding/indices_{storage}",
+            f"embedding/output_{storage}_{half}",
+            "embedding/embedding_q4gsw",
+            "embedding/grid_flat",
+        ),
+    )
+
+
+@cache
+def pack_blocks(target: Layout) -> Variant:
+    """Rows, linear convention, to blocks in a buffer or a texture."""
+    return Variant(
+        f"pack_q4_linear_weight_{target}",
+        (
+            "shape/overrides",
+            "weight/rows",
+            f"pack/target_{target.removeprefix('blocks_')}",
+            "pack/pack_q4_linear_weight",
+        ),
+    )
+
+
+LinearKernel = Literal["gemv", "gemv_wide", "gemm"]
+
+
+@cache
+def linear(kernel: LinearKernel, layout: Layout, scales: ScalesDtype, bias: bool) -> Variant:
+    """``x · Wᵀ + bias``.
+
+    ``gemv`` and ``gemm`` exist for every layout; ``gemv_wide`` for rows whose K and G are
+    multiples of 32.
+    """
+    functions = _FUNCTIONS_OF_LAYOUT[layout]
+    if kernel == "gemv_wide":
+        if layout != "rows":
+            raise ValueError(f"gemv_wide reads the layout 'rows', not {layout!r}")
+        weight, bodies = "weight/rows_wide", ("linear/exact_f32", "linear/gemv_rows_wide")
+    elif kernel == "gemm":
+        weight = f"weight/{layout}"
+        bodies = ("linear/exact_f32", "linear/gemm", f"linear/gemm_stage_{functions}")
+    else:
+        weight = f"weight/{layout}"
+        bodies = ("linear/exact_f32", f"linear/gemv_{functions}")
+    four_rows = ("scales/four_rows",) if functions == "blocks" else ()
+    return Variant(
+        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}",
+        (
+            "shape/overrides",
+            weight,
+            _scales_piece(scales),
+            *four_rows,
+            "linear/bias_buffer" if bias else "linear/bias_none",
+            *bodies,
+        ),
+    )
+
+
+def all_variants() -> Iterator[Variant]:
+    """Every variant that this package can run."""
+    layouts: tuple[Layout, ...] = get_args(Layout)
+    dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+    outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
+    storages: tuple[Storage, ...] = get_args(Storage)
+    for layout, scales, output, storage in product(layouts, dtypes, outputs, storages):
+        yield embedding(layout, scales, output, storage)
+    yield pack_blocks("blocks_buffer")
+    yield pack_blocks("blocks_texture2d")
+    for layout, scales, bias in product(layouts, dtypes, (False, True)):
+        yield linear("gemv", layout, scales, bias)
+        yield linear("gemm", layout, scales, bias)
+        if layout == "rows":
+            yield linear("gemv_wide", layout, scales, bias)

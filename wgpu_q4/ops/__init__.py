@@ -1,0 +1,6 @@
+"""The two ops on arrays: `embedding` looks rows up by id, `linear` multiplies with the matrix."""
+
+from wgpu_q4.ops.gather import embedding
+from wgpu_q4.ops.matmul import linear
+
+__all__ = ["embedding", "linear"]

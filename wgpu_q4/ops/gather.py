@@ -1,0 +1,143 @@
+"""Rows of a 4-bit matrix by id."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4 import arrays
+from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.kernels import Layout, OutputDtype, Storage
+from wgpu_q4.ops.arguments import check_indices, check_option, check_weight
+from wgpu_q4.plan import plan_embedding
+from wgpu_q4.weight import Q4Weight
+
+
+def embedding(
+    indices: arrays.ArrayLike,
+    weight: Q4Weight,
+    dtype: OutputDtype = "float32",
+    device: Any = None,
+    *,
+    layout: Layout | None = None,
+    storage: Storage = "buffer",
+) -> Any:
+    """``(u − 8) · scale`` of the rows that ``indices`` name.
+
+    float32 results are the correctly rounded products, the same bits on every device; float16
+    results are those rounded to nearest even.
+
+    Args:
+        indices: ids in 0..V − 1, any integer dtype, any shape; numpy or torch.
+        weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.linear`.
+        dtype: of the result, ``"float32"`` or ``"float16"``.
+        device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+        layout: how the device holds the weight; None for the layout already there, else the one
+            that suits both ops (see `wgpu_q4.plan`).
+        storage: ``"texture3d"`` passes ids and result through textures, as ExecuTorch may.
+
+    Returns:
+        ``indices.shape + (K,)``, numpy or torch as ``indices`` is.  No ids give an empty array.
+
+    Raises:
+        TypeError: ids that are not integers, or an argument of the wrong kind.
+        IndexError: an id outside the vocabulary; nothing is computed.
+        ValueError: an option that does not exist.
+        DeviceError: no adapter, or a limit of the device is exceeded.
+    """
+    check_weight(weight)
+    output = check_option("dtype", dtype, get_args(OutputDtype))
+    check_option("storage", storage, get_args(Storage))
+    if layout is not None:
+        check_option("layout", layout, get_args(Layout))
+    vocab, embed_dim = weight.shape
+    ids = check_indices(indices, vocab)
+    result = np.empty((*ids.shape, embed_dim), output)
+    if ids.size:
+        context = context_for(device)
+        with context.lock:
+            run = _through_buffers if storage == "buffer" else _through_textures
+            run(context, weight, layout, ids, result)
+    return arrays.like(result, indices)
+
+
+def _through_buffers(
+    context: Context,
+    weight: Q4Weight,
+    layout: Layout | None,
+    ids: NDArray[np.int32],
+    result: NDArray[Any],
+) -> None:
+    resident = context.weight(weight)
+    layout, packed = resident.packed(context, weight, layout)
+    resident.readers.add("embedding")
+    flat_ids, rows = ids.reshape(-1), result.reshape(ids.size, -1)
+    row_bytes = rows.shape[1] * rows.itemsize
+    at_a_time = max(1, context.largest_binding // max(row_bytes, 4))
+    for start in range(0, ids.size, at_a_time):
+        part = flat_ids[start : start + at_a_time]
+        out = rows[start : start + at_a_time]
+        id_buffer = context.scratch("ids", part.nbytes, "STORAGE", "COPY_DST")
+        out_buffer = context.scratch("embedding", out.nbytes, "STORAGE", "COPY_SRC")
+        context.write(id_buffer, part)
+        resources = {
+            0: out_buffer,
+            1: id_buffer,
+            2: packed,
+            3: resident.scales,
+            4: context.sizes(rows.shape[1], part.size, 1, 1),
+        }
+        plan = plan_embedding(
+            resident.shape, part.size, layout, _dtype_name(result), "buffer", context.limits
+        )
+        encoder = context.device.create_command_encoder()
+        context.encode(encoder, plan, resources, resident.bind_groups)
+        context.read(encoder, out_buffer, out)
+
+
+def _through_textures(
+    context: Context,
+    weight: Q4Weight,
+    layout: Layout | None,
+    ids: NDArray[np.int32],
+    result: NDArray[Any],
+) -> None:
+    """Ids ``[.., c, h, w]`` width-packed in a texture, the result in one of K/4 × w × (c · h)."""
+    from wgpu_q4.device.textures import Texture3d, pack_width
+
+    resident = context.weight(weight)
+    layout, packed = resident.packed(context, weight, layout)
+    resident.readers.add("embedding")
+    embed_dim = result.shape[-1]
+    shape = (1,) * (3 - ids.ndim) + ids.shape
+    width, height = shape[-1], shape[-2]
+    others = math.prod(shape[:-2])
+    half = result.dtype == np.float16
+    id_texture = Texture3d(context, (-(-width // 4), height, others), "rgba32sint", "ids")
+    out_texture = Texture3d(
+        context,
+        (embed_dim // 4, width, height * others),
+        "rgba16float" if half else "rgba32float",
+        "embedding",
+    )
+    id_texture.write(pack_width(ids.reshape(others, height, width)))
+    resources = {
+        0: out_texture.view,
+        1: id_texture.view,
+        2: packed,
+        3: resident.scales,
+        4: context.sizes(embed_dim, width, height, others),
+    }
+    plan = plan_embedding(
+        resident.shape, ids.size, layout, _dtype_name(result), "texture3d", context.limits
+    )
+    encoder = context.device.create_command_encoder()
+    context.encode(encoder, plan, resources)
+    out_texture.read(encoder, result.reshape(height * others, width, embed_dim))
+
+
+def _dtype_name(array: NDArray[Any]) -> OutputDtype:
+    return "float16" if array.dtype == np.float16 else "float32"

@@ -1,0 +1,122 @@
+"""Activations times a 4-bit matrix."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4 import arrays
+from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.errors import DeviceLimitError
+from wgpu_q4.kernels import Layout, LinearKernel
+from wgpu_q4.ops.arguments import check_option, check_weight
+from wgpu_q4.plan import plan_linear
+from wgpu_q4.weight import Q4Weight
+
+
+def linear(
+    x: arrays.ArrayLike,
+    weight: Q4Weight,
+    bias: arrays.ArrayLike | None = None,
+    device: Any = None,
+    *,
+    layout: Layout | None = None,
+    kernel: LinearKernel | None = None,
+) -> Any:
+    """``x · Wᵀ + bias`` with the weight dequantized on the fly, accumulated in float32.
+
+    Args:
+        x: ``[..., K]``, float32 or float16 (torch: bfloat16 too).
+        weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.embedding`.
+        bias: ``[V]`` of a dtype that ``x`` may have, or None.
+        device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+        layout: how the device holds the weight; None for the layout already there, else the one
+            that suits both ops (see `wgpu_q4.plan`).
+        kernel: a kernel by name; None lets `wgpu_q4.plan` choose.
+
+    Returns:
+        ``x.shape[:-1] + (V,)`` in the dtype of ``x``, numpy or torch as ``x`` is.  float32 is
+        within float32's summation error of the exact result; the others are rounded from it.
+
+    Raises:
+        TypeError: an argument of the wrong kind or dtype.
+        ValueError: shapes that do not fit, or an option that does not exist.
+        DeviceError: no adapter, or a limit of the device is exceeded.
+    """
+    check_weight(weight)
+    if layout is not None:
+        check_option("layout", layout, get_args(Layout))
+    if kernel is not None:
+        check_option("kernel", kernel, get_args(LinearKernel))
+    vocab, embed_dim = weight.shape
+    activations = _floats(x, "x")
+    if activations.ndim < 1 or activations.shape[-1] != embed_dim:
+        raise ValueError(
+            f"x must have shape [..., {embed_dim}] for a weight of {vocab} × {embed_dim}, "
+            f"not {list(activations.shape)}"
+        )
+    added = None if bias is None else _floats(bias, "bias")
+    if added is not None and added.shape != (vocab,):
+        raise ValueError(f"bias must have shape [{vocab}], not {list(added.shape)}")
+    rows = activations.reshape(-1, embed_dim)
+    result = np.empty((rows.shape[0], vocab), np.float32)
+    if result.size:
+        context = context_for(device)
+        with context.lock:
+            _run(context, weight, layout, kernel, rows, added, result)
+    return _like_x(result.reshape(*activations.shape[:-1], vocab), x)
+
+
+def _run(
+    context: Context,
+    weight: Q4Weight,
+    layout: Layout | None,
+    kernel: LinearKernel | None,
+    rows: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    result: NDArray[np.float32],
+) -> None:
+    resident = context.weight(weight)
+    layout, packed = resident.packed(context, weight, layout)
+    resident.readers.add("linear")
+    vocab, embed_dim = weight.shape
+    at_a_time = context.largest_binding // (4 * max(vocab, embed_dim))
+    if at_a_time < 1:
+        raise DeviceLimitError(
+            f"one row of the result takes {4 * vocab:,} bytes in one binding; "
+            f"{context.adapter_summary} allows {context.largest_binding:,}"
+        )
+    resources = {2: packed, 3: resident.scales}
+    if bias is not None:
+        resources[5] = context.scratch("bias", bias.nbytes, "STORAGE", "COPY_DST")
+        context.write(resources[5], bias)
+    for start in range(0, len(rows), at_a_time):
+        part = rows[start : start + at_a_time]
+        out = result[start : start + at_a_time]
+        resources[0] = context.scratch("linear", out.nbytes, "STORAGE", "COPY_SRC")
+        resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
+        resources[4] = context.sizes(len(part))
+        context.write(resources[1], part)
+        plan = plan_linear(
+            resident.shape, len(part), layout, bias is not None, context.limits, kernel
+        )
+        encoder = context.device.create_command_encoder()
+        context.encode(encoder, plan, resources, resident.bind_groups)
+        context.read(encoder, resources[0], out)
+
+
+def _floats(array: object, name: str) -> NDArray[np.float32]:
+    values = arrays.to_numpy(array, name)
+    if values.dtype not in (np.float16, np.float32):
+        hint = ": convert with .astype(np.float32)" if values.dtype.kind in "fiu" else ""
+        raise TypeError(f"{name} must be float32 or float16, not {values.dtype}{hint}")
+    return values.astype(np.float32, order="C", copy=False)
+
+
+def _like_x(result: NDArray[np.float32], x: Any) -> Any:
+    if arrays.is_torch(x):
+        return arrays.like(result, x).to(x.dtype)
+    with np.errstate(over="ignore"):  # a logit beyond float16 is infinite there, as in any cast
+        return result.astype(x.dtype, copy=False)

@@ -1,0 +1,7 @@
+// Ids in a buffer, flat.  A place is (index along the ids' last dimension, index over the others).
+
+@group(0) @binding(1) var<storage, read> t_indices: array<i32>;
+
+fn load_index(place: vec2<u32>) -> i32 {
+    return t_indices[place.y * u32(out_sizes.y) + place.x];
+}

@@ -1,0 +1,5 @@
+// No bias.
+
+fn load_bias(row: u32) -> f32 {
+    return 0.0;
+}

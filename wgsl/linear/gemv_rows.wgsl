@@ -1,0 +1,53 @@
+// y = x · Wᵀ + bias for few rows of x, weight in rows of any K and G (multiples of 8).
+//
+// A team of TEAM lanes computes one output: its lanes share the row of the weight, 8 columns (one
+// word) at a time.  A workgroup of 128 holds 128 / TEAM teams; the sums of a team meet in
+// workgroup memory.  Workgroups are folded over x and y; those that differ only in the row of x
+// are neighbours, so that the weight comes from the cache for all but the first.
+// Assumes TEAM a power of two up to 128.
+
+override TEAM: u32 = 32u;
+
+const LANES = 128u;
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows of x, 0, 0, 0
+
+var<workgroup> slots: array<f32, 128>;
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let teams = LANES / TEAM;
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let m = flat % sizes.x;
+    let first_row = flat / sizes.x * teams;
+    let row = first_row + lane / TEAM;
+    let octets = embed_dim() / 8u;
+
+    var sum = 0.0;
+    var k8 = lane % TEAM;
+    while k8 < octets && row < vocab() {
+        let word = load_weight_octet(row, k8);
+        let x_at = (m * octets + k8) * 2u;
+        let low = shifted_quad(word) * (t_x[x_at] * UNSHIFT);
+        let both = fma(shifted_quad(word >> 16u), t_x[x_at + 1u] * UNSHIFT, low);
+        sum = fma(load_scale(row, k8 * 8u / group_size()), total(both), sum);
+        k8 += TEAM;
+    }
+    slots[lane] = sum;
+    workgroupBarrier();
+
+    let output = first_row + lane;
+    if lane < teams && output < vocab() {
+        var total = 0.0;
+        for (var i = 0u; i < TEAM; i++) {
+            total += slots[lane * TEAM + (i + lane) % TEAM];
+        }
+        t_out[m * vocab() + output] = total + load_bias(output);
+    }
+}

@@ -1,0 +1,7 @@
+// Blocks into a buffer, 16 bytes each.
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<u32>>;
+
+fn store_block(n8: u32, k4: u32, block: vec4<u32>) {
+    t_out[n8 * (embed_dim() / 4u) + k4] = block;
+}

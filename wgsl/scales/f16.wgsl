@@ -1,0 +1,8 @@
+// Scales [V, K/G] as 16-bit floats, two to a word.
+
+@group(0) @binding(3) var<storage, read> t_scales: array<u32>;
+
+fn load_scale(row: u32, group: u32) -> f32 {
+    let at = row * (embed_dim() / group_size()) + group;
+    return unpack2x16float(t_scales[at >> 1u] >> ((at & 1u) * 16u)).x;
+}

@@ -1,0 +1,16 @@
+// Weight as blocks of 8 rows × 4 columns: component r, byte j of block (n8, k4) holds column
+// 4·k4 + j of row 8·n8 + r in its low nibble and of row 8·n8 + 4 + r in its high one.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;
+
+fn load_weight_block(n8: u32, k4: u32) -> vec4<u32> {
+    return t_weight[n8 * (embed_dim() / 4u) + k4];
+}
+
+fn load_weight_quad(row: u32, k4: u32) -> vec4<f32> {
+    // Only the component that holds this row is read.
+    let word = t_weight[(row >> 3u) * (embed_dim() / 4u) + k4][row & 3u];
+    let nibbles = word >> (row & 4u);
+    let values = (vec4<u32>(nibbles) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(15u);
+    return vec4<f32>(values) - 8.0;
+}

@@ -1,0 +1,9 @@
+// Weight as rows of K/2 bytes, linear convention, read 16 bytes at a time: nibble i of component c
+// of chunk k32 is column 32·k32 + 8·c + i.
+// Assumes K % 32 == 0, so that every row starts on 16 bytes.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;
+
+fn load_weight_chunk(row: u32, k32: u32) -> vec4<u32> {
+    return t_weight[row * (embed_dim() / 32u) + k32];
+}

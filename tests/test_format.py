@@ -1,0 +1,474 @@
+"""The q4gsw format: quantizing, packing, blocks; exact against code that is not ours.
+
+torchao says what the values and scales are, ExecuTorch's Vulkan backend what the bytes are and
+what a row of the embedding is.  The block layout has no reference in Python, so its oracle is the
+definition, element by element; the oracle itself is checked on bytes written by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk)
+import numpy as np
+import pytest
+import torch
+from executorch.backends.vulkan.patterns.weight_packing_utils import pack_4bit_weight_tensor
+from numpy.typing import NDArray
+from torchao.quantization import IntxWeightOnlyConfig, quantize_
+from torchao.quantization.granularity import PerGroup
+
+from wgpu_q4.errors import FormatError
+from wgpu_q4.format import (
+    Convention,
+    ScalesDtype,
+    blocks_to_rows,
+    dequantize,
+    quantize,
+    repack,
+    rows_to_blocks,
+    unpack,
+)
+from wgpu_q4.format.parallel import for_row_ranges
+from wgpu_q4.format.shape import check_packed
+
+
+@dataclass(frozen=True)
+class Shape:
+    vocab: int
+    embed_dim: int
+    group_size: int
+
+    def __str__(self) -> str:
+        return f"{self.vocab}x{self.embed_dim}g{self.group_size}"
+
+
+SHAPES = [
+    Shape(1, 8, 8),  # the smallest there is
+    Shape(1, 64, 32),  # one row: seven rows of a block are padding
+    Shape(8, 32, 32),  # one whole block strip, G = K
+    Shape(7, 24, 8),  # V below a block, K not a power of two
+    Shape(13, 24, 24),  # prime V, G = K = 24
+    Shape(9, 96, 24),  # one row past a block, several groups of 24
+    Shape(257, 40, 8),  # prime V, K/4 odd
+    Shape(100, 128, 32),  # upstream's own test shape
+    Shape(3, 576, 64),  # SmolLM2's K
+    Shape(31, 2048, 256),  # Llama's K
+]
+
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+@pytest.fixture(params=[1 << 20, 64], ids=["one range", "many ranges"])
+def ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small matrices split over threads as large ones are."""
+    monkeypatch.setattr("wgpu_q4.format.parallel.RANGE_BYTES", request.param)
+
+
+def normal(shape: Shape, seed: int = 0) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((shape.vocab, shape.embed_dim)).astype(np.float32)
+
+
+def difficult(shape: Shape) -> dict[str, NDArray[np.float32]]:
+    """Matrices on which a slightly different rule gives different values."""
+    rng = np.random.default_rng(1)
+    size = (shape.vocab, shape.embed_dim)
+    weight = normal(shape)
+    spread = weight * np.exp2(rng.integers(-120, 120, size)).astype(np.float32)
+    zero_groups = weight.copy()
+    zero_groups.reshape(shape.vocab, -1, shape.group_size)[:, ::2] = 0
+    # Steps of half a scale when the group's largest value is 7.5: ties, and the clipped corner.
+    ties = rng.integers(-15, 16, size).astype(np.float32) / 2
+    ties.reshape(shape.vocab, -1, shape.group_size)[:, :, 0] = 7.5
+    signed_powers = np.exp2(rng.integers(-20, 18, size)) * rng.choice([-1, 1], size)
+    return {
+        "normal": weight,
+        "spread": spread,
+        "zeros": np.zeros(size, np.float32),
+        "negative zeros": np.full(size, -0.0, np.float32),
+        "zero groups": zero_groups,
+        "subnormal": weight * np.float32(1e-41),
+        "around the smallest scale": weight * np.float32(8e-38),
+        "huge": np.clip(weight, -3, 3) * np.float32(1e38),
+        "powers of two": signed_powers.astype(np.float32),
+        "ties": ties,
+        "negated ties": -ties,
+        "constant": np.full(size, 0.3, np.float32),
+    }
+
+
+def torchao_quantize(
+    weight: NDArray[np.float32], group_size: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Values in -8..7 and scales, by torchao."""
+    vocab, embed_dim = weight.shape
+    model = torch.nn.Sequential(torch.nn.Linear(embed_dim, vocab, bias=False))
+    model[0].weight = torch.nn.Parameter(torch.from_numpy(weight.copy()))
+    int4: torch.dtype = torch.int4  # type: ignore[attr-defined]  # missing in torch's stubs
+    config = IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(group_size))
+    quantize_(model, config)
+    quantized: Any = model[0].weight
+    assert not quantized.zero_point.any()
+    return quantized.qdata.numpy(), quantized.scale.numpy()
+
+
+def random_packed(shape: Shape, seed: int = 2) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (shape.vocab, shape.embed_dim // 2), np.uint8)
+
+
+# Quantizing
+
+
+@every_shape
+@pytest.mark.usefixtures("ranges")
+def test_quantize_is_torchao_value_for_value(shape: Shape) -> None:
+    for name, weight in difficult(shape).items():
+        packed, scales = quantize(weight, shape.group_size, "float32")
+        values, expected_scales = torchao_quantize(weight, shape.group_size)
+        np.testing.assert_array_equal(unpack(packed, "linear"), values + 8, err_msg=name)
+        np.testing.assert_array_equal(scales, expected_scales, err_msg=name, strict=True)
+
+
+@every_shape
+def test_packing_is_executorchs(shape: Shape) -> None:
+    weight = normal(shape)
+    packed, _ = quantize(weight, shape.group_size)
+    values, _ = torchao_quantize(weight, shape.group_size)
+    expected = pack_4bit_weight_tensor(torch.from_numpy(values)).numpy()
+    np.testing.assert_array_equal(packed, expected, strict=True)
+
+
+def test_half_scales_are_the_float_ones_rounded_and_leave_the_values_alone() -> None:
+    weight = normal(Shape(13, 96, 24))
+    packed_half, half = quantize(weight, 24, "float16")
+    packed, scales = quantize(weight, 24, "float32")
+    np.testing.assert_array_equal(packed_half, packed)
+    np.testing.assert_array_equal(half, scales.astype(np.float16), strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_quantize_computes_in_float32_whatever_the_input(dtype: type[np.floating[Any]]) -> None:
+    weight = normal(Shape(5, 64, 32)).astype(dtype)
+    packed, scales = quantize(weight, 32, "float32")
+    expected_packed, expected_scales = quantize(weight.astype(np.float32), 32, "float32")
+    np.testing.assert_array_equal(packed, expected_packed)
+    np.testing.assert_array_equal(scales, expected_scales)
+
+
+def test_quantize_reads_any_strides() -> None:
+    weight = normal(Shape(48, 34, 8))
+    view = weight.T[::2, ::-1]
+    for result, expected in zip(quantize(view, 16), quantize(view.copy(), 16), strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
+@every_shape
+@pytest.mark.parametrize("scales_dtype", ["float32", "float16"])
+def test_error_is_at_most_half_a_scale(shape: Shape, scales_dtype: ScalesDtype) -> None:
+    """|w − ŵ| ≤ s/2, and what rounding adds.
+
+    With u = 2⁻²⁴: s = (max/7.5)(1 + δ₁), and the value that is rounded to a nibble is
+    p = (w/s)(1 + η), |η| ≤ 2u + u², |w/s| ≤ 7.5/(1 − u).  Without clipping |p − q| ≤ 1/2.  Only
+    p ≥ 7.5 clips, to 7 (−7.5 rounds to −8, which exists): there |w/s − 7| ≤ 7.5/(1 − u) − 7.
+    Either way |w/s − q| ≤ 1/2 + 16u.  A half scale adds at most 8·|s₁₆ − s|.
+    """
+    for name, weight in difficult(shape).items():
+        if scales_dtype == "float16" and name in ("huge", "spread"):
+            continue  # their scales exceed float16, which test_scale_beyond_float16 covers
+        packed, scales = quantize(weight, shape.group_size, scales_dtype)
+        scale = quantize(weight, shape.group_size, "float32")[1].astype(np.float64)[:, :, None]
+        bound = scale * (0.5 + 16 * 2.0**-24)
+        if scales_dtype == "float16":
+            bound = bound + 8 * np.maximum(scale * 2.0**-11, 2.0**-25)
+        values = unpack(packed, "linear").astype(np.float64) - 8
+        groups = (shape.vocab, -1, shape.group_size)
+        restored = values.reshape(groups) * scales.astype(np.float64)[:, :, None]
+        error = np.abs(weight.astype(np.float64).reshape(groups) - restored)
+        assert (error <= bound).all(), name
+        if name == "ties" and scales_dtype == "float32":
+            # The bound is met: a looser quantizer would pass a looser test.
+            assert error.max() >= 0.5 * scale.min()
+
+
+def test_the_largest_positive_value_clips_and_the_largest_negative_does_not() -> None:
+    weight = np.full((2, 8), 7.5, np.float32)
+    weight[1] = -7.5
+    packed, scales = quantize(weight, 8, "float32")
+    np.testing.assert_array_equal(scales, [[1], [1]])
+    np.testing.assert_array_equal(unpack(packed, "linear"), [[15] * 8, [0] * 8])
+
+
+def test_a_group_of_zeros_is_exactly_zero() -> None:
+    packed, scales = quantize(np.zeros((1, 8), np.float32), 8, "float32")
+    assert scales[0, 0] == np.finfo(np.float32).tiny
+    assert (packed == 0x88).all()
+    assert not dequantize(packed, scales, "linear").any()
+
+
+# Dequantizing
+
+
+@every_shape
+@pytest.mark.parametrize("convention", ["linear", "embedding"])
+@pytest.mark.usefixtures("ranges")
+def test_dequantize_is_executorchs_embedding(shape: Shape, convention: Convention) -> None:
+    packed, scales = quantize(normal(shape), shape.group_size, "float32")
+    packed = repack(packed, "linear", convention)
+    expected = torch.ops.et_vk.embedding_q4gsw(
+        torch.from_numpy(packed),
+        torch.from_numpy(scales),
+        shape.group_size,
+        torch.arange(shape.vocab),
+        convention == "linear",
+    )
+    result = dequantize(packed, scales, convention)
+    np.testing.assert_array_equal(result, expected.numpy(), strict=True)
+
+
+def test_dequantize_of_half_scales_is_exact() -> None:
+    rng = np.random.default_rng(3)
+    shape = Shape(11, 48, 8)
+    packed = random_packed(shape)
+    # Every kind of half: subnormal, negative (other packers make them), the largest.
+    scales = rng.integers(0, 1 << 16, (11, 6), np.uint16).view(np.float16)
+    scales[~np.isfinite(scales)] = 65504
+    exact = unpack(packed, "linear").astype(np.float64) - 8
+    exact = exact.reshape(11, 6, 8) * scales.astype(np.float64)[:, :, None]
+    result = dequantize(packed, scales, "linear")
+    np.testing.assert_array_equal(result.astype(np.float64), exact.reshape(11, 48))
+
+
+# Nibble orders
+
+
+def test_nibble_orders_by_hand() -> None:
+    values = np.arange(1, 9, dtype=np.uint8)[None]
+    linear = np.array([[0x21, 0x43, 0x65, 0x87]], np.uint8)
+    embedding = np.array([[0x12, 0x34, 0x56, 0x78]], np.uint8)
+    np.testing.assert_array_equal(unpack(linear, "linear"), values, strict=True)
+    np.testing.assert_array_equal(unpack(embedding, "embedding"), values, strict=True)
+    np.testing.assert_array_equal(repack(linear, "linear", "embedding"), embedding, strict=True)
+    np.testing.assert_array_equal(repack(embedding, "embedding", "linear"), linear, strict=True)
+
+
+@pytest.mark.usefixtures("ranges")
+def test_repack_keeps_what_it_need_not_change_and_reads_any_strides() -> None:
+    packed = random_packed(Shape(257, 40, 8))
+    assert repack(packed, "linear", "linear") is packed
+    view = packed[::-3, 1::2]
+    once = repack(view, "linear", "embedding")
+    np.testing.assert_array_equal(unpack(once, "embedding"), unpack(view, "linear"))
+    np.testing.assert_array_equal(repack(once, "embedding", "linear"), view, strict=True)
+
+
+# Blocks
+
+
+def blocks_by_definition(values: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """``[V, K]`` nibbles as blocks, one element at a time."""
+    vocab, embed_dim = values.shape
+    blocks = np.zeros((-(-vocab // 8), embed_dim // 4, 4), np.uint32)
+
+    def nibble(row: int, column: int) -> int:
+        return int(values[row, column]) if row < vocab else 0
+
+    for n8 in range(blocks.shape[0]):
+        for k4 in range(blocks.shape[1]):
+            for r in range(4):
+                word = 0
+                for j in range(4):
+                    low = nibble(8 * n8 + r, 4 * k4 + j)
+                    high = nibble(8 * n8 + 4 + r, 4 * k4 + j)
+                    word |= (low | high << 4) << (8 * j)
+                blocks[n8, k4, r] = word
+    return blocks
+
+
+def test_a_block_by_hand() -> None:
+    # Row n holds n in its first four columns and 15 − n in the others.
+    rows = np.arange(8, dtype=np.uint8)[:, None]
+    values = np.hstack([np.repeat(rows, 4, axis=1), np.repeat(15 - rows, 4, axis=1)])
+    first = [0x40404040, 0x51515151, 0x62626262, 0x73737373]
+    second = [0xBFBFBFBF, 0xAEAEAEAE, 0x9D9D9D9D, 0x8C8C8C8C]
+    packed = (values[:, 0::2] | values[:, 1::2] << 4).astype(np.uint8)
+    np.testing.assert_array_equal(blocks_by_definition(values), [[first, second]])
+    np.testing.assert_array_equal(rows_to_blocks(packed), [[first, second]])
+    # Byte j is column 4·k4 + j.
+    single = np.array([[1, 2, 3, 4]], np.uint8)
+    np.testing.assert_array_equal(blocks_by_definition(single), [[[0x04030201, 0, 0, 0]]])
+    np.testing.assert_array_equal(
+        rows_to_blocks(np.array([[0x21, 0x43]], np.uint8)), [[[0x04030201, 0, 0, 0]]]
+    )
+
+
+@every_shape
+@pytest.mark.usefixtures("ranges")
+def test_blocks_are_as_defined_and_come_back(shape: Shape) -> None:
+    packed = random_packed(shape)
+    blocks = rows_to_blocks(packed)
+    expected = blocks_by_definition(unpack(packed, "linear"))
+    np.testing.assert_array_equal(blocks, expected, strict=True)
+    np.testing.assert_array_equal(blocks_to_rows(blocks, shape.vocab), packed, strict=True)
+
+
+def test_blocks_of_any_strides() -> None:
+    packed = random_packed(Shape(40, 96, 8))
+    view = packed[::3, ::2]
+    np.testing.assert_array_equal(rows_to_blocks(view), rows_to_blocks(view.copy()))
+    blocks = rows_to_blocks(packed)
+    twice = np.repeat(blocks, 2, axis=1)[:, ::2]
+    np.testing.assert_array_equal(blocks_to_rows(twice, 40), packed)
+
+
+# Row ranges
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 64, 65])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_ranges_cover_every_row_once(
+    rows: int, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wgpu_q4.format.parallel.RANGE_BYTES", 100)
+    visits = np.zeros(rows, int)
+    starts: list[int] = []
+
+    def visit(start: int, stop: int) -> None:
+        starts.append(start)
+        visits[start:stop] += 1
+
+    for_row_ranges(rows, 10, visit, multiple=multiple)
+    assert (visits == 1).all()
+    assert all(start % multiple == 0 for start in starts)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([[1.0]], "float16, float32 or float64 array, not list"),
+        (np.zeros((2, 8), np.int32), "not int32"),
+        (np.zeros((2, 8), np.complex64), "not complex64"),
+        (np.zeros((2, 8), ">f4"), "not >f4"),
+    ],
+)
+def test_quantize_takes_floats_only(weight: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        quantize(weight, 8)
+
+
+@pytest.mark.parametrize("size", [(8,), (0, 8), (2, 2, 8)])
+def test_quantize_takes_matrices_only(size: tuple[int, ...]) -> None:
+    with pytest.raises(FormatError, match=r"must have shape \[V, K\] with V ≥ 1, not \["):
+        quantize(np.zeros(size, np.float32), 8)
+
+
+@pytest.mark.parametrize("embed_dim", [0, 4, 12, 33])
+def test_rows_are_a_multiple_of_8(embed_dim: int) -> None:
+    with pytest.raises(FormatError, match=f"K = {embed_dim} values.*multiple of 8"):
+        quantize(np.zeros((2, embed_dim), np.float32), 8)
+
+
+@pytest.mark.parametrize("group_size", [0, -8, 4, 12, 32, 96])
+def test_groups_that_do_not_fit_say_which_do(group_size: int) -> None:
+    message = f"group_size = {group_size} does not fit .* Allowed here: 8, 16, 24, 48$"
+    with pytest.raises(FormatError, match=message):
+        quantize(np.zeros((2, 48), np.float32), group_size)
+
+
+@pytest.mark.parametrize("group_size", [8.0, "8", True, None])
+def test_group_size_is_an_integer(group_size: Any) -> None:
+    with pytest.raises(TypeError, match="group_size must be an int, not"):
+        quantize(np.zeros((2, 8), np.float32), group_size)
+
+
+@pytest.mark.parametrize("scales_dtype", ["bfloat16", "float64", np.int8, "nonsense", None])
+def test_scales_dtype_is_half_or_float(scales_dtype: Any) -> None:
+    with pytest.raises(FormatError, match="must be one of float16, float32, not"):
+        quantize(np.zeros((2, 8), np.float32), 8, scales_dtype)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.usefixtures("ranges")
+def test_a_weight_that_is_not_finite_is_named(value: float) -> None:
+    weight = normal(Shape(257, 40, 8))
+    weight[250, 33] = value
+    with pytest.raises(FormatError, match=rf"weight\[250, 33\] is {value} in float32"):
+        quantize(weight, 8)
+
+
+def test_a_double_beyond_float32_is_named() -> None:
+    weight = np.zeros((3, 16))
+    weight[2, 9] = -1e300
+    with pytest.raises(FormatError, match=r"weight\[2, 9\] is -inf in float32"):
+        quantize(weight, 8)
+
+
+def test_scale_beyond_float16_says_what_to_do() -> None:
+    weight = np.full((1, 8), 65520 * 7.5, np.float32)  # 65520 is the first that rounds to infinity
+    with pytest.raises(FormatError, match=r"65520, beyond float16.*scales_dtype='float32'"):
+        quantize(weight, 8, "float16")
+    assert quantize(weight, 8, "float32")[1][0, 0] == 65520
+    assert quantize(np.nextafter(weight, np.float32(0)), 8)[1][0, 0] == 65504
+
+
+@pytest.mark.parametrize("convention", ["gguf", None, 1, ["linear"]])
+def test_conventions_are_two(convention: Any) -> None:
+    packed = np.zeros((1, 4), np.uint8)
+    with pytest.raises(FormatError, match="convention must be 'linear' or 'embedding', not"):
+        repack(packed, "linear", convention)
+    with pytest.raises(FormatError, match="convention must be 'linear' or 'embedding', not"):
+        unpack(packed, convention)
+
+
+def test_blocks_need_whole_columns_and_the_right_number_of_rows() -> None:
+    with pytest.raises(FormatError, match="K = 6 is not a multiple of 4"):
+        rows_to_blocks(np.zeros((8, 3), np.uint8))
+    blocks = np.zeros((2, 6, 4), np.uint32)
+    for vocab in (8, 17):
+        with pytest.raises(FormatError, match=rf"ceil\({vocab}/8\), K/4, 4\], not \[2, 6, 4\]"):
+            blocks_to_rows(blocks, vocab)
+    with pytest.raises(FormatError, match=r"not \[2, 4, 6\]"):
+        blocks_to_rows(blocks.reshape(2, 4, 6), 16)
+
+
+PACKED = np.zeros((3, 24), np.uint8)  # V = 3, K = 48
+SCALES = np.ones((3, 3), np.float16)  # G = 16
+
+
+def test_check_packed_finds_the_shape() -> None:
+    assert check_packed(PACKED, SCALES) == (3, 48, 16)
+
+
+@pytest.mark.parametrize(
+    ("packed", "scales", "message"),
+    [
+        (PACKED.astype(np.int8), SCALES, "packed must be uint8 .* not int8"),
+        (PACKED[0], SCALES, r"packed must have shape \[V, K/2\] with V ≥ 1, not \[24\]"),
+        (PACKED[:0], SCALES[:0], r"with V ≥ 1, not \[0, 24\]"),
+        (PACKED[:, :0], SCALES, r"not \[3, 0\]"),
+        (PACKED[:, :22], SCALES[:, :1], "K = 44 values"),
+        (PACKED, SCALES.astype(np.float64), "scales must be float16 or float32, .* not float64"),
+        (PACKED, SCALES.astype(">f2"), "native-endian, not >f2"),
+        (PACKED, SCALES[:2], r"\[V, K/G\] = \[3, 48/G\] beside .* not \[2, 3\]"),
+        (PACKED, SCALES[0], r"not \[3\]"),
+        (PACKED, SCALES[:, :0], r"not \[3, 0\]"),
+        (PACKED, np.ones((3, 5), np.float16), "5 groups a row, which does not divide K = 48"),
+        (PACKED, np.ones((3, 4), np.float16), "group_size = 12 does not fit rows of K = 48"),
+    ],
+)
+def test_check_packed_refuses(packed: Any, scales: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        check_packed(packed, scales)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_scale_that_is_not_finite_is_named(value: float) -> None:
+    scales = SCALES.copy()
+    scales[1, 2] = value
+    with pytest.raises(FormatError, match=rf"scales\[1, 2\] is {value}; every scale must be"):
+        check_packed(PACKED, scales)

@@ -24,13 +24,6 @@ Storage = Literal["buffer", "texture3d"]
 
 OutputDtype = Literal["float32", "float16"]
 
-_FUNCTIONS_OF_LAYOUT = {
-    "rows": "rows",
-    "rows_embedding": "rows",
-    "blocks_buffer": "blocks",
-    "blocks_texture2d": "blocks",
-}
-
 
 @dataclass(frozen=True)
 class Binding:
@@ -54,9 +47,7 @@ def _buffer(number: int, kind: str) -> Binding:
 
 
 def _texture(number: int, dimension: str) -> Binding:
-    return Binding(
-        number, "texture", (("sample_type", "sint"), ("view_dimension", dimension))
-    )
+    return Binding(number, "texture", (("sample_type", "sint"), ("view_dimension", dimension)))
 
 
 def _storage_texture(number: int, dimension: str, texel: str) -> Binding:
@@ -92,6 +83,9 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "pack/target_buffer": (_RESULT,),
     "pack/target_texture2d": (_storage_texture(0, "2d", "rgba32sint"),),
     "linear/exact_f32": (),
+    "linear/nibbles_integer": (),
+    "linear/nibbles_subnormal": (),
+    "linear/transpose_x": _LINEAR_BODY,
     "linear/gemv_rows_wide": _LINEAR_BODY,
     "linear/gemv_rows": _LINEAR_BODY,
     "linear/gemv_blocks": _LINEAR_BODY,
@@ -100,6 +94,7 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm_stage_blocks": (),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
+    "probe/half_subnormals": (_RESULT, _buffer(1, "read-only-storage")),
 }
 """What each piece declares; a test holds this against the WGSL."""
 
@@ -177,36 +172,37 @@ def pack_blocks(target: Layout) -> Variant:
     )
 
 
-LinearKernel = Literal["gemv", "gemv_wide", "gemm"]
+LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm"]
+"""``gemv`` and ``gemm`` exist for every layout; the wide ones for rows whose K and G are multiples
+of 32, of which the second needs a device that keeps half-precision subnormals."""
+
+TRANSPOSE_X = Variant("transpose_x", ("shape/overrides", "linear/transpose_x"))
+HALF_SUBNORMALS = Variant("half_subnormals", ("probe/half_subnormals",))
 
 
 @cache
 def linear(kernel: LinearKernel, layout: Layout, scales: ScalesDtype, bias: bool) -> Variant:
-    """``x · Wᵀ + bias``.
-
-    ``gemv`` and ``gemm`` exist for every layout; ``gemv_wide`` for rows whose K and G are
-    multiples of 32.
-    """
-    functions = _FUNCTIONS_OF_LAYOUT[layout]
-    if kernel == "gemv_wide":
-        if layout != "rows":
-            raise ValueError(f"gemv_wide reads the layout 'rows', not {layout!r}")
-        weight, bodies = "weight/rows_wide", ("linear/exact_f32", "linear/gemv_rows_wide")
-    elif kernel == "gemm":
-        weight = f"weight/{layout}"
-        bodies = ("linear/exact_f32", "linear/gemm", f"linear/gemm_stage_{functions}")
+    """``x · Wᵀ + bias``."""
+    rows = layout.startswith("rows")
+    weight = f"weight/{layout}"
+    bodies: tuple[str, ...]
+    if kernel == "gemm":
+        bodies = ("linear/gemm", f"linear/gemm_stage_{'rows' if rows else 'blocks'}")
+    elif kernel == "gemv":
+        bodies = (f"linear/gemv_{'rows' if rows else 'blocks'}",)
     else:
-        weight = f"weight/{layout}"
-        bodies = ("linear/exact_f32", f"linear/gemv_{functions}")
-    four_rows = ("scales/four_rows",) if functions == "blocks" else ()
+        weight = "weight/rows_wide"
+        nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
+        bodies = (f"linear/nibbles_{nibbles}", "linear/gemv_rows_wide")
     return Variant(
         f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}",
         (
             "shape/overrides",
             weight,
             _scales_piece(scales),
-            *four_rows,
+            *(() if rows else ("scales/four_rows",)),
             "linear/bias_buffer" if bias else "linear/bias_none",
+            "linear/exact_f32",
             *bodies,
         ),
     )
@@ -222,8 +218,11 @@ def all_variants() -> Iterator[Variant]:
         yield embedding(layout, scales, output, storage)
     yield pack_blocks("blocks_buffer")
     yield pack_blocks("blocks_texture2d")
+    yield TRANSPOSE_X
+    yield HALF_SUBNORMALS
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
         yield linear("gemv", layout, scales, bias)
         yield linear("gemm", layout, scales, bias)
         if layout == "rows":
             yield linear("gemv_wide", layout, scales, bias)
+            yield linear("gemv_wide_subnormal", layout, scales, bias)

@@ -18,16 +18,18 @@ from wgpu_q4.kernels import Layout, LinearKernel, OutputDtype, Storage, Variant
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
 
-GEMM_FROM_ROWS = 9
+GEMM_FROM_ROWS = 13
 """Rows of x from which the tiled kernel is used.
 
-Below it a GEMV for each row reads the weight from the cache after the first.  Measured on an
-H200, V = 128256, K = 2048 (see benchmarks/)."""
+On an H200 (V = 128256, K = 2048) it takes 0.77 ms for up to 32 rows; a GEMV takes 0.06 ms for each
+row, as only the first reads the weight from memory."""
 
 _EMBEDDING_QUADS_PER_WORKGROUP = 512
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
+_TRANSPOSE_SQUARES_PER_WORKGROUP = 64
 _GEMV_LANES = 128
 _GEMV_TEAM_ROWS = 16
+_GEMM_TILES = ((128, 128), (64, 128), (32, 128))
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,7 @@ class Plan:
     key: tuple[object, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "key", (self.variant.name, *sorted(self.constants.items()))
-        )
+        object.__setattr__(self, "key", (self.variant.name, *sorted(self.constants.items())))
 
 
 def fold(workgroups: int, limits: Mapping[str, int]) -> tuple[int, int, int]:
@@ -104,6 +104,21 @@ def plan_pack(shape: MatrixShape, layout: Layout, limits: Mapping[str, int]) -> 
     )
 
 
+@dataclass(frozen=True)
+class LinearPlan:
+    """What runs for ``x · Wᵀ``.
+
+    Attributes:
+        product: the matrix product.
+        transpose: for the tiled kernel, the dispatch that first transposes x.
+        padded_rows: rows of the transposed x.
+    """
+
+    product: Plan
+    transpose: Plan | None = None
+    padded_rows: int = 0
+
+
 def plan_linear(
     shape: MatrixShape,
     rows: int,
@@ -111,53 +126,85 @@ def plan_linear(
     bias: bool,
     limits: Mapping[str, int],
     kernel: LinearKernel | None = None,
-) -> Plan:
+    *,
+    half_subnormals: bool = False,
+) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
     Args:
         kernel: a kernel by name instead of the choice made here.
+        half_subnormals: whether the device keeps half-precision subnormals.
 
     Raises:
-        ValueError: ``kernel`` cannot do this shape or layout.
+        ValueError: ``kernel`` cannot do this shape, layout or device.
     """
     wide = layout == "rows" and shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
-    if kernel == "gemv_wide" and not wide:
-        raise ValueError("gemv_wide needs the layout 'rows', and K and G multiples of 32")
     if kernel is None:
-        kernel = "gemm" if rows >= GEMM_FROM_ROWS else "gemv_wide" if wide else "gemv"
+        kernel = _choose_linear(rows, wide, half_subnormals)
+    if kernel.startswith("gemv_wide") and not wide:
+        raise ValueError(f"{kernel} needs the layout 'rows', and K and G multiples of 32")
+    if kernel == "gemv_wide_subnormal" and not half_subnormals:
+        raise ValueError(f"{kernel} needs a device that keeps half-precision subnormals")
     variant = kernels.linear(kernel, layout, shape.scales, bias)
+
+    def plan(constants: dict[str, int], workgroups: int) -> Plan:
+        return Plan(variant, shape.constants | constants, fold(workgroups, limits))
+
     if kernel == "gemm":
-        constants, workgroups = _gemm(shape, rows)
-    elif kernel == "gemv_wide":
-        team = _team(shape.embed_dim // 32)
+        tile_m, tile_n = _gemm_tile(rows, limits)
+        padded = -(-rows // tile_m) * tile_m
+        squares = padded // 4 * (shape.embed_dim // 4)
+        transpose = Plan(
+            kernels.TRANSPOSE_X,
+            shape.constants,
+            fold(-(-squares // _TRANSPOSE_SQUARES_PER_WORKGROUP), limits),
+        )
+        constants = {
+            "TILE_M": tile_m,
+            "TILE_N": tile_n,
+            "INVOCATIONS": (tile_m // 8) * (tile_n // 8),
+        }
+        tiles = padded // tile_m * -(-shape.vocab // tile_n)
+        return LinearPlan(plan(constants, tiles), transpose, padded)
+    if kernel != "gemv":
+        team = max(4, _team(shape.embed_dim // 32))
         constants = {"TEAM": team, "TEAM_ROWS": _GEMV_TEAM_ROWS}
-        workgroups = -(-shape.vocab // (_GEMV_LANES // team * _GEMV_TEAM_ROWS)) * rows
-    elif layout in ("rows", "rows_embedding"):
+        outputs = _GEMV_LANES // team * _GEMV_TEAM_ROWS
+    elif layout.startswith("rows"):
         team = _team(shape.embed_dim // 8)
         constants = {"TEAM": team}
-        workgroups = -(-shape.vocab // (_GEMV_LANES // team)) * rows
+        outputs = _GEMV_LANES // team
     else:
         lane_blocks = 4 if shape.group_size % 16 == 0 else 2
         team = _team(shape.embed_dim // (4 * lane_blocks))
         constants = {"TEAM": team, "LANE_BLOCKS": lane_blocks}
-        workgroups = -(-shape.vocab // (_GEMV_LANES // team * 8)) * rows
-    return Plan(variant, shape.constants | constants, fold(workgroups, limits))
+        outputs = _GEMV_LANES // team * 8
+    return LinearPlan(plan(constants, -(-shape.vocab // outputs) * rows))
 
 
-def _gemm(shape: MatrixShape, rows: int) -> tuple[dict[str, int], int]:
-    # The tall tile has 64 products for 4 loads from workgroup memory; a short one wastes fewer
-    # rows when there are few.
-    tile_m, tile_n = (128, 64) if rows > 64 else (64, 64) if rows > 32 else (32, 128)
-    constants = {
-        "TILE_M": tile_m,
-        "TILE_N": tile_n,
-        "INVOCATIONS": (tile_m // 8) * (tile_n // 8),
-    }
-    return constants, -(-rows // tile_m) * -(-shape.vocab // tile_n)
+def _choose_linear(rows: int, wide: bool, half_subnormals: bool) -> LinearKernel:
+    if rows >= GEMM_FROM_ROWS:
+        return "gemm"
+    if wide:
+        return "gemv_wide_subnormal" if half_subnormals else "gemv_wide"
+    return "gemv"
+
+
+def _gemm_tile(rows: int, limits: Mapping[str, int]) -> tuple[int, int]:
+    """The tallest tile that the rows fill by more than half and the device has room for."""
+
+    def fits(tile_m: int, tile_n: int) -> bool:
+        return (
+            rows > tile_m // 2
+            and 68 * (tile_m + tile_n) <= limits["max-compute-workgroup-storage-size"]
+            and tile_m * tile_n // 64 <= limits["max-compute-invocations-per-workgroup"]
+        )
+
+    return next((tile for tile in _GEMM_TILES if fits(*tile)), _GEMM_TILES[-1])
 
 
 def _team(pieces: int) -> int:
-    """Lanes that share a row of ``pieces`` loads: a power of two, at most 32, a quarter of them idle at most."""
+    """Lanes that share a row of ``pieces`` loads: a power of two up to 32, few of them idle."""
     widths: tuple[Literal[32, 16, 8, 4, 2, 1], ...] = (32, 16, 8, 4, 2, 1)
     turns = {width: -(-pieces // width) * width for width in widths}
     return next(width for width in widths if turns[width] * 3 <= pieces * 4 or width == 1)

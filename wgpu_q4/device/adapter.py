@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
@@ -54,13 +55,17 @@ def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
 
 
 def choose_adapter(
-    name: str | None = None, implementation: str | ModuleType | None = None
+    name: str | None = None,
+    implementation: str | ModuleType | None = None,
+    *,
+    announce: bool = True,
 ) -> Any:
     """The adapter whose summary contains ``name``, else the best one.
 
     Args:
         name: part of an adapter's summary, in any case; by default ``WGPU_Q4_ADAPTER``.
         implementation: the WebGPU module or its name.
+        announce: warn, once, when only a software adapter is there.
 
     Raises:
         DeviceError: there is none, or none of that name; lists those there are.
@@ -77,7 +82,7 @@ def choose_adapter(
             there = "; ".join(map(adapter_summary, adapters))
             raise DeviceError(f"no adapter is called {name!r}. There are: {there}")
         return named[0]
-    if is_software(adapters[0]):
+    if announce and is_software(adapters[0]):
         _warn_once(adapter_summary(adapters[0]))
     return adapters[0]
 
@@ -116,8 +121,16 @@ def _warn_once(summary: str) -> None:
     if summary not in _warned:
         _warned.add(summary)
         warnings.warn(
-            f"wgpu_q4 runs on {summary}: no GPU was found. "
+            f"no GPU was found: wgpu_q4 runs on the processor, through {summary}. "
             f"Results are the same, speed is not",
             SoftwareAdapterWarning,
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` at which `_warn_once` blames the first caller outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("wgpu_q4"):
+        level, frame = level + 1, frame.f_back
+    return level

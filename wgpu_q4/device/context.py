@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from threading import RLock
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceLimitError
+from wgpu_q4.kernels import HALF_SUBNORMALS
 from wgpu_q4.plan import Plan
 from wgpu_q4.weight import Q4Weight
 
@@ -69,9 +71,23 @@ class Context:
     @property
     def largest_binding(self) -> int:
         """Bytes that one storage binding may have here."""
-        return min(
-            self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"]
-        )
+        return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
+
+    @cached_property
+    def half_subnormals(self) -> bool:
+        """Whether ``unpack2x16float`` keeps subnormals here, found out by running it once."""
+        halves = np.array([1, 0x0F, 0xF0, 0x3FF, 0x8001, 0x80F0, 0x1, 0x0], np.uint16)
+        words = np.concatenate([halves, halves[::-1]]).view(np.uint32)
+        plan = Plan(HALF_SUBNORMALS, {}, (1, 1, 1))
+        with self.lock:
+            source = self.create_buffer("probe", 64, "STORAGE", "COPY_DST")
+            target = self.create_buffer("probe result", 128, "STORAGE", "COPY_SRC")
+            self.write(source, words)
+            encoder = self.device.create_command_encoder()
+            self.encode(encoder, plan, {0: target, 1: source})
+            found = np.empty(2 * words.size, np.float32)
+            self.read(encoder, target, found)
+        return bool(np.array_equal(found, words.view(np.float16).astype(np.float32)))
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""

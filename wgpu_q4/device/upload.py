@@ -46,7 +46,9 @@ class DeviceWeight:
         self._packed: dict[Layout, Any] = {}
         self._views: dict[Layout, Any] = {}
 
-    def packed(self, context: Context, weight: Q4Weight, layout: Layout | None) -> tuple[Layout, Any]:
+    def packed(
+        self, context: Context, weight: Q4Weight, layout: Layout | None
+    ) -> tuple[Layout, Any]:
         """The layout used and the resource to bind for it, uploaded when first asked for.
 
         Args:
@@ -54,14 +56,12 @@ class DeviceWeight:
             weight: the weight this is a copy of.
             layout: None for the one that is there, else the default one.
         """
-        if layout is None:
-            layout = next(iter(self._packed), DEFAULT_LAYOUT)
-        if layout not in self._packed:
-            self._packed[layout] = self._make(context, weight, layout)
-            texture = layout == "blocks_texture2d"
-            packed = self._packed[layout]
-            self._views[layout] = packed.create_view() if texture else packed
-        return layout, self._views[layout]
+        used = layout if layout is not None else next(iter(self._packed), DEFAULT_LAYOUT)
+        if used not in self._packed:
+            packed = self._make(context, weight, used)
+            self._views[used] = packed.create_view() if used == "blocks_texture2d" else packed
+            self._packed[used] = packed
+        return used, self._views[used]
 
     @property
     def nbytes(self) -> int:

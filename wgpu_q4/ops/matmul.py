@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import arrays
-from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import Layout, LinearKernel
 from wgpu_q4.ops.arguments import check_option, check_weight
-from wgpu_q4.plan import plan_linear
+from wgpu_q4.plan import LinearPlan, plan_linear
 from wgpu_q4.weight import Q4Weight
 
 
@@ -82,7 +83,9 @@ def _run(
     layout, packed = resident.packed(context, weight, layout)
     resident.readers.add("linear")
     vocab, embed_dim = weight.shape
+    # The transposed x is padded to whole tiles, at most 128 rows.
     at_a_time = context.largest_binding // (4 * max(vocab, embed_dim))
+    at_a_time = at_a_time // 128 * 128 or at_a_time
     if at_a_time < 1:
         raise DeviceLimitError(
             f"one row of the result takes {4 * vocab:,} bytes in one binding; "
@@ -95,16 +98,47 @@ def _run(
     for start in range(0, len(rows), at_a_time):
         part = rows[start : start + at_a_time]
         out = result[start : start + at_a_time]
+        plan = plan_linear(
+            resident.shape,
+            len(part),
+            layout,
+            bias is not None,
+            context.limits,
+            kernel,
+            half_subnormals=context.half_subnormals,
+        )
         resources[0] = context.scratch("linear", out.nbytes, "STORAGE", "COPY_SRC")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
-        resources[4] = context.sizes(len(part))
+        resources[4] = context.sizes(len(part), plan.padded_rows)
         context.write(resources[1], part)
-        plan = plan_linear(
-            resident.shape, len(part), layout, bias is not None, context.limits, kernel
-        )
         encoder = context.device.create_command_encoder()
-        context.encode(encoder, plan, resources, resident.bind_groups)
+        compute_pass = encoder.begin_compute_pass()
+        dispatch_linear(context, compute_pass, plan, resources, resident.bind_groups)
+        compute_pass.end()
         context.read(encoder, resources[0], out)
+
+
+def dispatch_linear(
+    context: Context,
+    compute_pass: Any,
+    plan: LinearPlan,
+    resources: Mapping[int, Any],
+    groups: BindGroups,
+) -> None:
+    """Append ``plan`` to a compute pass: the product, and what must come before it.
+
+    Args:
+        resources: a buffer or texture view for each binding of the product, with x as it is at 1.
+        groups: where the bind groups are kept for the next call.
+    """
+    if plan.transpose is None:
+        context.dispatch(compute_pass, plan.product, resources, groups)
+        return
+    embed_dim = plan.product.constants["EMBED_DIM"]
+    columns = context.scratch("x columns", plan.padded_rows * embed_dim * 4, "STORAGE")
+    transposed = {0: columns, 1: resources[1], 4: resources[4]}
+    context.dispatch(compute_pass, plan.transpose, transposed, groups)
+    context.dispatch(compute_pass, plan.product, {**resources, 1: columns}, groups)
 
 
 def _floats(array: object, name: str) -> NDArray[np.float32]:

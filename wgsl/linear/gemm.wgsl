@@ -1,25 +1,28 @@
-// y = x · Wᵀ + bias for many rows of x.
+// y = x · Wᵀ + bias for many rows of x, which come transposed (transpose_x.wgsl).
 //
 // A workgroup computes a tile of TILE_M rows of x × TILE_N outputs, an invocation 8 × 8 of it in
-// registers.  16 columns at a time, x (transposed) and the dequantized weight are staged in
-// workgroup memory; `stage_weight` is defined by the piece of the weight's layout.
+// registers.  16 columns at a time, x and the dequantized weight are staged in workgroup memory;
+// `stage_weight` is defined by the piece of the weight's layout.
 // Tiles are folded over x and y, the row tile running fastest, so that the weight comes from the
 // cache for all but the first.
-// Assumes TILE_M and TILE_N multiples of 8, (TILE_M / 8) · (TILE_N / 8) ≤ 256 invocations, and
-// 64 · (TILE_M + TILE_N) bytes of workgroup memory.  x rows are whole vec4s: K % 8 == 0.
+// Assumes TILE_M and TILE_N multiples of 8, INVOCATIONS up to 256, x padded to whole row tiles, and
+// 68 · (TILE_M + TILE_N) bytes of workgroup memory.  K need not be a multiple of 16: the weight
+// past K is zero, and x past K is read as zero.
 
 override TILE_M: u32 = 128u;
 override TILE_N: u32 = 64u;
 override INVOCATIONS: u32 = 128u;  // (TILE_M / 8) · (TILE_N / 8)
 
 const DEPTH = 16u;  // columns staged at a time
+const PITCH = 17u;  // one more, so that stores of a column fall into different banks
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows of x, 0, 0, 0
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K, M' / 4]
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
-var<workgroup> x_tile: array<vec4<f32>, DEPTH * TILE_M / 4u>;  // [DEPTH][TILE_M]
-var<workgroup> weight_tile: array<vec4<f32>, DEPTH * TILE_N / 4u>;  // [DEPTH][TILE_N]
+// A vector holds a column of four neighbouring rows.
+var<workgroup> x_tile: array<array<vec4<f32>, PITCH>, TILE_M / 4u>;
+var<workgroup> weight_tile: array<array<vec4<f32>, PITCH>, TILE_N / 4u>;
 
 struct Sums {
     r0: vec4<f32>, s0: vec4<f32>,
@@ -34,10 +37,10 @@ struct Sums {
 
 // Column k of the staged tiles: an outer product of 8 values of x and 8 of the weight.
 fn accumulate(sums: ptr<function, Sums>, k: u32, m_at: u32, n_at: u32) {
-    let a = x_tile[k * (TILE_M / 4u) + 2u * m_at];
-    let b = x_tile[k * (TILE_M / 4u) + 2u * m_at + 1u];
-    let w = weight_tile[k * (TILE_N / 4u) + n_at];
-    let v = weight_tile[k * (TILE_N / 4u) + TILE_N / 8u + n_at];
+    let a = x_tile[2u * m_at][k];
+    let b = x_tile[2u * m_at + 1u][k];
+    let w = weight_tile[n_at][k];
+    let v = weight_tile[TILE_N / 8u + n_at][k];
     (*sums).r0 = fma(vec4<f32>(a.x), w, (*sums).r0);
     (*sums).s0 = fma(vec4<f32>(a.x), v, (*sums).s0);
     (*sums).r1 = fma(vec4<f32>(a.y), w, (*sums).r1);
@@ -56,20 +59,13 @@ fn accumulate(sums: ptr<function, Sums>, k: u32, m_at: u32, n_at: u32) {
     (*sums).s7 = fma(vec4<f32>(b.w), v, (*sums).s7);
 }
 
-// Stage 16 columns of x, transposed; rows past the last and columns past K are zero.
+// Stage 16 columns of x.
 fn stage_x(first_m: u32, k: u32, lane: u32) {
-    let quads = embed_dim() / 4u;
-    for (var i = lane; i < TILE_M * (DEPTH / 4u); i += INVOCATIONS) {
-        // Neighbouring lanes take neighbouring rows: their stores fall into different banks.
-        let m = i % TILE_M;
-        let k4 = i / TILE_M;
-        let inside = first_m + m < sizes.x && k / 4u + k4 < quads;
-        let at = min(first_m + m, sizes.x - 1u) * quads + min(k / 4u + k4, quads - 1u);
-        let value = select(vec4<f32>(0.0), t_x[at], inside);
-        x_tile[(4u * k4) * (TILE_M / 4u) + m / 4u][m % 4u] = value.x;
-        x_tile[(4u * k4 + 1u) * (TILE_M / 4u) + m / 4u][m % 4u] = value.y;
-        x_tile[(4u * k4 + 2u) * (TILE_M / 4u) + m / 4u][m % 4u] = value.z;
-        x_tile[(4u * k4 + 3u) * (TILE_M / 4u) + m / 4u][m % 4u] = value.w;
+    for (var i = lane; i < DEPTH * (TILE_M / 4u); i += INVOCATIONS) {
+        let m4 = i % (TILE_M / 4u);
+        let column = k + i / (TILE_M / 4u);
+        let value = t_x[min(column, embed_dim() - 1u) * (sizes.y / 4u) + first_m / 4u + m4];
+        x_tile[m4][i / (TILE_M / 4u)] = select(vec4<f32>(0.0), value, column < embed_dim());
     }
 }
 
@@ -94,7 +90,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let flat = workgroup.y * grid.x + workgroup.x;
-    let tiles_m = (sizes.x + TILE_M - 1u) / TILE_M;
+    let tiles_m = sizes.y / TILE_M;
     let first_m = flat % tiles_m * TILE_M;
     let first_n = flat / tiles_m * TILE_N;
     let m_at = lane / (TILE_N / 8u);

@@ -13,14 +13,13 @@ fn stage_weight(first_n: u32, k: u32, lane: u32) {
         let word = load_weight_octet(row, column);
         let low = shifted_quad(word) * (UNSHIFT * scale);
         let high = shifted_quad(word >> 16u) * (UNSHIFT * scale);
-        let at = 8u * k8 * (TILE_N / 4u) + n / 4u;
-        weight_tile[at][n % 4u] = low.x;
-        weight_tile[at + TILE_N / 4u][n % 4u] = low.y;
-        weight_tile[at + 2u * (TILE_N / 4u)][n % 4u] = low.z;
-        weight_tile[at + 3u * (TILE_N / 4u)][n % 4u] = low.w;
-        weight_tile[at + 4u * (TILE_N / 4u)][n % 4u] = high.x;
-        weight_tile[at + 5u * (TILE_N / 4u)][n % 4u] = high.y;
-        weight_tile[at + 6u * (TILE_N / 4u)][n % 4u] = high.z;
-        weight_tile[at + 7u * (TILE_N / 4u)][n % 4u] = high.w;
+        weight_tile[n / 4u][8u * k8][n % 4u] = low.x;
+        weight_tile[n / 4u][8u * k8 + 1u][n % 4u] = low.y;
+        weight_tile[n / 4u][8u * k8 + 2u][n % 4u] = low.z;
+        weight_tile[n / 4u][8u * k8 + 3u][n % 4u] = low.w;
+        weight_tile[n / 4u][8u * k8 + 4u][n % 4u] = high.x;
+        weight_tile[n / 4u][8u * k8 + 5u][n % 4u] = high.y;
+        weight_tile[n / 4u][8u * k8 + 6u][n % 4u] = high.z;
+        weight_tile[n / 4u][8u * k8 + 7u][n % 4u] = high.w;
     }
 }

@@ -1,0 +1,118 @@
+"""What there is to run on, and what this package makes of it: ``wgpu-q4 info``."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from wgpu_q4.device.adapter import (
+    SoftwareAdapterWarning,
+    adapter_summary,
+    choose_adapter,
+    list_adapters,
+)
+from wgpu_q4.device.context import Context, default_context
+from wgpu_q4.device.implementation import KNOWN, load_implementation
+from wgpu_q4.errors import DeviceError
+from wgpu_q4.plan import DEFAULT_LAYOUT, GEMM_FROM_ROWS, MatrixShape, plan_embedding, plan_linear
+
+_LIMITS = (
+    "max-storage-buffer-binding-size",
+    "max-buffer-size",
+    "max-compute-workgroup-storage-size",
+    "max-compute-invocations-per-workgroup",
+    "max-compute-workgroups-per-dimension",
+    "max-texture-dimension-2d",
+    "max-texture-dimension-3d",
+)
+_EXAMPLE = MatrixShape(128256, 2048, 32, "float16")
+
+
+def print_report(
+    adapter: str | None = None, implementation: str | None = None, *, everything: bool = False
+) -> None:
+    """Print the implementations, their adapters, and the choices for the one that is used.
+
+    Args:
+        adapter: part of an adapter's name.
+        implementation: a WebGPU module's name.
+        everything: also list every limit and feature of the adapter used.
+
+    Raises:
+        DeviceError: no adapter (of that name).
+    """
+    used_module = load_implementation(implementation)
+    print("WebGPU implementations")
+    for name in KNOWN:
+        if find_spec(name) is None:
+            print(f"  {name}: not installed")
+            continue
+        module = load_implementation(name)
+        print(f"  {name} {module.__version__}{_marked(module is used_module)}")
+        _print_adapters(module, adapter if module is used_module else None, module is used_module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SoftwareAdapterWarning)  # the list above says it
+        context = default_context(adapter, used_module.__name__)
+    _print_limits(context, everything)
+    _print_choices(context)
+
+
+def _print_adapters(module: ModuleType, name: str | None, used: bool) -> None:
+    try:
+        adapters = list_adapters(module)
+        chosen = choose_adapter(name, module, announce=False) if used else None
+    except DeviceError as error:
+        print(f"    {error}")
+        if used:
+            raise
+        return
+    chosen_summary = adapter_summary(chosen) if chosen is not None else None
+    for item in adapters:
+        summary = adapter_summary(item)
+        print(f"    {summary}{_marked(summary == chosen_summary)}")
+    if not adapters:
+        print("    no adapter")
+
+
+def _print_limits(context: Context, everything: bool) -> None:
+    features: set[Any] = context.device.adapter.features
+    print(f"\nLimits of {context.adapter_summary}")
+    for name in sorted(context.limits) if everything else _LIMITS:
+        print(f"  {name:45} {context.limits[name]:>13,}")
+    print("\nFeatures")
+    named = sorted(features) if everything else sorted(context.device.features)
+    print(f"  {', '.join(named) or 'none beyond the core'}")
+    if not everything:
+        print("  (those in use; --all lists every limit and feature)")
+
+
+def _print_choices(context: Context) -> None:
+    def linear(rows: int) -> str:
+        plan = plan_linear(
+            _EXAMPLE,
+            rows,
+            DEFAULT_LAYOUT,
+            False,
+            context.limits,
+            half_subnormals=context.half_subnormals,
+        )
+        return _kernel_of(plan.product.variant.name)
+
+    embedding = plan_embedding(_EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits)
+    kept = "keeps" if context.half_subnormals else "flushes"
+    print(f"\nWhat wgpu_q4 uses here (V = {_EXAMPLE.vocab}, K = {_EXAMPLE.embed_dim}, G = 32)")
+    print(f"  weight layout   {DEFAULT_LAYOUT}: one buffer for embedding and linear")
+    print(f"  largest weight  {context.largest_binding:,} packed bytes (one binding)")
+    print(f"  embedding       {embedding.variant.name}")
+    print(f"  linear, 1 row   {linear(1)}; the device {kept} half-precision subnormals")
+    print(f"  linear, many    {linear(GEMM_FROM_ROWS)}, from {GEMM_FROM_ROWS} rows of x")
+
+
+def _kernel_of(name: str) -> str:
+    return name.removeprefix("linear_q4gsw_").partition(f"_{DEFAULT_LAYOUT}_")[0]
+
+
+def _marked(used: bool) -> str:
+    return "  <- used" if used else ""

@@ -1,0 +1,62 @@
+"""The oracle: what the ops must compute, in plain numpy and float64, and how exactly.
+
+Written to be obviously right and used by tests, the parity harness and nothing fast.  It shares no
+code with `wgpu_q4.format` or the kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.weight import Q4Weight
+
+FLOAT32_UNIT = 2.0**-24
+"""Half the spacing of float32 at 1: the relative error of one rounding."""
+
+
+def matrix(weight: Q4Weight) -> NDArray[np.float64]:
+    """``(u − 8) · scale`` exactly, float64 ``[V, K]``."""
+    low = (weight.packed & 0x0F).astype(np.float64)
+    high = (weight.packed >> 4).astype(np.float64)
+    even, odd = (low, high) if weight.convention == "linear" else (high, low)
+    values = np.empty(weight.shape)
+    values[:, 0::2], values[:, 1::2] = even - 8, odd - 8
+    return values * np.repeat(weight.scales.astype(np.float64), weight.group_size, axis=1)
+
+
+def embedding(indices: NDArray[Any], weight: Q4Weight, dtype: str = "float32") -> NDArray[Any]:
+    """The rows of `matrix`, rounded to float32, then to ``dtype``: exact, bit for bit.
+
+    Two roundings, as the kernels do them: the product is a float32, and float16 is made of that.
+    """
+    rows, places = np.unique(indices, return_inverse=True)
+    part = Q4Weight(weight.packed[rows], weight.scales[rows], weight.convention)
+    with np.errstate(over="ignore"):
+        exact = matrix(part).astype(np.float32).astype(dtype)
+    return np.asarray(exact[places.reshape(indices.shape)])
+
+
+def linear(
+    x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """``x · Wᵀ + bias`` in float64."""
+    product = x.astype(np.float64) @ matrix(weight).T
+    return product if bias is None else product + bias.astype(np.float64)
+
+
+def linear_bound(
+    x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """How far a float32 result may be from `linear`: ``gamma · (|x| · |W|ᵀ + |bias|)``.
+
+    ``gamma = n·u / (1 − n·u)`` with ``u = 2^−24`` bounds any order of summation of ``K`` products
+    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).  ``n = K + 4`` counts,
+    besides the K − 1 additions, the roundings of the scaled weight, the product and the bias.
+    """
+    roundings = (weight.shape[1] + 4) * FLOAT32_UNIT
+    gamma = roundings / (1 - roundings)
+    sizes = np.abs(x.astype(np.float64)) @ np.abs(matrix(weight)).T
+    return gamma * (sizes if bias is None else sizes + np.abs(bias.astype(np.float64)))

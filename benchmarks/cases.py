@@ -89,7 +89,9 @@ class Bench:
         used, packed = self.resident.packed(context, self.weight, layout)
         out_bytes = ids * shape.embed_dim * (2 if output == "float16" else 4)
         out = context.create_buffer("out", out_bytes, "STORAGE")
-        plan = plan_embedding(shape, ids, used, output, "buffer", context.limits)
+        plan = plan_embedding(
+            shape, ids, used, output, "buffer", context.limits, context.half_support
+        )
         sizes = self._sizes(shape.embed_dim, ids, 1, 1)
 
         def variant() -> Any:
@@ -110,10 +112,7 @@ class Bench:
     def linear(self, rows: int, layout: Layout, kernel: Any = None) -> Result:
         """``x · Wᵀ`` with copies of the weight in rotation, so that it comes from memory."""
         context, shape = self.context, self.resident.shape
-        subnormals = context.half_subnormals
-        plan = plan_linear(
-            shape, rows, layout, False, context.limits, kernel, half_subnormals=subnormals
-        )
+        plan = plan_linear(shape, rows, layout, False, context.limits, context.half_support, kernel)
         used = plan.product.variant.name.removeprefix("linear_q4gsw_").partition(f"_{layout}")[0]
         name = f"linear, M={rows}, {layout} ({used})"
         flops = 2 * rows * shape.vocab * shape.embed_dim

@@ -24,6 +24,10 @@ Storage = Literal["buffer", "texture3d"]
 
 OutputDtype = Literal["float32", "float16"]
 
+Halves = Literal["native", "integer"]
+"""How half-precision numbers are converted: by the built-in functions, where a probe has shown
+that they do it right, or by integer arithmetic."""
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -66,6 +70,8 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "weight/rows_wide": (_buffer(2, "read-only-storage"),),
     "weight/blocks_buffer": (_buffer(2, "read-only-storage"),),
     "weight/blocks_texture2d": (_texture(2, "2d"),),
+    "half/native": (),
+    "half/integer": (),
     "scales/f16": (_buffer(3, "read-only-storage"),),
     "scales/f32": (_buffer(3, "read-only-storage"),),
     "scales/four_rows": (),
@@ -94,7 +100,7 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm_stage_blocks": (),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
-    "probe/half_subnormals": (_RESULT, _buffer(1, "read-only-storage")),
+    "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
 }
 """What each piece declares; a test holds this against the WGSL."""
 
@@ -130,8 +136,12 @@ def _read(piece: str) -> str:
     return (source_folder() / f"{piece}.wgsl").read_text(encoding="utf-8")
 
 
-def _scales_piece(dtype: ScalesDtype) -> str:
-    return "scales/f16" if dtype == "float16" else "scales/f32"
+def _scales_pieces(dtype: ScalesDtype, halves: Halves) -> tuple[str, ...]:
+    return (f"half/{halves}", "scales/f16") if dtype == "float16" else ("scales/f32",)
+
+
+def _suffix(halves: Halves) -> str:
+    return "_integer_halves" if halves == "integer" else ""
 
 
 @cache
@@ -140,21 +150,24 @@ def embedding(
     scales: ScalesDtype,
     output: OutputDtype = "float32",
     storage: Storage = "buffer",
+    halves: Halves = "native",
 ) -> Variant:
     """Rows of the matrix by id; ids and result both in buffers or both in 3-D textures."""
     half = "half" if output == "float16" else "float"
+    pieces = (
+        *_scales_pieces(scales, halves),
+        *((f"half/{halves}",) if output == "float16" else ()),
+        "shape/overrides",
+        f"weight/{layout}",
+        f"embedding/place_{storage}",
+        f"embedding/indices_{storage}",
+        f"embedding/output_{storage}_{half}",
+        "embedding/embedding_q4gsw",
+        "embedding/grid_flat",
+    )
     return Variant(
-        f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}",
-        (
-            "shape/overrides",
-            f"weight/{layout}",
-            _scales_piece(scales),
-            f"embedding/place_{storage}",
-            f"embedding/indices_{storage}",
-            f"embedding/output_{storage}_{half}",
-            "embedding/embedding_q4gsw",
-            "embedding/grid_flat",
-        ),
+        f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{_suffix(halves)}",
+        tuple(dict.fromkeys(pieces)),
     )
 
 
@@ -177,11 +190,17 @@ LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm"]
 of 32, of which the second needs a device that keeps half-precision subnormals."""
 
 TRANSPOSE_X = Variant("transpose_x", ("shape/overrides", "linear/transpose_x"))
-HALF_SUBNORMALS = Variant("half_subnormals", ("probe/half_subnormals",))
+PROBE_HALVES = Variant("probe_halves", ("probe/halves",))
 
 
 @cache
-def linear(kernel: LinearKernel, layout: Layout, scales: ScalesDtype, bias: bool) -> Variant:
+def linear(
+    kernel: LinearKernel,
+    layout: Layout,
+    scales: ScalesDtype,
+    bias: bool,
+    halves: Halves = "native",
+) -> Variant:
     """``x · Wᵀ + bias``."""
     rows = layout.startswith("rows")
     weight = f"weight/{layout}"
@@ -195,11 +214,11 @@ def linear(kernel: LinearKernel, layout: Layout, scales: ScalesDtype, bias: bool
         nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
         bodies = (f"linear/nibbles_{nibbles}", "linear/gemv_rows_wide")
     return Variant(
-        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}",
+        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}{_suffix(halves)}",
         (
             "shape/overrides",
             weight,
-            _scales_piece(scales),
+            *_scales_pieces(scales, halves),
             *(() if rows else ("scales/four_rows",)),
             "linear/bias_buffer" if bias else "linear/bias_none",
             "linear/exact_f32",
@@ -215,14 +234,21 @@ def all_variants() -> Iterator[Variant]:
     outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
     storages: tuple[Storage, ...] = get_args(Storage)
     for layout, scales, output, storage in product(layouts, dtypes, outputs, storages):
-        yield embedding(layout, scales, output, storage)
+        for halves in _halves("float16" in (scales, output)):
+            yield embedding(layout, scales, output, storage, halves)
     yield pack_blocks("blocks_buffer")
     yield pack_blocks("blocks_texture2d")
     yield TRANSPOSE_X
-    yield HALF_SUBNORMALS
+    yield PROBE_HALVES
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
-        yield linear("gemv", layout, scales, bias)
-        yield linear("gemm", layout, scales, bias)
+        names: tuple[LinearKernel, ...] = ("gemv", "gemm")
         if layout == "rows":
-            yield linear("gemv_wide", layout, scales, bias)
-            yield linear("gemv_wide_subnormal", layout, scales, bias)
+            names = get_args(LinearKernel)
+        for name, halves in product(names, _halves(scales == "float16")):
+            yield linear(name, layout, scales, bias, halves)
+
+
+def _halves(used: bool) -> tuple[Halves, ...]:
+    """The ways to convert halves in a variant that has some, else one way, which is not used."""
+    ways: tuple[Halves, ...] = get_args(Halves)
+    return ways if used else ways[:1]

@@ -13,7 +13,7 @@ from typing import Literal
 from wgpu_q4 import kernels
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Layout, LinearKernel, OutputDtype, Storage, Variant
+from wgpu_q4.kernels import Halves, Layout, LinearKernel, OutputDtype, Storage, Variant
 
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
@@ -52,6 +52,25 @@ class MatrixShape:
 
 
 @dataclass(frozen=True)
+class HalfSupport:
+    """What a device's built-in half-precision functions do, as a probe found out.
+
+    Attributes:
+        subnormals: ``unpack2x16float`` keeps subnormals.
+        rounding: ``pack2x16float`` rounds to nearest even, overflows to infinity and keeps
+            subnormals.
+    """
+
+    subnormals: bool = False
+    rounding: bool = False
+
+    @property
+    def halves(self) -> Halves:
+        """Which conversions to use."""
+        return "native" if self.subnormals and self.rounding else "integer"
+
+
+@dataclass(frozen=True)
 class Plan:
     """One dispatch."""
 
@@ -84,11 +103,12 @@ def plan_embedding(
     output: OutputDtype,
     storage: Storage,
     limits: Mapping[str, int],
+    half_support: HalfSupport,
 ) -> Plan:
     """The embedding of ``ids`` ids (at least one)."""
     quads = ids * (shape.embed_dim // 4)
     return Plan(
-        kernels.embedding(layout, shape.scales, output, storage),
+        kernels.embedding(layout, shape.scales, output, storage, half_support.halves),
         shape.constants,
         fold(-(-quads // _EMBEDDING_QUADS_PER_WORKGROUP), limits),
     )
@@ -125,27 +145,25 @@ def plan_linear(
     layout: Layout,
     bias: bool,
     limits: Mapping[str, int],
+    half_support: HalfSupport,
     kernel: LinearKernel | None = None,
-    *,
-    half_subnormals: bool = False,
 ) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
     Args:
         kernel: a kernel by name instead of the choice made here.
-        half_subnormals: whether the device keeps half-precision subnormals.
 
     Raises:
         ValueError: ``kernel`` cannot do this shape, layout or device.
     """
     wide = layout == "rows" and shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
     if kernel is None:
-        kernel = _choose_linear(rows, wide, half_subnormals)
+        kernel = _choose_linear(rows, wide, half_support.subnormals)
     if kernel.startswith("gemv_wide") and not wide:
         raise ValueError(f"{kernel} needs the layout 'rows', and K and G multiples of 32")
-    if kernel == "gemv_wide_subnormal" and not half_subnormals:
+    if kernel == "gemv_wide_subnormal" and not half_support.subnormals:
         raise ValueError(f"{kernel} needs a device that keeps half-precision subnormals")
-    variant = kernels.linear(kernel, layout, shape.scales, bias)
+    variant = kernels.linear(kernel, layout, shape.scales, bias, half_support.halves)
 
     def plan(constants: dict[str, int], workgroups: int) -> Plan:
         return Plan(variant, shape.constants | constants, fold(workgroups, limits))

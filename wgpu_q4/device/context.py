@@ -21,12 +21,20 @@ from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import HALF_SUBNORMALS
-from wgpu_q4.plan import Plan
+from wgpu_q4.kernels import PROBE_HALVES
+from wgpu_q4.plan import HalfSupport, Plan
 from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
 _SMALLEST_SCRATCH = 1 << 12
+
+_TELLING_FLOATS = (
+    *(1 + 2**-11, 1 + 3 * 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 + 2**-20),  # ties, and just past one
+    *(65504, 65519, 65520, -65520, 65536, 1e6, -3e38, 131072),  # the largest, and overflow
+    *(2**-14, 2**-24, -(2**-24), 2**-25, 3 * 2**-25, 2**-25 + 2**-40, 1023 * 2**-24, 2**-30),
+    *(0.1, -0.2, 1 / 3, 1000.3, 3e-5, -4.7e-6, 12345.6, 0, 7.5, -8, 2048.5, 4097),
+)
+"""Floats that tell apart how they are rounded to half precision."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +82,28 @@ class Context:
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
 
     @cached_property
-    def half_subnormals(self) -> bool:
-        """Whether ``unpack2x16float`` keeps subnormals here, found out by running it once."""
-        halves = np.array([1, 0x0F, 0xF0, 0x3FF, 0x8001, 0x80F0, 0x1, 0x0], np.uint16)
-        words = np.concatenate([halves, halves[::-1]]).view(np.uint32)
-        plan = Plan(HALF_SUBNORMALS, {}, (1, 1, 1))
+    def half_support(self) -> HalfSupport:
+        """What the built-in half-precision functions do here, found out by running them once."""
+        halves = np.array([0x0001, 0x000F, 0x00F0, 0x03FF, 0x8001, 0x80F0, 0x0400, 0x7BFF] * 4)
+        floats = np.array(_TELLING_FLOATS, np.float32)
+        pairs = np.zeros((16, 4), np.uint32)
+        pairs[:, 0] = halves.astype(np.uint16).view(np.uint32)
+        pairs[:, 2:] = floats.view(np.uint32).reshape(16, 2)
+        found = np.empty((16, 4), np.uint32)
         with self.lock:
-            source = self.create_buffer("probe", 64, "STORAGE", "COPY_DST")
-            target = self.create_buffer("probe result", 128, "STORAGE", "COPY_SRC")
-            self.write(source, words)
+            source = self.create_buffer("probe", pairs.nbytes, "STORAGE", "COPY_DST")
+            target = self.create_buffer("probe result", pairs.nbytes, "STORAGE", "COPY_SRC")
+            self.write(source, pairs)
             encoder = self.device.create_command_encoder()
-            self.encode(encoder, plan, {0: target, 1: source})
-            found = np.empty(2 * words.size, np.float32)
+            self.encode(encoder, Plan(PROBE_HALVES, {}, (1, 1, 1)), {0: target, 1: source})
             self.read(encoder, target, found)
-        return bool(np.array_equal(found, words.view(np.float16).astype(np.float32)))
+        unpacked = halves.astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+        with np.errstate(over="ignore"):
+            packed = floats.astype(np.float16).view(np.uint32)
+        return HalfSupport(
+            subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
+            rounding=np.array_equal(found[:, 2], packed),
+        )
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""

@@ -96,18 +96,25 @@ def _print_choices(context: Context) -> None:
             DEFAULT_LAYOUT,
             False,
             context.limits,
-            half_subnormals=context.half_subnormals,
+            context.half_support,
         )
         return _kernel_of(plan.product.variant.name)
 
-    embedding = plan_embedding(_EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits)
-    kept = "keeps" if context.half_subnormals else "flushes"
+    support = context.half_support
+    embedding = plan_embedding(
+        _EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits, support
+    )
     print(f"\nWhat wgpu_q4 uses here (V = {_EXAMPLE.vocab}, K = {_EXAMPLE.embed_dim}, G = 32)")
     print(f"  weight layout   {DEFAULT_LAYOUT}: one buffer for embedding and linear")
     print(f"  largest weight  {context.largest_binding:,} packed bytes (one binding)")
     print(f"  embedding       {embedding.variant.name}")
-    print(f"  linear, 1 row   {linear(1)}; the device {kept} half-precision subnormals")
+    print(f"  linear, 1 row   {linear(1)}")
     print(f"  linear, many    {linear(GEMM_FROM_ROWS)}, from {GEMM_FROM_ROWS} rows of x")
+    print(
+        f"  half precision  {support.halves} conversions; built in, this device "
+        f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
+        f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
+    )
 
 
 def _kernel_of(name: str) -> str:

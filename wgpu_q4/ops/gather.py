@@ -91,7 +91,13 @@ def _through_buffers(
             4: context.sizes(rows.shape[1], part.size, 1, 1),
         }
         plan = plan_embedding(
-            resident.shape, part.size, layout, _dtype_name(result), "buffer", context.limits
+            resident.shape,
+            part.size,
+            layout,
+            _dtype_name(result),
+            "buffer",
+            context.limits,
+            context.half_support,
         )
         encoder = context.device.create_command_encoder()
         context.encode(encoder, plan, resources, resident.bind_groups)
@@ -132,7 +138,13 @@ def _through_textures(
         4: context.sizes(embed_dim, width, height, others),
     }
     plan = plan_embedding(
-        resident.shape, ids.size, layout, _dtype_name(result), "texture3d", context.limits
+        resident.shape,
+        ids.size,
+        layout,
+        _dtype_name(result),
+        "texture3d",
+        context.limits,
+        context.half_support,
     )
     encoder = context.device.create_command_encoder()
     context.encode(encoder, plan, resources)

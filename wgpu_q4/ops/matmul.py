@@ -104,8 +104,8 @@ def _run(
             layout,
             bias is not None,
             context.limits,
+            context.half_support,
             kernel,
-            half_subnormals=context.half_subnormals,
         )
         resources[0] = context.scratch("linear", out.nbytes, "STORAGE", "COPY_SRC")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")

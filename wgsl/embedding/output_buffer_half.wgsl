@@ -4,6 +4,5 @@
 
 fn store_quad(place: vec2<u32>, k4: u32, value: vec4<f32>) {
     let position = place.y * u32(out_sizes.y) + place.x;
-    let halves = vec2<u32>(pack2x16float(value.xy), pack2x16float(value.zw));
-    t_out[position * (embed_dim() / 4u) + k4] = halves;
+    t_out[position * (embed_dim() / 4u) + k4] = floats_to_halves(value);
 }

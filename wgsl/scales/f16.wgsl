@@ -4,5 +4,5 @@
 
 fn load_scale(row: u32, group: u32) -> f32 {
     let at = row * (embed_dim() / group_size()) + group;
-    return unpack2x16float(t_scales[at >> 1u] >> ((at & 1u) * 16u)).x;
+    return half_to_float((t_scales[at >> 1u] >> ((at & 1u) * 16u)) & 0xFFFFu);
 }

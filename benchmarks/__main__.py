@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         "wgpu_q4": __version__,
         "python": platform.python_version(),
         "shape": {"vocab": vocab, "embed_dim": embed_dim, "group_size": group_size},
-        "command": "python -m benchmarks " + " ".join(arguments or sys.argv[1:]),
+        "command": _command(chosen),
     }
     print(f"{header['adapter']}, {header['implementation']}")
     print(f"V = {vocab}, K = {embed_dim}, G = {group_size}, float16 scales\n")
@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     copied = bench.copy()
     bandwidth = copied.moved / copied.timing.median
     print(f"{'job':52} {'median':>10} {'quartiles':>20} {'GB/s':>7} {'of copy':>7} {'TFLOP/s':>7}")
+    print(line(copied, bandwidth))
     results = []
     for job in jobs(bench, chosen.ids, chosen.rows):
         try:
@@ -91,9 +92,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _command(chosen: argparse.Namespace) -> str:
+    """The command that repeats these measurements (not where their figures went)."""
+    words = ["python -m benchmarks"]
+    for name, value in vars(chosen).items():
+        if value is not None and name != "json":
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *map(str, values)]
+    return " ".join(words)
+
+
 def jobs(bench: Bench, ids: list[int], rows: list[int]) -> Iterator[Callable[[], Result]]:
     """Every job, as calls that measure it."""
-    yield bench.copy
     for layout in ("rows", "blocks_buffer"):
         for count in ids:
             for output in ("float32", "float16"):

@@ -1,0 +1,165 @@
+"""The modules: `QuantizedEmbedding` and `QuantizedLinear`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgpu_q4 import ops
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels import OutputDtype
+from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names
+from wgpu_q4.nn.replaceable import check_embedding, check_linear
+from wgpu_q4.nn.shared import Quantized
+from wgpu_q4.weight import Q4Weight
+
+
+class QuantizedEmbedding(Quantized):
+    """Token embedding that reads a 4-bit matrix; use it where ``nn.Embedding`` stood.
+
+    Rows are exact: each value is ``(u − 8) · scale`` in float32, rounded once to the module's
+    dtype.  That is float32 unless ``dtype`` says otherwise, and follows the model through
+    ``.half()``, ``.bfloat16()`` and ``.to(dtype)``.
+
+    Args:
+        weight: the matrix ``[V, K]``.
+        device: where it is read, as in `wgpu_q4.embedding`; the default device if None.
+        embed_scale: multiplies every row after rounding, as Gemma's embeddings do.  A tensor is
+            rounded to the module's dtype first, a float is not.
+        dtype: of the result; float16, bfloat16, float32 or float64.
+    """
+
+    embed_scale: Tensor | float | None
+    _like: Tensor
+
+    def __init__(
+        self,
+        weight: Q4Weight,
+        *,
+        device: Any = None,
+        embed_scale: Tensor | float | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(weight, device)
+        if dtype not in FLOATS:
+            raise TypeError(f"dtype must be one of {dtype_names(FLOATS)}, not {dtype}")
+        self.num_embeddings, self.embedding_dim = weight.shape
+        # An empty buffer has a dtype, and torch converts it with the rest of the model.
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)
+        if isinstance(embed_scale, Tensor):
+            self.register_buffer("embed_scale", embed_scale.detach().clone(), persistent=False)
+        else:
+            self.embed_scale = embed_scale
+
+    @classmethod
+    def from_float(
+        cls,
+        embedding: nn.Embedding,
+        group_size: int = 32,
+        *,
+        scales_dtype: ScalesDtype = "float16",
+        device: Any = None,
+    ) -> QuantizedEmbedding:
+        """Quantize an embedding: ``nn.Embedding``, or a subclass that only scales its rows.
+
+        Raises:
+            TypeError: an embedding that does something else as well.
+            FormatError: ``group_size`` does not fit the rows, or a value is not finite.
+        """
+        scale = check_embedding(embedding, "embedding")
+        matrix = embedding.weight
+        weight = Q4Weight.quantize(matrix, group_size, scales_dtype)
+        return cls(weight, device=device, embed_scale=scale, dtype=matrix.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the rows that come out."""
+        return self._like.dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows ``ids.shape + (K,)`` in `dtype`, for ids of any integer type and shape.
+
+        Raises:
+            TypeError: ids that are not integers.
+            IndexError: an id outside ``0..V−1``; the message names the first.
+        """
+        exact: OutputDtype = "float16" if self.dtype == torch.float16 else "float32"
+        rows: Tensor = ops.embedding(ids, self.weight, exact, self._shared.device)
+        rows = rows.to(self.dtype)
+        if isinstance(self.embed_scale, Tensor):
+            return rows * self.embed_scale.to(rows)
+        return rows if self.embed_scale is None else rows * self.embed_scale
+
+    def as_linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``x @ W.T + bias``: the same matrix as an output head; ``embed_scale`` is not in it.
+
+        Args:
+            x: ``[..., K]``, float16, bfloat16 or float32.
+            bias: ``[V]`` or None.
+
+        Returns:
+            ``[..., V]`` in the dtype of ``x``, accumulated in float32.
+
+        Raises:
+            RuntimeError: ``x`` or ``bias`` wants a gradient.
+        """
+        return self._linear(x, bias)
+
+    def extra_repr(self) -> str:
+        scale = "" if self.embed_scale is None else f", embed_scale={float(self.embed_scale):g}"
+        return f"{self._sizes()}, dtype={dtype_name(self.dtype)}{scale}"
+
+
+class QuantizedLinear(Quantized):
+    """Output head that reads a 4-bit matrix; use it where ``nn.Linear`` stood.
+
+    Pass it the weight of a `QuantizedEmbedding` and the matrix is held once for both.
+
+    Args:
+        weight: the matrix ``[V, K]``.
+        bias: ``[V]`` or None.  A parameter is kept as it is, and no longer asks for gradients.
+        device: where the matrix is read, as in `wgpu_q4.linear`; the default device if None.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: Q4Weight, bias: Tensor | None = None, *, device: Any = None) -> None:
+        super().__init__(weight, device)
+        self.out_features, self.in_features = weight.shape
+        if bias is not None:
+            if tuple(bias.shape) != (self.out_features,):
+                raise ValueError(
+                    f"bias must have shape [V] = [{self.out_features}], not {list(bias.shape)}"
+                )
+            if not isinstance(bias, nn.Parameter):
+                bias = nn.Parameter(bias.detach(), requires_grad=False)
+            bias.requires_grad_(False)
+        self.register_parameter("bias", bias)
+
+    @classmethod
+    def from_float(
+        cls,
+        linear: nn.Linear,
+        group_size: int = 32,
+        *,
+        scales_dtype: ScalesDtype = "float16",
+        device: Any = None,
+    ) -> QuantizedLinear:
+        """Quantize an ``nn.Linear``; its bias is kept, the parameter itself.
+
+        Raises:
+            TypeError: a subclass with a forward of its own.
+            FormatError: ``group_size`` does not fit the rows, or a value is not finite.
+        """
+        check_linear(linear, "linear")
+        weight = Q4Weight.quantize(linear.weight, group_size, scales_dtype)
+        return cls(weight, linear.bias, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x @ W.T + bias``: ``[..., K]`` to ``[..., V]``, see `QuantizedEmbedding.as_linear`."""
+        return self._linear(x, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self._sizes()}, bias={self.bias is not None}"

@@ -140,8 +140,8 @@ def _scales_pieces(dtype: ScalesDtype, halves: Halves) -> tuple[str, ...]:
     return (f"half/{halves}", "scales/f16") if dtype == "float16" else ("scales/f32",)
 
 
-def _suffix(halves: Halves) -> str:
-    return "_integer_halves" if halves == "integer" else ""
+def _suffix(pieces: tuple[str, ...]) -> str:
+    return "_integer_halves" if "half/integer" in pieces else ""
 
 
 @cache
@@ -166,7 +166,7 @@ def embedding(
         "embedding/grid_flat",
     )
     return Variant(
-        f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{_suffix(halves)}",
+        f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{_suffix(pieces)}",
         tuple(dict.fromkeys(pieces)),
     )
 
@@ -213,17 +213,18 @@ def linear(
         weight = "weight/rows_wide"
         nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
         bodies = (f"linear/nibbles_{nibbles}", "linear/gemv_rows_wide")
+    pieces = (
+        "shape/overrides",
+        weight,
+        *_scales_pieces(scales, halves),
+        *(() if rows else ("scales/four_rows",)),
+        "linear/bias_buffer" if bias else "linear/bias_none",
+        "linear/exact_f32",
+        *bodies,
+    )
     return Variant(
-        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}{_suffix(halves)}",
-        (
-            "shape/overrides",
-            weight,
-            *_scales_pieces(scales, halves),
-            *(() if rows else ("scales/four_rows",)),
-            "linear/bias_buffer" if bias else "linear/bias_none",
-            "linear/exact_f32",
-            *bodies,
-        ),
+        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}{_suffix(pieces)}",
+        pieces,
     )
 
 

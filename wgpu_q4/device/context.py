@@ -133,6 +133,11 @@ class Context:
         buffer = self._scratch.get(role)
         if buffer is None or buffer.size < nbytes:
             limit = self.largest_binding if "STORAGE" in usages else self.limits["max-buffer-size"]
+            if nbytes > limit:
+                raise DeviceLimitError(
+                    f"{role} takes {nbytes:,} bytes in one buffer; {self.adapter_summary} allows "
+                    f"{limit:,}"
+                )
             rounded = max(_SMALLEST_SCRATCH, 1 << (nbytes - 1).bit_length())
             size = nbytes if rounded > limit else rounded
             buffer = self._scratch[role] = self.create_buffer(f"wgpu_q4 {role}", size, *usages)

@@ -13,7 +13,7 @@ from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import Layout, LinearKernel
 from wgpu_q4.ops.arguments import check_option, check_weight
-from wgpu_q4.plan import LinearPlan, plan_linear
+from wgpu_q4.plan import GEMM_FROM_ROWS, LinearPlan, plan_linear
 from wgpu_q4.weight import Q4Weight
 
 
@@ -39,7 +39,9 @@ def linear(
 
     Returns:
         ``x.shape[:-1] + (V,)`` in the dtype of ``x``, numpy or torch as ``x`` is.  float32 is
-        within float32's summation error of the exact result; the others are rounded from it.
+        within float32's summation error of the exact result, for nonzero ``|x|`` from 1e-30 to
+        1e30 (products are scaled after they are summed, so they must stay in float32's range);
+        the others are rounded from it.
 
     Raises:
         TypeError: an argument of the wrong kind or dtype.
@@ -83,12 +85,15 @@ def _run(
     layout, packed = resident.packed(context, weight, layout)
     resident.readers.add("linear")
     vocab, embed_dim = weight.shape
-    # The transposed x is padded to whole tiles, at most 128 rows.
-    at_a_time = context.largest_binding // (4 * max(vocab, embed_dim))
+    row_bytes = 4 * max(vocab, embed_dim)
+    at_a_time = context.largest_binding // row_bytes
+    # The tiled kernel pads the transposed x to whole tiles, at most 128 rows.
     at_a_time = at_a_time // 128 * 128 or at_a_time
+    if context.largest_binding < 128 * 4 * embed_dim:
+        at_a_time = min(at_a_time, GEMM_FROM_ROWS - 1)
     if at_a_time < 1:
         raise DeviceLimitError(
-            f"one row of the result takes {4 * vocab:,} bytes in one binding; "
+            f"one row of x or of the result takes {row_bytes:,} bytes in one binding; "
             f"{context.adapter_summary} allows {context.largest_binding:,}"
         )
     resources = {2: packed, 3: resident.scales}

@@ -1,0 +1,201 @@
+"""The ops against code that is not ours, on the same bytes.
+
+Embeddings agree to the bit.  Of a linear result each side may be as far from the exact one as
+`reference.linear_bound` allows, and theirs is held to it as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk)
+import gguf
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torchao.quantization import IntxWeightOnlyConfig, quantize_
+from torchao.quantization.granularity import PerGroup
+
+from tests.cases import (
+    LONG,
+    ODD,
+    PRIME,
+    TINY,
+    WIDE,
+    Shape,
+    assert_same_bits,
+    random_weight,
+    random_x,
+    some_ids,
+)
+from wgpu_q4 import Q4Weight, embedding, from_gguf, linear, reference
+from wgpu_q4.format import Convention, ScalesDtype
+
+every_scales = pytest.mark.parametrize("scales", ["float16", "float32"])
+rows_of_x = pytest.mark.parametrize("rows", [1, 13])  # a GEMV's and a GEMM's
+
+
+def assert_agree(
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    x: NDArray[Any],
+    weight: Q4Weight,
+    bias: NDArray[Any] | None,
+) -> None:
+    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+    exact, bound = reference.linear(x, weight, bias), reference.linear_bound(x, weight, bias)
+    for name, result in {"theirs": theirs, "ours": ours}.items():
+        assert (np.abs(result - exact) <= bound).all(), name
+
+
+# ExecuTorch's Vulkan operators, as PyTorch runs them
+
+
+@every_scales
+@pytest.mark.parametrize("convention", ["linear", "embedding"])
+@pytest.mark.parametrize("shape", [TINY, ODD, PRIME, WIDE, LONG], ids=str)
+def test_embedding_is_executorchs(
+    shape: Shape, convention: Convention, scales: ScalesDtype
+) -> None:
+    weight, ids = random_weight(shape, scales, convention), torch.from_numpy(some_ids(shape))
+    theirs = torch.ops.et_vk.embedding_q4gsw(
+        torch.tensor(weight.packed),
+        torch.tensor(weight.scales),
+        shape.group_size,
+        ids,
+        convention == "linear",
+    )
+    ours = embedding(ids, weight)
+    assert_same_bits(ours.numpy(), theirs.numpy())
+
+
+@every_scales
+@rows_of_x
+@pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
+@pytest.mark.parametrize("shape", [PRIME, WIDE], ids=str)
+def test_linear_is_executorchs(shape: Shape, biased: bool, rows: int, scales: ScalesDtype) -> None:
+    weight, x = random_weight(shape, scales), torch.from_numpy(random_x(rows, shape.embed_dim))
+    bias = torch.linspace(-1, 1, shape.vocab) if biased else None
+    theirs = torch.ops.et_vk.linear_q4gsw(
+        x,
+        torch.tensor(weight.packed),
+        torch.tensor(weight.scales).T.contiguous(),  # it wants them [K/G, V]
+        shape.group_size,
+        bias,
+    )
+    ours = linear(x, weight, bias)
+    added = None if bias is None else bias.numpy()
+    assert_agree(ours.numpy(), theirs.numpy(), x.numpy(), weight, added)
+
+
+# ONNX Runtime's contrib operators on the CPU: uint8 weights with their zero point of 8 left out
+
+ONNX_SHAPES = [WIDE, Shape(50, 128, 64), Shape(19, 48, 16), LONG]  # it has groups of 2^n, n ≥ 4
+
+
+def run_onnx(
+    operator: str,
+    inputs: dict[str, NDArray[Any]],
+    constants: dict[str, NDArray[Any]],
+    result: int,
+    **attributes: Any,
+) -> NDArray[Any]:
+    """What one operator makes of ``inputs``, then ``constants``; ``result`` is its ONNX type."""
+    kinds = {name: helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in inputs.items()}
+    names = [*inputs, *constants]
+    graph = helper.make_graph(
+        [helper.make_node(operator, names, ["out"], domain="com.microsoft", **attributes)],
+        operator,
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
+        [helper.make_tensor_value_info("out", result, None)],
+        [numpy_helper.from_array(np.array(a), name) for name, a in constants.items()],
+    )
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (out,) = session.run(None, inputs)
+    return np.asarray(out)
+
+
+@every_scales
+@pytest.mark.parametrize("shape", ONNX_SHAPES, ids=str)
+def test_embedding_is_onnx_runtimes(shape: Shape, scales: ScalesDtype) -> None:
+    """It gathers in the dtype of the scales; halves are rounded once, from an exact product."""
+    weight, ids = random_weight(shape, scales), some_ids(shape)
+    theirs = run_onnx(
+        "GatherBlockQuantized",
+        {"data": weight.packed, "indices": ids},
+        {"scales": weight.scales},
+        TensorProto.FLOAT16 if scales == "float16" else TensorProto.FLOAT,
+        bits=4,
+        block_size=shape.group_size,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    assert_same_bits(embedding(ids, weight, scales), theirs)
+
+
+@rows_of_x
+@pytest.mark.parametrize("shape", ONNX_SHAPES, ids=str)
+def test_linear_is_onnx_runtimes(shape: Shape, rows: int) -> None:
+    weight, x = random_weight(shape, "float32"), random_x(rows, shape.embed_dim)
+    vocab, groups = weight.scales.shape
+    theirs = run_onnx(
+        "MatMulNBits",
+        {"A": x},
+        {"B": weight.packed.reshape(vocab, groups, -1), "scales": weight.scales},
+        TensorProto.FLOAT,
+        K=shape.embed_dim,
+        N=vocab,
+        bits=4,
+        block_size=shape.group_size,
+        accuracy_level=1,  # computed in float32
+    )
+    assert_agree(linear(x, weight), theirs, x, weight, None)
+
+
+# From another library's quantized model to our embedding
+
+
+@pytest.mark.parametrize("shape", [TINY, ODD, PRIME, WIDE], ids=str)
+def test_a_module_quantized_by_torchao(shape: Shape) -> None:
+    module = torch.nn.Embedding(shape.vocab, shape.embed_dim)
+    torch.nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(0))
+    int4: torch.dtype = torch.int4  # type: ignore[attr-defined]  # missing in torch's stubs
+    config = IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(shape.group_size))
+    quantize_(module, config, lambda layer, name: isinstance(layer, torch.nn.Embedding))
+    theirs: Any = module.weight
+    assert not theirs.zero_point.any()
+
+    nibbles = (theirs.qdata + 8).to(torch.uint8)
+    weight = Q4Weight(nibbles[:, 0::2] | (nibbles[:, 1::2] << 4), theirs.scale)
+    ids = torch.from_numpy(some_ids(shape))
+    with torch.no_grad():
+        expected = torch.nn.functional.embedding(ids, theirs.dequantize())
+    assert_same_bits(embedding(ids, weight).numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("shape", [Shape(13, 32, 32), WIDE], ids=str)
+def test_a_q4_0_tensor_of_a_gguf_file(tmp_path: Path, shape: Shape) -> None:
+    matrix = np.random.default_rng(13).standard_normal((shape.vocab, shape.embed_dim))
+    blocks = gguf.quantize(matrix.astype(np.float32), GGMLQuantizationType.Q4_0)
+    path, name = tmp_path / "model.gguf", "token_embd.weight"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor(name, blocks, raw_dtype=GGMLQuantizationType.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    weight, ids = from_gguf(path, name), some_ids(shape)
+    theirs = gguf.dequantize(blocks, GGMLQuantizationType.Q4_0)
+    assert theirs.dtype == np.float32
+    assert_same_bits(embedding(ids, weight), theirs[ids])

@@ -29,7 +29,7 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
     if isinstance(implementation, str):
         try:
             module = importlib.import_module(implementation)
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: its native library does not load
             raise DeviceError(
                 f"the WebGPU implementation {implementation!r} cannot be imported ({error}). "
                 f"Known ones: {', '.join(KNOWN)}; install with pip"

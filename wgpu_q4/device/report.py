@@ -49,7 +49,11 @@ def print_report(
         if find_spec(name) is None:
             print(f"  {name}: not installed")
             continue
-        module = load_implementation(name)
+        try:
+            module = load_implementation(name)
+        except DeviceError as error:
+            print(f"  {error}")
+            continue
         print(f"  {name} {module.__version__}{_marked(module is used_module)}")
         _print_adapters(module, adapter if module is used_module else None, module is used_module)
     with warnings.catch_warnings():

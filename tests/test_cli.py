@@ -1,0 +1,183 @@
+"""``wgpu-q4 info``: what there is to run on, and what this package makes of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wgpu_q4
+from tests.devices import drivers, run_python
+from wgpu_q4.cli import main
+from wgpu_q4.device import adapter_summary, list_adapters
+from wgpu_q4.device.adapter import choose_adapter
+from wgpu_q4.kernels import all_variants
+from wgpu_q4.plan import DEFAULT_LAYOUT, GEMM_FROM_ROWS
+
+
+@pytest.fixture(autouse=True)
+def no_choice_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests choose for themselves."""
+    monkeypatch.delenv("WGPU_Q4_ADAPTER", raising=False)
+    monkeypatch.delenv("WGPU_Q4_IMPLEMENTATION", raising=False)
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+def info(capsys: Captured, *options: str) -> str:
+    """What ``wgpu-q4 info`` prints when nothing goes wrong."""
+    assert main(["info", *options]) == 0
+    captured = capsys.readouterr()
+    return captured.out
+
+
+def section(text: str, title: str) -> list[str]:
+    """The indented lines under a title."""
+    match = re.search(rf"^{title}.*\n((?: .*\n)+)", text, re.MULTILINE)
+    assert match is not None, f"no section {title!r} in\n{text}"
+    return match[1].splitlines()
+
+
+def test_info_lists_implementations_and_their_adapters(capsys: Captured) -> None:
+    lines = section(info(capsys), "WebGPU implementations")
+    version = vars(sys.modules["wgpu"])["__version__"]
+    assert lines[0] == f"  wgpu {version}  <- used"
+    assert any(re.match(r"  wgpudawn \d", line) for line in lines)
+    used = adapter_summary(choose_adapter(announce=False))
+    for adapter in list_adapters("wgpu"):
+        summary = adapter_summary(adapter)
+        assert f"    {summary}{'  <- used' if summary == used else ''}" in lines
+    assert sum(line.endswith("<- used") for line in lines) == 2
+
+
+def test_info_shows_the_limits_that_matter(capsys: Captured) -> None:
+    text = info(capsys)
+    adapter = choose_adapter(announce=False)
+    lines = section(text, f"Limits of {re.escape(adapter_summary(adapter))}")
+    shown = {name: int(number.replace(",", "")) for name, number in map(str.split, lines)}
+    assert shown == {name: adapter.limits[name] for name in shown}
+    assert shown.keys() >= {
+        "max-storage-buffer-binding-size",
+        "max-compute-workgroup-storage-size",
+        "max-compute-invocations-per-workgroup",
+        "max-compute-workgroups-per-dimension",
+        "max-texture-dimension-2d",
+    }
+
+
+def test_info_shows_what_will_be_used(capsys: Captured) -> None:
+    chosen = "\n".join(section(info(capsys), "What wgpu_q4 uses here"))
+    adapter = choose_adapter(announce=False)
+    assert re.search(
+        rf"weight layout +{DEFAULT_LAYOUT}: one buffer for embedding and linear", chosen
+    )
+    binding, buffer = "max-storage-buffer-binding-size", "max-buffer-size"
+    largest = min(adapter.limits[binding], adapter.limits[buffer])
+    assert f"largest weight  {largest:,} packed bytes" in chosen
+    names = {variant.name for variant in all_variants()}
+    embedding = re.search(r"^ +embedding +(\w+)", chosen, re.MULTILINE)
+    assert embedding is not None
+    assert embedding[1] in names
+    few = re.search(r"linear, 1 row +(\w+)", chosen)
+    many = re.search(r"linear, many +(\w+), from (\d+) rows", chosen)
+    assert few is not None
+    assert many is not None
+    assert few[1] in ("gemv_wide", "gemv_wide_subnormal")
+    assert many.groups() == ("gemm", str(GEMM_FROM_ROWS))
+    assert "half precision" in chosen
+
+
+def test_all_lists_every_limit_and_feature(capsys: Captured) -> None:
+    short, long = info(capsys), info(capsys, "--all")
+    adapter = choose_adapter(announce=False)
+    shown = [line.split()[0] for line in section(long, "Limits of")]
+    assert shown == sorted(adapter.limits)
+    assert len(section(short, "Limits of")) < len(shown)
+    (features,) = section(long, "Features")
+    assert features.strip().split(", ") == sorted(adapter.features)
+    assert "--all" in short
+    assert "--all" not in long
+
+
+def test_an_adapter_by_name(capsys: Captured) -> None:
+    worst = list_adapters("wgpu")[-1]
+    text = info(capsys, "--adapter", adapter_summary(worst).upper())
+    assert f"    {adapter_summary(worst)}  <- used" in text
+    assert f"Limits of {adapter_summary(worst)}" in text
+
+
+def refused(capsys: Captured, *options: str) -> str:
+    """What ``info`` prints to standard error when it cannot go on."""
+    assert main(["info", *options]) == 1
+    return capsys.readouterr().err
+
+
+def test_an_unknown_adapter(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = adapter_summary(choose_adapter(announce=False))
+    for options in (["--adapter", "Voodoo"], []):
+        error = refused(capsys, *options)
+        assert error.startswith("wgpu-q4: no adapter is called 'Voodoo'. There are: ")
+        assert there in error
+        monkeypatch.setenv("WGPU_Q4_ADAPTER", "Voodoo")  # for the second turn
+
+
+def test_an_unknown_implementation(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in (["--implementation", "no_such_gpu"], []):
+        error = refused(capsys, *options)
+        assert error.startswith("wgpu-q4: the WebGPU implementation 'no_such_gpu' cannot be")
+        assert "wgpu, wgpudawn" in error
+        monkeypatch.setenv("WGPU_Q4_IMPLEMENTATION", "no_such_gpu")
+
+
+def test_an_implementation_that_does_not_load_hinders_no_other(tmp_path: Path) -> None:
+    broken = "raise OSError('libgpu.so: undefined symbol')\n"
+    (tmp_path / "wgpudawn.py").write_text(broken, encoding="utf-8")
+    said = run_python("-m", "wgpu_q4.cli", "info", PYTHONPATH=str(tmp_path))
+    assert "'wgpudawn' cannot be imported (libgpu.so: undefined symbol)" in said
+    assert "What wgpu_q4 uses here" in said
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "wgpu_q4.cli", *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_succeeds() -> None:
+    said = run_python("-m", "wgpu_q4.cli", "info")
+    for title in ("WebGPU implementations", "Limits of ", "Features", "What wgpu_q4 uses here"):
+        assert re.search(rf"^{title}", said, re.MULTILINE)
+
+
+def test_the_command_fails_with_a_message_and_no_traceback(tmp_path: Path) -> None:
+    for done, message in (
+        (command("info", "--adapter", "Voodoo"), "wgpu-q4: no adapter is called 'Voodoo'"),
+        (command("info", **drivers(tmp_path / "none")), "wgpu-q4: wgpu finds no GPU adapter."),
+    ):
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_version(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"wgpu-q4 {wgpu_q4.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["no_such_command"], ["info", "--no-such-option"]])
+def test_usage_errors(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: wgpu-q4")

@@ -1,0 +1,375 @@
+"""The kernels as text: two WGSL compilers take every variant, and the table says what they hold.
+
+naga compiles through wgpu, on the adapter that is there; Tint, Chrome's compiler, through wgpudawn
+on SwiftShader.  Both get a device with WebGPU's default limits and no feature, which is what every
+browser has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+
+from tests.devices import (
+    WEBGPU_DEFAULTS,
+    default_device,
+    leave_workgroup_memory_as_it_is,
+    run_on_swiftshader,
+)
+from wgpu_q4 import kernels
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels import (
+    BINDINGS,
+    PROBE_HALVES,
+    Binding,
+    Layout,
+    LinearKernel,
+    OutputDtype,
+    Storage,
+    all_variants,
+    source_folder,
+)
+from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, plan_embedding, plan_linear, plan_pack
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+NATIVE = HalfSupport(subnormals=True, rounding=True)
+SUPPORTS = (NATIVE, HalfSupport(subnormals=True), HalfSupport())
+VARIANTS = {variant.name: variant for variant in all_variants()}
+PIECES = {
+    path.relative_to(source_folder()).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
+    for path in source_folder().rglob("*.wgsl")
+}
+
+every_variant = pytest.mark.parametrize("name", VARIANTS)
+every_piece = pytest.mark.parametrize("piece", sorted(PIECES))
+
+
+def code_of(wgsl: str) -> str:
+    """WGSL without its comments, which may speak of what the code may not hold."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", "", wgsl, flags=re.DOTALL)
+
+
+# Constants: every variant as some plan runs it
+
+
+def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
+    """Dispatches of every variant: few rows and many, K and G wide, odd and as small as can be."""
+    sizes = [(50, 64, 32), (1, 8, 8), (257, 72, 24), (128256, 2048, 32)]
+    for (vocab, embed_dim, group), scales, support in product(sizes, SCALES, SUPPORTS):
+        shape = MatrixShape(vocab, embed_dim, group, scales)
+        storages: tuple[Storage, ...] = get_args(Storage)
+        outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
+        for layout, storage, output in product(LAYOUTS, storages, outputs):
+            yield plan_embedding(shape, 7, layout, output, storage, limits, support)
+        yield plan_pack(shape, "blocks_buffer", limits)
+        yield plan_pack(shape, "blocks_texture2d", limits)
+        for layout, bias, rows in product(LAYOUTS, (False, True), (1, 13, 40, 500)):
+            for kernel in applicable(shape, layout, support):
+                linear = plan_linear(shape, rows, layout, bias, limits, support, kernel)
+                yield linear.product
+                if linear.transpose is not None:
+                    yield linear.transpose
+    yield Plan(PROBE_HALVES, {}, (1, 1, 1))
+
+
+def applicable(
+    shape: MatrixShape, layout: Layout, support: HalfSupport
+) -> tuple[LinearKernel, ...]:
+    if layout != "rows" or shape.embed_dim % 32 or shape.group_size % 32:
+        return "gemv", "gemm"
+    kernels: tuple[LinearKernel, ...] = get_args(LinearKernel)
+    return kernels if support.subnormals else tuple(k for k in kernels if "subnormal" not in k)
+
+
+@cache
+def constants() -> dict[str, Mapping[str, int]]:
+    """Pipeline constants for each variant: those of the first plan that runs it."""
+    found: dict[str, Mapping[str, int]] = {}
+    for plan in plans(WEBGPU_DEFAULTS):
+        found.setdefault(plan.variant.name, plan.constants)
+    return found
+
+
+def test_every_variant_is_one_that_a_plan_runs() -> None:
+    assert set(constants()) == set(VARIANTS)
+    assert len(VARIANTS) == len(list(all_variants())), "two variants have one name"
+
+
+# Compilers
+
+
+@dataclass(frozen=True)
+class Shader:
+    """Something to compile."""
+
+    source: str
+    constants: Mapping[str, int]
+
+
+SHAPE = {"EMBED_DIM": 64, "GROUP_SIZE": 32, "VOCAB": 50}
+BROKEN = {
+    "syntax": Shader("@compute @workgroup_size(1) fn main( {}", {}),
+    "type": Shader("@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }", {}),
+    "missing function": Shader(
+        kernels.embedding("rows", "float32").source.replace("fn load_scale(", "fn load("), SHAPE
+    ),
+    "f16 without its feature": Shader(
+        "@compute @workgroup_size(1) fn main() { let x = f16(1.0); }", {}
+    ),
+    "constant without value": Shader(
+        "override N: u32; @group(0) @binding(0) var<storage, read_write> out: array<u32>;"
+        "@compute @workgroup_size(1) fn main() { out[0] = N; }",
+        {},
+    ),
+    "unknown constant": Shader("@compute @workgroup_size(1) fn main() {}", {"N": 1}),
+}
+"""Each must be refused, or a compiler's silence would mean nothing."""
+
+TOO_MUCH = {
+    "workgroup memory": Shader(
+        kernels.linear("gemm", "rows", "float16", False).source,
+        {**SHAPE, "TILE_M": 128, "TILE_N": 128, "INVOCATIONS": 256},
+    ),
+    "invocations": Shader("@compute @workgroup_size(257) fn main() {}", {}),
+}
+"""Beyond the default limits.  Only Dawn checks them where the adapter itself has more."""
+
+
+def shaders() -> dict[str, Shader]:
+    return {name: Shader(v.source, constants()[name]) for name, v in VARIANTS.items()}
+
+
+def compile_with(device: Any, shader: Shader) -> str | None:
+    """Why ``device`` refuses the shader or a pipeline of it; None if it takes both."""
+    try:
+        module = device.create_shader_module(code=shader.source)
+        device.create_compute_pipeline(
+            layout="auto",
+            compute={
+                "module": module,
+                "entry_point": "main",
+                "constants": dict(shader.constants),
+            },
+        )
+    except Exception as error:  # each implementation has its own, not all of one class
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+@pytest.fixture(scope="module")
+def naga() -> Any:
+    return default_device("wgpu")
+
+
+@pytest.fixture(scope="module")
+def tint() -> dict[str, Any]:
+    """What Tint says of every shader, and who speaks."""
+    work = {
+        name: {"source": shader.source, "constants": dict(shader.constants)}
+        for name, shader in (shaders() | BROKEN | TOO_MUCH).items()
+    }
+    said = run_on_swiftshader("tests.test_kernels", "wgpudawn", json.dumps(work))
+    answer: dict[str, Any] = json.loads(said)
+    assert answer["module"] == "wgpudawn"
+    assert "SwiftShader" in answer["adapter"]
+    return answer
+
+
+def compile_with_tint() -> None:
+    """The process of `tint`: shaders from standard input, errors to standard output, as JSON."""
+    leave_workgroup_memory_as_it_is()
+    work = json.load(sys.stdin)
+    device = default_device("wgpudawn")
+    errors = {name: compile_with(device, Shader(**shader)) for name, shader in work.items()}
+    module = type(device).__module__.partition(".")[0]
+    json.dump(
+        {"module": module, "adapter": device.adapter.info["device"], "errors": errors}, sys.stdout
+    )
+
+
+@every_variant
+def test_naga_compiles(naga: Any, name: str) -> None:
+    assert compile_with(naga, shaders()[name]) is None
+
+
+@every_variant
+def test_tint_compiles(tint: dict[str, Any], name: str) -> None:
+    assert tint["errors"][name] is None
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_naga_refuses_what_is_broken(naga: Any, name: str) -> None:
+    assert compile_with(naga, BROKEN[name]) is not None
+
+
+@pytest.mark.parametrize("name", [*BROKEN, *TOO_MUCH])
+def test_tint_refuses_what_is_broken(tint: dict[str, Any], name: str) -> None:
+    assert tint["errors"][name] is not None
+
+
+def test_no_driver_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Not a skip: `pytest.fail` says what to do."""
+    monkeypatch.setenv("WGPU_Q4_SWIFTSHADER_ICD", str(tmp_path / "absent.json"))
+    with pytest.raises(pytest.fail.Exception, match=r"absent\.json, which is not a file"):
+        run_on_swiftshader("tests.test_kernels", "wgpudawn")
+    monkeypatch.delenv("WGPU_Q4_SWIFTSHADER_ICD")
+    with pytest.raises(pytest.fail.Exception, match="WGPU_Q4_SWIFTSHADER_ICD is not set"):
+        run_on_swiftshader("tests.test_kernels", "wgpudawn")
+
+
+# The table
+
+
+def declared(wgsl: str) -> list[Binding]:
+    """The bindings in a piece's text, described as WebGPU would."""
+    pattern = r"@group\((\d+)\)\s*@binding\((\d+)\)\s*var(?:<([^>]*)>)?\s+\w+\s*:\s*([^;]+);"
+    found = re.findall(pattern, code_of(wgsl))
+    assert len(found) == code_of(wgsl).count("@binding")
+    assert {group for group, *_ in found} <= {"0"}
+    return [binding_of(int(number), space, type_.strip()) for _, number, space, type_ in found]
+
+
+def binding_of(number: int, space: str, type_: str) -> Binding:
+    spaces = {
+        "storage, read": "read-only-storage",
+        "storage, read_write": "storage",
+        "uniform": "uniform",
+    }
+    if space:
+        return Binding(number, "buffer", (("type", spaces[space]),))
+    if sampled := re.fullmatch(r"texture_(\dd)<(\w+)>", type_):
+        kind = {"i32": "sint", "u32": "uint", "f32": "float"}[sampled[2]]
+        return Binding(number, "texture", (("sample_type", kind), ("view_dimension", sampled[1])))
+    stored = re.fullmatch(r"texture_storage_(\dd)<(\w+), write>", type_)
+    assert stored is not None, f"binding {number} has a type this test does not know: {type_}"
+    described = (("access", "write-only"), ("format", stored[2]), ("view_dimension", stored[1]))
+    return Binding(number, "storage_texture", described)
+
+
+def test_the_table_names_the_files() -> None:
+    assert set(BINDINGS) == set(PIECES)
+
+
+@every_piece
+def test_the_table_has_the_bindings_of_the_text(piece: str) -> None:
+    def sort(bindings: Any) -> list[Binding]:
+        return sorted(bindings, key=lambda binding: int(binding.number))
+
+    assert sort(BINDINGS[piece]) == sort(declared(PIECES[piece]))
+
+
+@every_variant
+def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
+    variant = VARIANTS[name]
+    bound = variant.bindings
+    numbers = [binding.number for binding in bound]
+    assert numbers == sorted(set(numbers)), "a binding number is used twice, or out of order"
+    assert sorted(declared(variant.source), key=lambda binding: binding.number) == list(bound)
+    assert code_of(variant.source).count("@compute") == 1
+
+
+def test_every_file_is_part_of_a_variant() -> None:
+    assert {piece for variant in VARIANTS.values() for piece in variant.pieces} == set(PIECES)
+
+
+def test_a_variant_is_its_files_one_after_the_other() -> None:
+    for variant in VARIANTS.values():
+        places = [variant.source.index(PIECES[piece]) for piece in variant.pieces]
+        assert places == sorted(places)
+        lines = sum(len(PIECES[piece].splitlines()) for piece in variant.pieces)
+        assert len(variant.source.splitlines()) <= lines + 3 * len(variant.pieces)
+
+
+# What every browser and driver has
+
+
+@every_piece
+def test_a_file_opens_by_saying_what_it_is(piece: str) -> None:
+    first = PIECES[piece].splitlines()[0]
+    assert re.match(r"// \w.{5}", first), f"{piece}.wgsl begins with {first!r}"
+
+
+@every_piece
+def test_core_wgsl_only(piece: str) -> None:
+    code = code_of(PIECES[piece])
+    assert not re.search(r"^\s*(enable|requires|diagnostic)\b", code, re.MULTILINE)
+    assert not re.search(r"\bf16\b|\bvec\dh\b|\bmat\dx\dh\b|\d+(\.\d*)?h\b", code), "half type"
+    assert not re.search(r"\bsubgroup|\bquad(Broadcast|Swap)", code), "subgroups"
+    builtins = {"workgroup_id", "num_workgroups", "local_invocation_index"}
+    assert set(re.findall(r"@builtin\((\w+)\)", code)) <= builtins
+
+
+# Workgroups
+
+
+def workgroup_size(code: str, values: Mapping[str, int]) -> int:
+    """Invocations of a workgroup."""
+    sizes = re.findall(r"@workgroup_size\(([^)]*)\)", code)
+    assert len(sizes) == 1
+    result = 1
+    for size in sizes[0].split(","):
+        result *= evaluate(size, values)
+    return result
+
+
+def workgroup_bytes(code: str, values: Mapping[str, int]) -> int:
+    """Bytes of all ``var<workgroup>``."""
+    types = re.findall(r"var<workgroup>\s+\w+\s*:\s*([^;]+);", code)
+    assert len(types) == code.count("var<workgroup>")
+    return sum(bytes_of(type_.strip(), values) for type_ in types)
+
+
+def bytes_of(type_: str, values: Mapping[str, int]) -> int:
+    scalars = {"u32": 4, "i32": 4, "f32": 4}
+    if array := re.fullmatch(r"array<(.+),([^,<>]+)>", type_):
+        return bytes_of(array[1].strip(), values) * evaluate(array[2], values)
+    if vector := re.fullmatch(r"vec([24])<(\w+)>", type_):
+        return int(vector[1]) * scalars[vector[2]]
+    return scalars[type_]
+
+
+def evaluate(expression: str, values: Mapping[str, int]) -> int:
+    """An expression of WGSL's unsigned integers."""
+    python = re.sub(r"(\d)u\b", r"\1", expression).replace("/", "//")
+    return int(eval(python, {"__builtins__": {}}, dict(values)))
+
+
+def values_of(plan: Plan | Shader) -> dict[str, int]:
+    """The integers that a kernel's types may use: its constants, and overrides as they are set."""
+    source = plan.variant.source if isinstance(plan, Plan) else plan.source
+    pattern = r"(?:const|override) (\w+)(?:\s*:\s*u32)?\s*=\s*(\d+)u?;"
+    written = {name: int(value) for name, value in re.findall(pattern, code_of(source))}
+    return written | dict(plan.constants)
+
+
+def test_every_plan_stays_within_the_default_limits() -> None:
+    """Where a device has WebGPU's default limits, and nothing more."""
+    sizes = set()
+    for plan in plans(WEBGPU_DEFAULTS):
+        code, values = code_of(plan.variant.source), values_of(plan)
+        used = workgroup_bytes(code, values)
+        assert used <= 16384, f"{plan.variant.name} with {dict(plan.constants)}: {used} bytes"
+        assert 1 <= workgroup_size(code, values) <= 256, plan.variant.name
+        sizes.add(used)
+    assert len(sizes) > 3  # not all zero
+
+
+def test_workgroup_bytes_are_what_dawn_counts(tint: dict[str, Any]) -> None:
+    """The count above, against Dawn's in the message with which it refuses a tile too large."""
+    shader = TOO_MUCH["workgroup memory"]
+    counted = workgroup_bytes(code_of(shader.source), values_of(shader))
+    assert counted > 16384
+    assert f"({counted} bytes)" in tint["errors"]["workgroup memory"]
+
+
+if __name__ == "__main__":
+    compile_with_tint()

@@ -28,7 +28,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test lint format parity bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ help: ## Show this list
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-vulkan ## Let a language model answer PROMPT from 4-bit tied weights
 	@$(PY) examples/tied_weight_inference.py --prompt "$$PROMPT" $(ARGS)
 
-test: lint $(VENV)/.stamp-vulkan $(SWIFTSHADER) ## Lint, check types, run every test
+test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(SWIFTSHADER) ## Lint, check types, run every test
 	$(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.stamp-test ## Lint, check formatting and types
@@ -50,6 +50,9 @@ format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 
 bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter
 	$(PY) -m benchmarks $(ARGS)
+
+parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
+	$(PY) -m wgpu_q4.cli parity --html build/parity.html $(ARGS)
 
 wheel: $(VENV)/.stamp-test ## Build the wheel and the source distribution into dist/
 	$(PY) -m build --no-isolation
@@ -84,6 +87,10 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml constraints.txt
 # Needs wgpu, which either of the two sets of packages brings.
 $(VENV)/.stamp-vulkan: | $(VENV)/.stamp-venv
 	scripts/ensure_vulkan.sh $(PY)
+	@touch $@
+
+$(VENV)/.stamp-shader-tools: | $(VENV)/.stamp-venv
+	scripts/ensure_shader_tools.sh
 	@touch $@
 
 .cache/swiftshader/vk_swiftshader_icd.json:

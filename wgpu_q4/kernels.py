@@ -7,6 +7,7 @@ in the text: shapes and tile sizes are pipeline constants (``override``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -138,8 +139,16 @@ class Variant:
         return tuple(sorted(declared, key=lambda binding: binding.number))
 
 
+SOURCE_VARIABLE = "WGPU_Q4_WGSL"
+
+
 def source_folder() -> Path:
-    """The folder of the WGSL pieces: inside an installed package, beside it in a checkout."""
+    """The folder of the WGSL pieces: inside an installed package, beside it in a checkout.
+
+    ``WGPU_Q4_WGSL`` names another one, for trying changed kernels.
+    """
+    if SOURCE_VARIABLE in os.environ:
+        return Path(os.environ[SOURCE_VARIABLE])
     package = Path(__file__).resolve().parent
     installed = package / "wgsl"
     return installed if installed.is_dir() else package.parent / "wgsl"
@@ -334,3 +343,15 @@ def executorch_pack(target: BlockStorage) -> Variant:
             "pack/grid_executorch",
         ),
     )
+
+
+def executorch_variants() -> Iterator[Variant]:
+    """Every kernel that is generated for ExecuTorch, in no order that means anything."""
+    blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
+    dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+    outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
+    storages: tuple[Storage, ...] = get_args(Storage)
+    for block, scales, output, storage in product(blocks, dtypes, outputs, storages):
+        yield executorch_embedding(block, scales, output, storage)
+    yield executorch_pack("buffer")
+    yield executorch_pack("texture2d")

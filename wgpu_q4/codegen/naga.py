@@ -1,7 +1,7 @@
 """naga, wgpu's own shader translator, as WebAssembly under Node.
 
-Only generation needs it: the npm package ``naga-wasm``, which ``package-lock.json`` beside this file
-pins to its content, installed by ``make naga`` into ``.cache/naga``.
+Only generation needs it: the npm package ``naga-wasm``, pinned to its content by the
+``package-lock.json`` beside this file, installed by ``make naga`` into ``.cache/naga``.
 """
 
 from __future__ import annotations

@@ -7,17 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from wgpu_q4 import kernels
+from wgpu_q4 import kernels, reference
 from wgpu_q4.codegen import FOLDER, build, generate, naga, registered
 from wgpu_q4.codegen.fold import fold, merged_order
 from wgpu_q4.codegen.glsl import blocks
 from wgpu_q4.codegen.interface import FAMILIES, interface
+from wgpu_q4.parity import Case, contract
+from wgpu_q4.parity.cases import all_kernels
+from wgpu_q4.vulkan import Device, SampledImage, StorageBuffer
+from wgpu_q4.vulkan.resources import texels_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -224,6 +230,47 @@ def test_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install glslc"):
         build(FOLDER, tmp_path / "out")
+
+
+# Ids that no row has
+
+OUTSIDE = (50, 51, -1, -(2**31), 2**31 - 1, 1 << 20)
+
+
+@pytest.fixture(scope="module")
+def lavapipe() -> Iterator[Device]:
+    with Device("lavapipe", validation=True) as device:
+        yield device
+
+
+@pytest.mark.parametrize("name", [name for name in UPSTREAM if name.startswith("embedding")])
+def test_ids_outside_the_vocabulary_give_zeros(out: Path, lavapipe: Device, name: str) -> None:
+    """Positive zeros, whatever stands in row 0, which is read instead; the others are as ever."""
+    case = next(case for case in cases_of_all_kernels() if case.kernel == name)
+    ids = np.array([49, *OUTSIDE, 1], np.int32)
+    dispatch = contract.dispatch(case, (out / f"{name}.spv").read_bytes())
+    result, indices, weight, scales, sizes = dispatch.resources
+    indices = (
+        SampledImage(texels_of(ids.reshape(1, 1, -1)))
+        if case.storage == "texture3d"
+        else StorageBuffer(ids)
+    )
+    scales = StorageBuffer(scales.data.copy())
+    scales.data[0] = np.inf
+    dispatch = replace(dispatch, resources=[result, indices, weight, scales, sizes])
+    found = contract.result(case, lavapipe.run(dispatch).results[0])
+    rows = np.where(np.isin(ids, OUTSIDE), 0, ids)
+    expected = reference.embedding(rows, case.matrix(), case.output)
+    expected[1:-1] = 0
+    np.testing.assert_array_equal(found.view(np.uint8), expected.view(np.uint8))
+
+
+def cases_of_all_kernels() -> list[Case]:
+    """50 rows: two less than whole blocks; two groups in a row."""
+    return [
+        Case("ids", 50, 64, 32, (8,), output, storage, weight, scales)
+        for weight, scales, storage, output in all_kernels()
+    ]
 
 
 # The files are what wgsl/ gives

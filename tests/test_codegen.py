@@ -411,8 +411,13 @@ fn doubled(half: u32, k4: u32) -> u32 {
 
 @compute @workgroup_size(1)
 fn main() {
+    // Not doubled(here); a comment.
     let once = doubled(3u, 4u);
     let twice = doubled(once, doubled(once, 1u));
+    if twice > 2u {
+        let doubled = doubled(twice, 2u);
+        t_out[doubled] = doubled;
+    }
     t_out[0] = twice + twice;
 }
 """
@@ -427,6 +432,10 @@ def test_translation_keeps_names_and_comments() -> None:
         "main": "void main() {\n"
         "  uint once = doubled(3u, 4u);\n"
         "  uint twice = doubled(once, doubled(once, 1u));\n"
+        "  if ((twice > 2u)) {\n"
+        "    uint _e9 = doubled(twice, 2u);\n"
+        "    t_out[_e9] = _e9;\n"
+        "  }\n"
         "  t_out[0] = (twice + twice);\n"
         "}\n",
     }

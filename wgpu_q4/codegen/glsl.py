@@ -39,7 +39,9 @@ class WgslFunction:
 def wgsl_functions(source: str) -> dict[str, WgslFunction]:
     """The functions of a WGSL module by name."""
     return {
-        found["name"]: WgslFunction(found["comment"].translate(_ASCII), found["rest"])
+        found["name"]: WgslFunction(
+            found["comment"].translate(_ASCII), re.sub(r"//[^\n]*", "", found["rest"])
+        )
         for found in _WGSL_FUNCTION.finditer(source)
     }
 
@@ -63,7 +65,8 @@ def blocks(translated: str, wgsl: str, bindings: Mapping[int, str]) -> dict[str,
     words = set(re.findall(r"\w+", wgsl))
     for name, match in functions.items():
         source = sources[name]
-        body = _restore_names(match["body"], source.body, set(functions))
+        taken = globals_ | _RESERVED | set(re.findall(r"\w+", match[0]))
+        body = _restore_names(match["body"], source.body, set(functions), taken)
         body = _inline_temporaries(body)
         text = f"{match['head']} {{\n{body}}}\n".replace("    return;\n}\n", "}\n")
         found[name] = source.comment + _unnumber(text, words, globals_).replace("    ", "  ")
@@ -71,8 +74,8 @@ def blocks(translated: str, wgsl: str, bindings: Mapping[int, str]) -> dict[str,
     return {name: text for name, text in found.items() if name in reached}
 
 
-def _restore_names(body: str, source: str, functions: set[str]) -> str:
-    """Name the temporaries that stand for ``let name = call(…);``.
+def _restore_names(body: str, source: str, functions: set[str], taken: set[str]) -> str:
+    """Name the temporaries that stand for ``let name = call(…);``, but for names that are taken.
 
     Calls that give a value come out in the order in which they are written, those inside the
     arguments of a call before it.
@@ -99,7 +102,8 @@ def _restore_names(body: str, source: str, functions: set[str]) -> str:
             temporary, callee = temporaries[seen - 1]
             if callee != let[2]:
                 raise RuntimeError(f"{let[1]} is {let[2]}(), but {temporary} is {callee}()")
-            body = re.sub(rf"\b{temporary}\b", let[1], body)
+            if let[1] not in taken:
+                body = re.sub(rf"\b{temporary}\b", let[1], body)
     if seen != len(temporaries):
         raise RuntimeError(f"{seen} calls in the source, {len(temporaries)} temporaries:\n{body}")
     return body

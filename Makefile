@@ -20,6 +20,11 @@ endif
 # naga, which translates the kernels for ExecuTorch.
 NAGA := .cache/naga/node_modules/naga-wasm/package.json
 
+# One of the backends of `make parity` is a browser; ARGS="--without chromium" goes without.
+ifeq (,$(findstring --without chromium,$(ARGS)))
+BROWSER := $(VENV)/.stamp-browser
+endif
+
 export PROMPT WGPU_Q4_SWIFTSHADER_ICD
 # The models come from installed packages: nothing may be fetched from a hub behind one's back.
 export HF_HUB_OFFLINE := 1
@@ -59,7 +64,7 @@ naga: $(NAGA) ## Install naga, the shader translator, into .cache
 bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter
 	$(PY) -m benchmarks $(ARGS)
 
-parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
+parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(BROWSER) $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
 	$(PY) -m wgpu_q4.cli parity --html build/parity.html $(ARGS)
 
 wheel: $(VENV)/.stamp-test ## Build the wheel and the source distribution into dist/
@@ -105,6 +110,11 @@ $(NAGA): wgpu_q4/codegen/package-lock.json | $(VENV)/.stamp-test
 	@mkdir -p .cache/naga
 	cp wgpu_q4/codegen/package.json wgpu_q4/codegen/package-lock.json .cache/naga/
 	cd .cache/naga && $(CURDIR)/$(VENV)/bin/npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+$(VENV)/.stamp-browser: | $(VENV)/.stamp-venv
+	$(PY) -c "from wgpu_q4.parity.chromium import find_browser; exit(not find_browser())" \
+		|| scripts/apt_install.sh chromium
 	@touch $@
 
 .cache/swiftshader/vk_swiftshader_icd.json:

@@ -1,7 +1,7 @@
 """The backends by name, and what each makes of a case.
 
 A name is ``kind`` or ``kind/driver``: ``numpy``, ``executorch``, ``wgpu/lavapipe``,
-``wgpudawn/swiftshader``, ``vulkan/lavapipe``, ``glsl-dir/nvidia``.
+``wgpudawn/swiftshader``, ``vulkan/lavapipe``, ``glsl-dir/nvidia``, ``chromium/swiftshader``.
 """
 
 from __future__ import annotations
@@ -74,8 +74,18 @@ def make(name: str, kernels: Mapping[str, str]) -> Backend:
     if kind in ("wgpu", "wgpudawn"):
         return WebGPUBackend(kind)
     if kind in ("vulkan", "glsl-dir"):
-        return VulkanBackend(driver, kernels)
+        return VulkanBackend(driver, kernels, foreign=kind == "glsl-dir")
+    if kind == "chromium":
+        from wgpu_q4.parity.chromium import ChromiumBackend
+
+        return ChromiumBackend(driver)
     raise ValueError(f"no backend is called {name!r}")
+
+
+def refuse_unknown_ids(case: Case) -> None:
+    """For a backend that raises an error for an id outside the vocabulary, as it should."""
+    if case.id_kind == "outside":
+        raise NotApplicableError("an id outside the vocabulary is an error here")
 
 
 class NumpyBackend:
@@ -89,6 +99,7 @@ class NumpyBackend:
     def run(self, case: Case) -> tuple[NDArray[Any], str]:
         from wgpu_q4.format import rows_to_blocks
 
+        refuse_unknown_ids(case)
         weight = case.matrix()
         if case.op == "pack":
             return rows_to_blocks(weight.packed_as("linear")), ""
@@ -118,6 +129,7 @@ class ExecutorchBackend:
 
         if case.op == "pack":
             raise NotApplicableError("packing is no operator, only a shader")
+        refuse_unknown_ids(case)
         weight = case.matrix()
         rows, places = _used_rows(case)
         linear = case.weight != "flat"
@@ -151,6 +163,7 @@ class WebGPUBackend:
     def run(self, case: Case) -> tuple[NDArray[Any], str]:
         from wgpu_q4 import embedding
 
+        refuse_unknown_ids(case)
         weight = case.matrix()
         if case.op == "pack":
             return self._pack(case), ""
@@ -205,9 +218,10 @@ class WebGPUBackend:
 class VulkanBackend:
     """SPIR-V of ExecuTorch's kernels, run on Vulkan as ExecuTorch would, validation on."""
 
-    def __init__(self, driver: str, kernels: Mapping[str, str]) -> None:
+    def __init__(self, driver: str, kernels: Mapping[str, str], foreign: bool) -> None:
         from wgpu_q4.vulkan import Device
 
+        self._foreign = foreign
         self._device = Device(driver, validation=True)
         self._kernels = {name: Path(path).read_bytes() for name, path in kernels.items()}
         self.summary = self._device.summary
@@ -216,6 +230,8 @@ class VulkanBackend:
     def run(self, case: Case) -> tuple[NDArray[Any], str]:
         from wgpu_q4.parity import contract
 
+        if self._foreign and case.id_kind == "outside":
+            raise NotApplicableError("ExecuTorch's contract leaves such ids undefined")
         remark = ""
         try:
             outcome = self._device.run(contract.dispatch(case, self._spirv(case)))

@@ -22,7 +22,7 @@ WeightKind = Literal["flat", "linear_buffer", "linear_texture2d"]
 """How ExecuTorch's kernel finds the weight: rows in the embedding convention, or blocks."""
 
 ScaleKind = Literal["random", "zero", "subnormal", "largest", "ties"]
-IdKind = Literal["random", "repeated", "ends"]
+IdKind = Literal["random", "repeated", "ends", "outside"]
 Op = Literal["embedding", "pack"]
 
 LARGE = 1 << 24
@@ -45,7 +45,8 @@ class Case:
         scales: dtype of the scales.
         scale_kind: random; all zero; subnormal in their dtype; 65504; or such that half of all
             results lie exactly between two halves.
-        id_kind: random; one id everywhere; or the first and the last row in turn.
+        id_kind: random; one id everywhere; the first and the last row in turn; or every other one
+            outside the vocabulary, whose result is zero.
         recorded_shape: the larger shape of ids for which buffers, textures and grid were made,
             as ExecuTorch has it when a dynamic shape shrinks; None for ``ids_shape``.
         op: ``"embedding"``, or ``"pack"`` for rows into blocks.
@@ -126,6 +127,12 @@ class Case:
             return generator.integers(0, self.vocab, self.ids_shape, np.int32)
         if self.id_kind == "repeated":
             return np.full(self.ids_shape, generator.integers(self.vocab), np.int32)
+        if self.id_kind == "outside":
+            ids = generator.integers(0, self.vocab, self.ids_shape, np.int32)
+            outside = [-1, self.vocab, 2**31 - 1, -(2**31), self.vocab + 7]
+            others = ids.reshape(-1)[1::2]
+            others[:] = np.resize(np.array(outside, np.int32), others.size)
+            return ids
         ids = np.arange(np.prod(self.ids_shape), dtype=np.int32) % 2 * np.int32(self.vocab - 1)
         return ids.reshape(self.ids_shape)
 
@@ -255,6 +262,7 @@ def corner_cases() -> list[Case]:
         add("group = row, an odd number of scales", (13, 128, 128, (2, 5)), kernel)
         add("two groups in a row of 64", (13, 128, 64, (9,)), kernel)
         add("first and last row", (22, 96, 32, (2, 3, 5)), kernel, id_kind="ends")
+        add("ids outside the vocabulary", (22, 96, 32, (2, 3, 5)), kernel, id_kind="outside")
         add("one id everywhere", (22, 96, 32, (4, 9)), kernel, id_kind="repeated")
     halves: tuple[Any, ...] = ("linear_buffer", "float16", "buffer", "float16")
     floats: tuple[Any, ...] = ("flat", "float32", "buffer", "float32")

@@ -28,10 +28,12 @@ REQUIRED = (
     "wgpudawn/swiftshader",
     "vulkan/lavapipe",
     "vulkan/swiftshader",
+    "chromium/swiftshader",
 )
 """The backends that every run has, unless they are left out by name."""
 
 _KINDS = ("wgpu", "wgpudawn", "vulkan")
+_ALL_KINDS = ("numpy", "executorch", *_KINDS, "glsl-dir", "chromium")
 _SECONDS_FOR_A_CASE = 600
 
 
@@ -149,7 +151,7 @@ def choose_backends(
         ]
     for pattern in (*only, *without):
         # A name may be of a backend that is not here; it then fails, unless it is left out.
-        if pattern.partition("/")[0] not in ("numpy", "executorch", "glsl-dir", *_KINDS):
+        if pattern.partition("/")[0] not in _ALL_KINDS:
             raise ValueError(f"no backend is called {pattern!r}; there are: {', '.join(names)}")
     if only:
         chosen = [name for name in names if _matches(name, only)]
@@ -239,12 +241,13 @@ def _has_device(driver: str) -> bool:
 
 
 def _worker_environment(name: str) -> dict[str, str]:
-    driver = name.partition("/")[2]
+    kind, _, driver = name.partition("/")
     environment = dict(os.environ)
     # What chooses an adapter for the user's own calls must not choose one here.
     for variable in ("WGPU_Q4_ADAPTER", "WGPU_Q4_IMPLEMENTATION"):
         environment.pop(variable, None)
-    if driver:
+    # A browser brings its own drivers.
+    if driver and kind != "chromium":
         environment |= find_driver(driver).environment
     return environment
 

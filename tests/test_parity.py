@@ -205,6 +205,23 @@ def test_a_wrong_shader_turns_cases_red(tmp_path: Path) -> None:
     assert "values differ; at [0, 0, 0, 0]" in text
 
 
+def test_a_crash_costs_one_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker whose second case ends the process goes on with the third in a new one."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "from wgpu_q4.parity.cases import Case\n"
+        "matrix = Case.matrix\n"
+        "Case.matrix = lambda case: os._exit(7) if case.vocab == 13 else matrix(case)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cases = [Case("corners", vocab, 32, 32, (2,)) for vocab in (8, 13, 21)]
+    (column,) = harness.run(cases, ["numpy"]).columns
+    assert [cell.status for cell in column.cells] == ["exact", "error", "exact"]
+    assert "ended with status 7" in column.cells[1].remark
+    assert column.problem == ""
+    assert column.failed
+
+
 def test_what_is_absent_or_broken_fails_the_run(tmp_path: Path) -> None:
     broken = tmp_path / "broken_icd.json"
     broken.write_text('{"file_format_version": "1.0.0", "ICD": {"library_path": "./no.so"}}')

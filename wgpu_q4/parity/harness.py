@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,7 @@ REQUIRED = (
 
 _KINDS = ("wgpu", "wgpudawn", "vulkan")
 _ALL_KINDS = ("numpy", "executorch", *_KINDS, "glsl-dir", "chromium")
+_MOST_CRASHES = 8
 _SECONDS_FOR_A_CASE = 600
 
 
@@ -259,13 +261,42 @@ def _fill(
     environment: dict[str, str],
     progress: Callable[[], None],
 ) -> None:
+    """Run the cases in a worker; if one of them ends it, the rest in another."""
     # Absolute: the worker must import this very package, from wherever it is started.
     package_parent = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, (package_parent, environment.get("PYTHONPATH")))
     )
+    crashes = 0
+    while True:
+        done = sum(cell.status != "not run" for cell in column.cells)
+        request = {
+            "backend": column.name,
+            "kernels": dict(kernels),
+            "cases": [case.to_json() for case in cases[done:]],
+        }
+        crash = _work(column, request, column.cells[done:], environment, progress)
+        if not crash:
+            return
+        crashes += 1
+        answered = sum(cell.status != "not run" for cell in column.cells)
+        if not column.summary or answered == len(cases) or crashes == _MOST_CRASHES:
+            column.problem = crash
+            return
+        column.cells[answered].status, column.cells[answered].remark = "error", crash
+        progress()
+
+
+def _work(
+    column: Column,
+    request: Mapping[str, Any],
+    cells: Sequence[Cell],
+    environment: Mapping[str, str],
+    progress: Callable[[], None],
+) -> str:
+    """One worker; returns how it ended, empty if well."""
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as complaints,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
         subprocess.Popen(
             [sys.executable, "-m", "wgpu_q4.parity.worker"],
             stdin=subprocess.PIPE,
@@ -275,34 +306,34 @@ def _fill(
             env=environment,
         ) as process,
     ):
-        request = {
-            "backend": column.name,
-            "kernels": dict(kernels),
-            "cases": [case.to_json() for case in cases],
-        }
         assert process.stdin is not None
         assert process.stdout is not None
         watchdog = _Watchdog(process)
         try:
-            process.stdin.write(json.dumps(request))
-            process.stdin.close()
-            _listen(column, process.stdout, progress, watchdog)
-        except BrokenPipeError:
-            pass  # it died; its status says so below
+            # If it dies before it has read all, its exit status says so below.
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(request))
+                process.stdin.close()
+            _listen(column, process.stdout, cells, progress, watchdog)
         finally:
             watchdog.stop()
         status = process.wait()
-        if status and not column.problem:
-            complaints.seek(0)
-            last = complaints.read().strip().splitlines()[-1:] or [""]
-            reason = "took too long" if watchdog.fired else f"ended with status {status}"
-            column.problem = f"its process {reason}. {last[0]}".strip()
+        if not status:
+            return ""
+        complaints.seek(0)
+        last = complaints.read().strip().splitlines()[-1:] or [""]
+        reason = "took too long" if watchdog.fired else f"ended with status {status}"
+        return f"its process {reason}. {last[0]}".strip()
 
 
 def _listen(
-    column: Column, answers: Iterable[str], progress: Callable[[], None], watchdog: _Watchdog
+    column: Column,
+    answers: Iterable[str],
+    cells: Iterable[Cell],
+    progress: Callable[[], None],
+    watchdog: _Watchdog,
 ) -> None:
-    cells = iter(column.cells)
+    waiting = iter(cells)
     for line in answers:
         watchdog.reset()
         answer: dict[str, Any] = json.loads(line)
@@ -313,7 +344,7 @@ def _listen(
         elif "closed" in answer:
             column.problem = answer["closed"]
         else:
-            vars(next(cells)).update(answer)
+            vars(next(waiting)).update(answer)
             progress()
 
 

@@ -64,7 +64,7 @@ def text(result: Result, everything: bool = False) -> str:
             continue
         lines.append(f"{case.name:<{width}} " + " ".join(f"{mark(cell):>6}" for cell in cells))
     if hidden:
-        zeros = " ".join(f"{'0':>6}" for _ in result.columns)
+        zeros = " ".join(f"{'0' if column.count('exact') else '-':>6}" for column in result.columns)
         lines.append(f"{f'{hidden} further cases':<{width}} {zeros}")
     needed = {name for column in result.columns for cell in column.cells for name in cell.excuses}
     for excuse in EXCUSES:

@@ -562,6 +562,8 @@ class _Run:
             ),
             vk.vkDestroyShaderModule,
         )
+        # A module that needs what the device lacks crashes some drivers in the next step.
+        self.device.instance.check()
         constants = dict(enumerate(self.local_size)) | dict(self.dispatch.constants)
         values = vk.ffi.new("int32_t[]", list(constants.values()))
         entries = [

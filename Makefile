@@ -17,6 +17,14 @@ SWIFTSHADER := .cache/swiftshader/vk_swiftshader_icd.json
 WGPU_Q4_SWIFTSHADER_ICD := $(CURDIR)/$(SWIFTSHADER)
 endif
 
+# naga, which translates the kernels for ExecuTorch.
+NAGA := .cache/naga/node_modules/naga-wasm/package.json
+
+# One of the backends of `make parity` is a browser; ARGS="--without chromium" goes without.
+ifeq (,$(findstring --without chromium,$(ARGS)))
+BROWSER := $(VENV)/.stamp-browser
+endif
+
 export PROMPT WGPU_Q4_SWIFTSHADER_ICD
 # The models come from installed packages: nothing may be fetched from a hub behind one's back.
 export HF_HUB_OFFLINE := 1
@@ -28,7 +36,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test lint format glsl naga parity bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -36,7 +44,7 @@ help: ## Show this list
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-vulkan ## Let a language model answer PROMPT from 4-bit tied weights
 	@$(PY) examples/tied_weight_inference.py --prompt "$$PROMPT" $(ARGS)
 
-test: lint $(VENV)/.stamp-vulkan $(SWIFTSHADER) ## Lint, check types, run every test
+test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) ## Lint, check types, run every test
 	$(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.stamp-test ## Lint, check formatting and types
@@ -48,8 +56,16 @@ format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ from wgsl/
+	$(PY) -m wgpu_q4.codegen
+
+naga: $(NAGA) ## Install naga, the shader translator, into .cache
+
 bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter
 	$(PY) -m benchmarks $(ARGS)
+
+parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(BROWSER) $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
+	$(PY) -m wgpu_q4.cli parity --html build/parity.html $(ARGS)
 
 wheel: $(VENV)/.stamp-test ## Build the wheel and the source distribution into dist/
 	$(PY) -m build --no-isolation
@@ -84,6 +100,21 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml constraints.txt
 # Needs wgpu, which either of the two sets of packages brings.
 $(VENV)/.stamp-vulkan: | $(VENV)/.stamp-venv
 	scripts/ensure_vulkan.sh $(PY)
+	@touch $@
+
+$(VENV)/.stamp-shader-tools: | $(VENV)/.stamp-venv
+	scripts/ensure_shader_tools.sh
+	@touch $@
+
+$(NAGA): wgpu_q4/codegen/package-lock.json | $(VENV)/.stamp-test
+	@mkdir -p .cache/naga
+	cp wgpu_q4/codegen/package.json wgpu_q4/codegen/package-lock.json .cache/naga/
+	cd .cache/naga && $(CURDIR)/$(VENV)/bin/npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+$(VENV)/.stamp-browser: | $(VENV)/.stamp-venv
+	$(PY) -c "from wgpu_q4.parity.chromium import find_browser; exit(not find_browser())" \
+		|| scripts/apt_install.sh chromium
 	@touch $@
 
 .cache/swiftshader/vk_swiftshader_icd.json:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from wgpu_q4 import __version__
 from wgpu_q4.errors import DeviceError
+from wgpu_q4.parity import command as parity_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     info.add_argument("--adapter", help="part of an adapter's name, as in WGPU_Q4_ADAPTER")
     info.add_argument("--implementation", help="wgpu or wgpudawn, as in WGPU_Q4_IMPLEMENTATION")
     info.add_argument("--all", action="store_true", help="every limit and feature")
+    parity = commands.add_parser(
+        "parity", help="compare every backend with the float64 reference on the same cases"
+    )
+    parity_command.add_arguments(parity)
     chosen = parser.parse_args(arguments)
+    if chosen.command == "parity":
+        return parity_command.run(chosen)
 
     from wgpu_q4.device.report import print_report
 

@@ -7,6 +7,7 @@ in the text: shapes and tile sizes are pipeline constants (``override``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -65,9 +66,17 @@ _LINEAR_BODY = (_RESULT, _buffer(1, "read-only-storage"), _SIZES)
 
 BINDINGS: dict[str, tuple[Binding, ...]] = {
     "shape/overrides": (),
+    "shape/executorch": (_SIZES, _buffer(5, "uniform")),
+    "shape/executorch_pack": (_buffer(5, "uniform"),),
+    "shape/vocab_of_rows": (),
+    "shape/vocab_of_scales_f16": (),
+    "shape/vocab_of_scales_f32": (),
+    "weight/nibbles_embedding": (),
     "weight/rows": (_buffer(2, "read-only-storage"),),
     "weight/rows_embedding": (_buffer(2, "read-only-storage"),),
+    "weight/rows_embedding_wide": (_buffer(2, "read-only-storage"),),
     "weight/rows_wide": (_buffer(2, "read-only-storage"),),
+    "weight/run_of_quads": (),
     "weight/blocks_buffer": (_buffer(2, "read-only-storage"),),
     "weight/blocks_texture2d": (_texture(2, "2d"),),
     "half/native": (),
@@ -75,17 +84,23 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "scales/f16": (_buffer(3, "read-only-storage"),),
     "scales/f32": (_buffer(3, "read-only-storage"),),
     "scales/four_rows": (),
+    "scales/run": (),
     "embedding/embedding_q4gsw": (),
     "embedding/grid_flat": (_SIZES,),
+    "embedding/grid_executorch": (),
+    "embedding/octet_as_quads": (),
     "embedding/place_buffer": (),
     "embedding/place_texture3d": (),
     "embedding/indices_buffer": (_buffer(1, "read-only-storage"),),
     "embedding/indices_texture3d": (_texture(1, "3d"),),
     "embedding/output_buffer_float": (_RESULT,),
     "embedding/output_buffer_half": (_RESULT,),
+    "embedding/output_buffer_half_wide": (_RESULT,),
     "embedding/output_texture3d_float": (_storage_texture(0, "3d", "rgba32float"),),
     "embedding/output_texture3d_half": (_storage_texture(0, "3d", "rgba16float"),),
     "pack/pack_q4_linear_weight": (),
+    "pack/grid_flat": (),
+    "pack/grid_executorch": (),
     "pack/target_buffer": (_RESULT,),
     "pack/target_texture2d": (_storage_texture(0, "2d", "rgba32sint"),),
     "linear/exact_f32": (),
@@ -124,8 +139,16 @@ class Variant:
         return tuple(sorted(declared, key=lambda binding: binding.number))
 
 
+SOURCE_VARIABLE = "WGPU_Q4_WGSL"
+
+
 def source_folder() -> Path:
-    """The folder of the WGSL pieces: inside an installed package, beside it in a checkout."""
+    """The folder of the WGSL pieces: inside an installed package, beside it in a checkout.
+
+    ``WGPU_Q4_WGSL`` names another one, for trying changed kernels.
+    """
+    if SOURCE_VARIABLE in os.environ:
+        return Path(os.environ[SOURCE_VARIABLE])
     package = Path(__file__).resolve().parent
     installed = package / "wgsl"
     return installed if installed.is_dir() else package.parent / "wgsl"
@@ -134,6 +157,11 @@ def source_folder() -> Path:
 @cache
 def _read(piece: str) -> str:
     return (source_folder() / f"{piece}.wgsl").read_text(encoding="utf-8")
+
+
+def _weight_pieces(layout: Layout) -> tuple[str, ...]:
+    nibbles = ("weight/nibbles_embedding",) if layout == "rows_embedding" else ()
+    return (*nibbles, f"weight/{layout}")
 
 
 def _scales_pieces(dtype: ScalesDtype, halves: Halves) -> tuple[str, ...]:
@@ -158,7 +186,7 @@ def embedding(
         *_scales_pieces(scales, halves),
         *((f"half/{halves}",) if output == "float16" else ()),
         "shape/overrides",
-        f"weight/{layout}",
+        *_weight_pieces(layout),
         f"embedding/place_{storage}",
         f"embedding/indices_{storage}",
         f"embedding/output_{storage}_{half}",
@@ -181,6 +209,7 @@ def pack_blocks(target: Layout) -> Variant:
             "weight/rows",
             f"pack/target_{target.removeprefix('blocks_')}",
             "pack/pack_q4_linear_weight",
+            "pack/grid_flat",
         ),
     )
 
@@ -203,19 +232,19 @@ def linear(
 ) -> Variant:
     """``x · Wᵀ + bias``."""
     rows = layout.startswith("rows")
-    weight = f"weight/{layout}"
+    weight = _weight_pieces(layout)
     bodies: tuple[str, ...]
     if kernel == "gemm":
         bodies = ("linear/gemm", f"linear/gemm_stage_{'rows' if rows else 'blocks'}")
     elif kernel == "gemv":
         bodies = (f"linear/gemv_{'rows' if rows else 'blocks'}",)
     else:
-        weight = "weight/rows_wide"
+        weight = ("weight/rows_wide",)
         nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
         bodies = (f"linear/nibbles_{nibbles}", "linear/gemv_rows_wide")
     pieces = (
         "shape/overrides",
-        weight,
+        *weight,
         *_scales_pieces(scales, halves),
         *(() if rows else ("scales/four_rows",)),
         "linear/bias_buffer" if bias else "linear/bias_none",
@@ -253,3 +282,77 @@ def _halves(used: bool) -> tuple[Halves, ...]:
     """The ways to convert halves in a variant that has some, else one way, which is not used."""
     ways: tuple[Halves, ...] = get_args(Halves)
     return ways if used else ways[:1]
+
+
+BlockStorage = Literal["buffer", "texture2d"]
+"""Where ExecuTorch holds a weight that its linear op packed."""
+
+
+@cache
+def executorch_embedding(
+    blocks: BlockStorage | None, scales: ScalesDtype, output: OutputDtype, storage: Storage
+) -> Variant:
+    """A variant of ``et_vk.embedding_q4gsw``, by ExecuTorch's name for it.
+
+    The host interface is ExecuTorch's.  Halves are converted by integers: nothing can be probed
+    there, and the built-in functions differ between devices.
+
+    Args:
+        blocks: where the linear op's packed weight is, or None for rows in the embedding
+            convention.
+    """
+    half = "half" if output == "float16" else "float"
+    scales_name = "" if scales == "float16" else "_float_scales"
+    weight_name = "" if blocks is None else f"_linear_weight_{blocks}"
+    weight: tuple[str, ...]
+    if blocks is None:
+        vocab = "shape/vocab_of_rows"
+        weight = ("weight/nibbles_embedding", "weight/rows_embedding_wide")
+    else:
+        vocab = f"shape/vocab_of_scales_{'f16' if scales == 'float16' else 'f32'}"
+        weight = (f"weight/blocks_{blocks}", "weight/run_of_quads")
+    result: tuple[str, ...] = (f"embedding/output_{storage}_{half}", "embedding/octet_as_quads")
+    if (storage, output) == ("buffer", "float16"):
+        result = ("embedding/output_buffer_half_wide",)
+    pieces = (
+        *(("half/integer",) if "float16" in (scales, output) else ()),
+        "shape/executorch",
+        vocab,
+        *weight,
+        *_scales_pieces(scales, "integer"),
+        "scales/run",
+        f"embedding/indices_{storage}",
+        *result,
+        "embedding/embedding_q4gsw",
+        "embedding/grid_executorch",
+    )
+    return Variant(
+        f"embedding_q4gsw{scales_name}{weight_name}_{storage}_{half}", tuple(dict.fromkeys(pieces))
+    )
+
+
+@cache
+def executorch_pack(target: BlockStorage) -> Variant:
+    """A variant of ``pack_q4_linear_weight``, by ExecuTorch's name for it."""
+    return Variant(
+        f"pack_q4_linear_weight_{target}",
+        (
+            "shape/executorch_pack",
+            "weight/rows",
+            f"pack/target_{target}",
+            "pack/pack_q4_linear_weight",
+            "pack/grid_executorch",
+        ),
+    )
+
+
+def executorch_variants() -> Iterator[Variant]:
+    """Every kernel that is generated for ExecuTorch, in no order that means anything."""
+    blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
+    dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+    outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
+    storages: tuple[Storage, ...] = get_args(Storage)
+    for block, scales, output, storage in product(blocks, dtypes, outputs, storages):
+        yield executorch_embedding(block, scales, output, storage)
+    yield executorch_pack("buffer")
+    yield executorch_pack("texture2d")

@@ -7,6 +7,12 @@
 
 @group(0) @binding(4) var<uniform> out_sizes: vec4<i32>;  // K, then the ids' dimensions, last first
 
+fn embed_quad(id: i32, k4: u32) -> vec4<f32> {
+    let known = is_known(id);
+    let row = row_of(id, known);
+    return embedded(known, load_weight_quad(row, k4), load_scale(row, k4 * 4u / group_size()));
+}
+
 fn quad_at(quad: u32) -> vec4<f32> {
     let position = quad / (embed_dim() / 4u);
     return embed_quad(load_index(place_of(position)), quad % (embed_dim() / 4u));

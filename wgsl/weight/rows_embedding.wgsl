@@ -1,4 +1,4 @@
-// Weight as rows of K/2 bytes, embedding convention: byte j holds column 2j in its high nibble.
+// Weight as rows of K/2 bytes, embedding convention.
 // K is a multiple of 8, so every row is whole words.
 
 @group(0) @binding(2) var<storage, read> t_weight: array<u32>;
@@ -9,7 +9,6 @@ fn load_weight_octet(row: u32, k8: u32) -> u32 {
 }
 
 fn load_weight_quad(row: u32, k4: u32) -> vec4<f32> {
-    let nibbles = t_weight[row * (embed_dim() / 8u) + (k4 >> 1u)] >> ((k4 & 1u) * 16u);
-    let values = (vec4<u32>(nibbles) >> vec4<u32>(4u, 0u, 12u, 8u)) & vec4<u32>(15u);
-    return vec4<f32>(values) - 8.0;
+    let word = t_weight[row * (embed_dim() / 8u) + (k4 >> 1u)];
+    return quad_of_nibbles(word >> ((k4 & 1u) * 16u));
 }

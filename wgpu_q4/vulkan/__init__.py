@@ -1,0 +1,37 @@
+"""One SPIR-V compute kernel on any Vulkan device, dispatched as ExecuTorch would.
+
+Needs the package ``vulkan`` and a Vulkan loader.  WebGPU is not involved.
+
+* `drivers`    which drivers this machine has, and how to load one of them only
+* `instance`   a Vulkan instance with one driver; what the validation layer says of it
+* `resources`  what a kernel binds: buffers, textures behind samplers, storage images
+* `runner`     one dispatch: pipeline, descriptors, push constants, grid, results, times
+"""
+
+from wgpu_q4.vulkan.drivers import Driver, find_driver, list_drivers
+from wgpu_q4.vulkan.instance import Instance, ValidationError
+from wgpu_q4.vulkan.resources import (
+    Resource,
+    SampledImage,
+    StorageBuffer,
+    StorageImage,
+    UniformBuffer,
+)
+from wgpu_q4.vulkan.runner import Device, Dispatch, Outcome, upstream_local_size
+
+__all__ = [
+    "Device",
+    "Dispatch",
+    "Driver",
+    "Instance",
+    "Outcome",
+    "Resource",
+    "SampledImage",
+    "StorageBuffer",
+    "StorageImage",
+    "UniformBuffer",
+    "ValidationError",
+    "find_driver",
+    "list_drivers",
+    "upstream_local_size",
+]

@@ -35,6 +35,7 @@ from wgpu_q4.kernels import (
     OutputDtype,
     Storage,
     all_variants,
+    executorch_variants,
     source_folder,
 )
 from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, plan_embedding, plan_linear, plan_pack
@@ -278,7 +279,8 @@ def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
 
 
 def test_every_file_is_part_of_a_variant() -> None:
-    assert {piece for variant in VARIANTS.values() for piece in variant.pieces} == set(PIECES)
+    variants = (*VARIANTS.values(), *executorch_variants())
+    assert {piece for variant in variants for piece in variant.pieces} == set(PIECES)
 
 
 def test_a_variant_is_its_files_one_after_the_other() -> None:
@@ -304,7 +306,12 @@ def test_core_wgsl_only(piece: str) -> None:
     assert not re.search(r"^\s*(enable|requires|diagnostic)\b", code, re.MULTILINE)
     assert not re.search(r"\bf16\b|\bvec\dh\b|\bmat\dx\dh\b|\d+(\.\d*)?h\b", code), "half type"
     assert not re.search(r"\bsubgroup|\bquad(Broadcast|Swap)", code), "subgroups"
-    builtins = {"workgroup_id", "num_workgroups", "local_invocation_index"}
+    builtins = {
+        "global_invocation_id",
+        "workgroup_id",
+        "num_workgroups",
+        "local_invocation_index",
+    }
     assert set(re.findall(r"@builtin\((\w+)\)", code)) <= builtins
 
 

@@ -20,10 +20,10 @@ from wgpu_q4.codegen import FOLDER, build, generate, naga, registered
 from wgpu_q4.codegen.fold import fold, merged_order
 from wgpu_q4.codegen.glsl import blocks
 from wgpu_q4.codegen.interface import FAMILIES, interface
+from wgpu_q4.device.textures import pack_width
 from wgpu_q4.parity import Case, contract
 from wgpu_q4.parity.cases import all_kernels
 from wgpu_q4.vulkan import Device, SampledImage, StorageBuffer
-from wgpu_q4.vulkan.resources import texels_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -251,7 +251,7 @@ def test_ids_outside_the_vocabulary_give_zeros(out: Path, lavapipe: Device, name
     dispatch = contract.dispatch(case, (out / f"{name}.spv").read_bytes())
     result, indices, weight, scales, sizes = dispatch.resources
     indices = (
-        SampledImage(texels_of(ids.reshape(1, 1, -1)))
+        SampledImage(pack_width(ids.reshape(1, 1, -1)))
         if case.storage == "texture3d"
         else StorageBuffer(ids)
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import shaders
 from wgpu_q4.cli import main
 from wgpu_q4.format import rows_to_blocks
 from wgpu_q4.parity import contract, harness, oracle, report
@@ -203,6 +204,15 @@ def test_a_wrong_shader_turns_cases_red(tmp_path: Path) -> None:
     text = report.text(wrong)
     assert "FAILED" in text
     assert "values differ; at [0, 0, 0, 0]" in text
+
+
+def test_the_scalar_shader_of_the_benchmark_is_right() -> None:
+    """What the generated shaders are measured against does the same work."""
+    cases = [case for case in shaders.cases(24, 96, 5) if case.output == "float32"]
+    assert len(cases) == 3
+    folder = shaders.SCALAR
+    (column,) = harness.run(cases, ["glsl-dir/lavapipe"], glsl_dir=folder).columns
+    assert [cell.status for cell in column.cells] == ["exact"] * 3, column
 
 
 def test_a_crash_costs_one_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

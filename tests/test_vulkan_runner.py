@@ -30,7 +30,6 @@ from wgpu_q4.vulkan import (
     list_drivers,
     upstream_local_size,
 )
-from wgpu_q4.vulkan.resources import texels_of
 
 DRIVERS = ("lavapipe", "swiftshader")
 
@@ -296,8 +295,3 @@ def test_drivers_are_found_by_manifest(tmp_path: Path) -> None:
     assert alone[0].environment["VK_ICD_FILENAMES"] == str(manifest)
     both = list_drivers({**os.environ, "VK_DRIVER_FILES": str(manifest)})
     assert [driver.name for driver in both] == ["acme", "swiftshader"]
-
-
-def test_width_packing() -> None:
-    packed = texels_of(np.arange(1, 11).reshape(1, 2, 5))
-    assert packed.tolist() == [[[[1, 2, 3, 4], [5, 0, 0, 0]], [[6, 7, 8, 9], [10, 0, 0, 0]]]]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.device.textures import pack_width
 from wgpu_q4.format import rows_to_blocks
 from wgpu_q4.parity.cases import Case
 from wgpu_q4.vulkan.resources import (
@@ -21,7 +22,6 @@ from wgpu_q4.vulkan.resources import (
     StorageBuffer,
     StorageImage,
     UniformBuffer,
-    texels_of,
 )
 from wgpu_q4.vulkan.runner import Dispatch
 
@@ -96,7 +96,7 @@ def _embedding(case: Case, spirv: bytes) -> Dispatch:
         out = StorageImage(_untouched(texels, case.output))
         volume = np.full(recorded, -1, np.int32)
         volume[: shape[0], : shape[1], : shape[2]] = ids.reshape(shape)
-        indices = SampledImage(texels_of(volume))
+        indices = SampledImage(pack_width(volume))
     packed: Resource
     if case.weight == "flat":
         packed = StorageBuffer(weight.packed_as("embedding"))

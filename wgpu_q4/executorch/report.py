@@ -1,0 +1,93 @@
+"""What `share_tied_weights` did, and what it left alone and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SharedWeight:
+    """One matrix that several ops now read.
+
+    Attributes:
+        name: the parameter that holds the packed bytes in the rewritten program.
+        shape: ``(V, K)``.
+        group_size: ``G``.
+        scales_dtype: ``"float16"`` or ``"float32"``.
+        sha256: of the packed bytes; the key of the blob in the ``.pte``, and `Q4Weight.sha256`.
+        packed_bytes: bytes of the packed matrix.
+        scales_bytes: bytes of one copy of its scales.
+        embeddings: the embedding nodes that read it.
+        linears: the linear nodes that read it.
+        how: how they held it before: ``"the same parameter"``, ``"an alias"``, ``"equal copies"``.
+        scales_once: whether one copy of the scales serves all of them.
+        notes: what else a reader should know.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    group_size: int
+    scales_dtype: str
+    sha256: str
+    packed_bytes: int
+    scales_bytes: int
+    embeddings: tuple[str, ...]
+    linears: tuple[str, ...]
+    how: str
+    scales_once: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes_saved(self) -> int:
+        """Against a packed copy for each op that reads the matrix."""
+        return self.packed_bytes * (len(self.embeddings) + len(self.linears) - 1)
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A quantized embedding or linear that was not changed.
+
+    Attributes:
+        node: its name in the graph.
+        kind: ``"embedding"`` or ``"linear"``.
+        reason: why.
+    """
+
+    node: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShareReport:
+    """The outcome of one run of the pass; ``str()`` is for people.
+
+    Attributes:
+        shared: the matrices that are stored once now.
+        left_alone: the quantized embeddings that keep their own matrix, the linears that look like
+            an embedding's and are not, and the other readers of a matrix that was shared.
+    """
+
+    shared: tuple[SharedWeight, ...] = ()
+    left_alone: tuple[LeftAlone, ...] = ()
+
+    @property
+    def bytes_saved(self) -> int:
+        """Bytes of packed values that the program no longer holds, or would hold, twice."""
+        return sum(weight.bytes_saved for weight in self.shared)
+
+    def __str__(self) -> str:
+        lines = []
+        for weight in self.shared:
+            vocab, embed_dim = weight.shape
+            readers = ", ".join((*weight.embeddings, *weight.linears))
+            times = "once" if weight.scales_once else "twice"
+            lines += [
+                f"{weight.name}: {vocab:,} × {embed_dim:,} in groups of {weight.group_size}, "
+                f"read by {readers}; before, {weight.how}",
+                f"  {weight.packed_bytes:,} bytes packed, once (saves {weight.bytes_saved:,}); "
+                f"{weight.scales_bytes:,} bytes of {weight.scales_dtype} scales, {times}",
+                *(f"  {note}" for note in weight.notes),
+            ]
+        lines += [f"{left.node} left alone: {left.reason}" for left in self.left_alone]
+        return "\n".join(lines) or "no quantized embedding"

@@ -1,0 +1,106 @@
+"""Which `Q4Weight` a torch tensor is, so that a custom op uploads a matrix once.
+
+A custom op is handed tensors, time and again.  The matrix that they mean is remembered for as long
+as the storage of the packed tensor lives, and no longer: the cache holds that storage weakly, and
+its weights look at the storage's memory without owning it.
+
+Requires torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wgpu_q4.arrays import to_numpy
+from wgpu_q4.format import Convention
+from wgpu_q4.weight import Q4Weight
+
+_View = tuple[object, ...]
+
+
+@dataclass
+class _Matrices:
+    """The matrices made of one view of a packed storage: one for each different set of scales."""
+
+    weights: list[Q4Weight] = field(default_factory=list)
+    known: list[tuple[ref[Any], _View, Q4Weight]] = field(default_factory=list)
+    """Scales seen, by storage and view, with the matrix that they gave."""
+
+
+_cache: WeakKeyDictionary[Any, dict[_View, _Matrices]] = WeakKeyDictionary()
+_lock = RLock()
+
+
+def resident_weight(
+    packed: Tensor, scales: Tensor, convention: Convention, *, transposed: bool
+) -> Q4Weight:
+    """The matrix of two tensors: the same object for the same storage and equal scales.
+
+    A change of either tensor in place that torch counts (``tensor._version``) gives a new matrix;
+    one that it does not, through ``.data`` or numpy, goes unseen.
+
+    Args:
+        packed: uint8 ``[V, K/2]``.
+        scales: ``[V, K/G]``, or ``[K/G, V]`` if ``transposed``.
+        convention: the nibble order of ``packed``.
+        transposed: whether the scales are.
+
+    Raises:
+        FormatError: what `Q4Weight` refuses.
+    """
+    packed, scales = packed.detach(), scales.detach()
+    storage, scales_storage = packed.untyped_storage(), scales.untyped_storage()
+    with _lock:
+        views = _cache.setdefault(storage, {})
+        version = _version(packed)
+        for stale in [view for view in views if view[0] != version]:
+            del views[stale]
+        matrices = views.setdefault((version, convention, *_place(packed)), _Matrices())
+        matrices.known = [known for known in matrices.known if known[0]() is not None]
+        scales_view = (_version(scales), transposed, *_place(scales))
+        for owner, view, weight in matrices.known:
+            if owner() is scales_storage and view == scales_view:
+                return weight
+        weight = _matching(matrices, packed, scales.t() if transposed else scales, convention)
+        matrices.known.append((ref(scales_storage), scales_view, weight))
+        return weight
+
+
+def _matching(
+    matrices: _Matrices, packed: Tensor, scales: Tensor, convention: Convention
+) -> Q4Weight:
+    """The matrix with these scales ``[V, K/G]``, made if there is none yet."""
+    # A copy, in any case: a view would keep somebody's scales alive as long as the weight.
+    rows: NDArray[Any] = np.array(to_numpy(scales, "weight_scales"), order="C", copy=True)
+    for weight in matrices.weights:
+        if weight.scales.dtype == rows.dtype and np.array_equal(weight.scales, rows):
+            return weight
+    weight = Q4Weight(_unowned(packed), rows, convention)
+    matrices.weights.append(weight)
+    return weight
+
+
+def _unowned(packed: Tensor) -> NDArray[np.uint8]:
+    """The bytes of a tensor without a reference to it; a copy unless contiguous and on the CPU."""
+    if packed.device.type != "cpu" or not packed.is_contiguous() or not packed.numel():
+        return np.array(to_numpy(packed, "weight"), order="C", copy=True)
+    memory = memoryview((ctypes.c_uint8 * packed.numel()).from_address(packed.data_ptr()))
+    return np.frombuffer(memory, np.uint8).reshape(tuple(packed.shape))
+
+
+def _place(tensor: Tensor) -> _View:
+    return tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _version(tensor: Tensor) -> int:
+    """torch's count of changes in place; inference tensors have none."""
+    return 0 if torch.is_inference(tensor) else tensor._version

@@ -1,0 +1,163 @@
+"""The two ops as torch custom ops, in the schemas that ExecuTorch's ``et_vk`` ops have.
+
+    torch.ops.wgpu_q4.embedding_q4gsw(weight, weight_scales, group_size, indices, is_linear_weight)
+    torch.ops.wgpu_q4.linear_q4gsw(x, weights, weight_scales, group_size, bias)
+
+Importing this module registers them.  A custom op takes plain tensors, so ``torch.export`` and
+``torch.compile`` pass through, dynamic shapes included; run eagerly, it runs the WGSL kernels on
+the default device (see `wgpu_q4.embedding`).
+
+The scales have the layout of the op that takes them: ``[V, K/G]`` for the embedding, transposed
+``[K/G, V]`` for the linear.  `resident_weight` finds out when the two hold the same numbers, so a
+tied matrix is on the device once, packed bytes and scales, however many ops read it.
+
+Inference only: no gradient passes.  Requires torch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wgpu_q4 import ops
+from wgpu_q4.errors import FormatError
+from wgpu_q4.format import Convention
+from wgpu_q4.torch_cache import resident_weight
+
+__all__ = ["embedding_q4gsw", "linear_q4gsw"]
+
+_INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@torch.library.custom_op(
+    "wgpu_q4::embedding_q4gsw",
+    mutates_args=(),
+    schema="(Tensor weight, Tensor weight_scales, int group_size, Tensor indices, "
+    "bool is_linear_weight=False) -> Tensor",
+)
+def embedding_q4gsw(
+    weight: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    indices: Tensor,
+    is_linear_weight: bool = False,
+) -> Tensor:
+    """Rows ``indices.shape + (K,)``, float32, of a packed matrix.
+
+    Args:
+        weight: uint8 ``[V, K/2]``, packed; must not change in place while it is in use.
+        weight_scales: float16 or float32 ``[V, K/G]``.
+        group_size: ``G``.
+        indices: ids of any integer dtype and shape.
+        is_linear_weight: whether the nibbles are in the linear convention (else the embedding's).
+
+    Raises:
+        FormatError: shapes, dtypes or the group size do not fit each other.
+        TypeError: ids that are not integers.
+        IndexError: an id outside the vocabulary.
+    """
+    _check_embedding(weight, weight_scales, group_size, indices)
+    convention: Convention = "linear" if is_linear_weight else "embedding"
+    resident = resident_weight(weight, weight_scales, convention, transposed=False)
+    rows: Tensor = ops.embedding(indices, resident)
+    return rows
+
+
+@embedding_q4gsw.register_fake
+def _(
+    weight: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    indices: Tensor,
+    is_linear_weight: bool = False,
+) -> Tensor:
+    _check_embedding(weight, weight_scales, group_size, indices)
+    return indices.new_empty((*indices.shape, weight.shape[1] * 2), dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    "wgpu_q4::linear_q4gsw",
+    mutates_args=(),
+    schema="(Tensor self, Tensor weights, Tensor weight_scales, int group_size, "
+    "Tensor? bias=None) -> Tensor",
+)
+def linear_q4gsw(
+    self: Tensor,
+    weights: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """``x @ W.T + bias``: ``[..., K]`` to ``[..., V]`` in the dtype of ``x``, summed in float32.
+
+    Args:
+        self: ``x``, float16, bfloat16 or float32.
+        weights: uint8 ``[V, K/2]``, linear convention; must not change in place while in use.
+        weight_scales: float16 or float32 ``[K/G, V]``: transposed, as ExecuTorch's op has them.
+        group_size: ``G``.
+        bias: ``[V]`` or None.
+
+    Raises:
+        FormatError: shapes, dtypes or the group size do not fit each other.
+    """
+    _check_linear(self, weights, weight_scales, group_size, bias)
+    resident = resident_weight(weights, weight_scales, "linear", transposed=True)
+    result: Tensor = ops.linear(self, resident, bias)
+    return result
+
+
+@linear_q4gsw.register_fake
+def _(
+    self: Tensor,
+    weights: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    _check_linear(self, weights, weight_scales, group_size, bias)
+    return self.new_empty((*self.shape[:-1], weights.shape[0]))
+
+
+def _check_embedding(
+    weight: Tensor, weight_scales: Tensor, group_size: int, indices: Tensor
+) -> None:
+    _check_matrix("weight", weight, weight_scales, group_size, transposed=False)
+    if indices.dtype not in _INTEGERS:
+        raise TypeError(f"indices must have an integer dtype, not {indices.dtype}")
+
+
+def _check_linear(
+    x: Tensor, weights: Tensor, weight_scales: Tensor, group_size: int, bias: Tensor | None
+) -> None:
+    _check_matrix("weights", weights, weight_scales, group_size, transposed=True)
+    if x.dtype not in _FLOATS:
+        raise FormatError(f"self must be float16, bfloat16 or float32, not {x.dtype}")
+    vocab, embed_dim = weights.shape[0], weights.shape[1] * 2
+    if x.ndim < 1 or x.shape[-1] != embed_dim:
+        raise FormatError(f"self must have shape [..., {embed_dim}], not {list(x.shape)}")
+    if bias is not None and (bias.ndim != 1 or bias.shape[0] != vocab):
+        raise FormatError(f"bias must have shape [{vocab}], not {list(bias.shape)}")
+
+
+def _check_matrix(
+    name: str, packed: Tensor, scales: Tensor, group_size: int, *, transposed: bool
+) -> None:
+    """What can be said without the values; `Q4Weight` checks the rest."""
+    if packed.dtype != torch.uint8 or packed.ndim != 2:
+        raise FormatError(
+            f"{name} must be uint8 [V, K/2], two nibbles a byte, not {packed.dtype} "
+            f"{list(packed.shape)}"
+        )
+    if scales.dtype not in (torch.float16, torch.float32):
+        raise FormatError(f"weight_scales must be float16 or float32, not {scales.dtype}")
+    vocab, embed_dim = packed.shape[0], packed.shape[1] * 2
+    if group_size < 1 or embed_dim % group_size:
+        raise FormatError(f"group_size = {group_size} must divide K = {embed_dim}")
+    groups = embed_dim // group_size
+    expected = [groups, vocab] if transposed else [vocab, groups]
+    if list(scales.shape) != expected:
+        order = "[K/G, V]" if transposed else "[V, K/G]"
+        raise FormatError(
+            f"weight_scales must have shape {order} = {expected}, not {list(scales.shape)}"
+        )

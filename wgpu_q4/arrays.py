@@ -33,10 +33,13 @@ def to_numpy(array: object, name: str) -> NDArray[Any]:
     copied to the host.
 
     Raises:
-        TypeError: neither a numpy array nor a torch tensor; names the argument.
+        TypeError: neither a numpy array nor a torch tensor, or a masked array; names the
+            argument.
     """
-    if isinstance(array, np.ndarray):
-        return array
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill it first, with {name}.filled(value)")
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np.asarray(array)  # of a subclass, the plain array
     if is_torch(array):
         tensor: Any = array
         torch = sys.modules["torch"]
@@ -45,6 +48,21 @@ def to_numpy(array: object, name: str) -> NDArray[Any]:
             tensor = tensor.float()
         return np.asarray(tensor.numpy())
     raise TypeError(f"{name} must be a numpy array or a torch tensor, not {type(array).__name__}")
+
+
+def refuse_gradient(array: object, name: str) -> None:
+    """Raise if torch would expect a gradient through ``array``; the ops have none.
+
+    Raises:
+        RuntimeError: gradients are enabled and ``array`` asks for one.
+    """
+    if is_torch(array):
+        tensor: Any = array
+        if tensor.requires_grad and sys.modules["torch"].is_grad_enabled():
+            raise RuntimeError(
+                f"{name} asks for a gradient, and no gradient passes a 4-bit matrix: call this "
+                f"under torch.no_grad() or torch.inference_mode(), or pass {name}.detach()"
+            )
 
 
 def like(result: NDArray[Any], source: object) -> Any:

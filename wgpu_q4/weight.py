@@ -37,14 +37,7 @@ class Q4Weight:
     Both ops read this one object: pass it to `wgpu_q4.embedding` and to `wgpu_q4.linear`, and its
     bytes are on the host once and on each device once.  The device copies go when the weight goes.
 
-    The arrays are wrapped, not copied, and must not change afterwards.
-
-    Attributes:
-        packed: uint8 ``[V, K/2]``, read-only, in the nibble order named by ``convention``.
-        scales: float16 or float32 ``[V, K/G]``, read-only.
-        convention: ``"linear"`` (canonical) or ``"embedding"``; see `wgpu_q4.format.nibbles`.
-        shape: ``(V, K)``.
-        group_size: ``G``.
+    It never changes: the arrays are wrapped, not copied, and must not be written to afterwards.
     """
 
     def __init__(
@@ -61,11 +54,11 @@ class Q4Weight:
             TypeError: not arrays.
             FormatError: a dtype, shape, convention or scale that q4gsw does not allow.
         """
-        self.convention: Convention = check_convention(convention)
-        self.packed: NDArray[np.uint8] = _read_only(to_numpy(packed, "packed"))
-        self.scales: NDArray[Any] = _read_only(to_numpy(scales, "scales"))
-        vocab, embed_dim, self.group_size = check_packed(self.packed, self.scales)
-        self.shape: tuple[int, int] = (vocab, embed_dim)
+        self._convention: Convention = check_convention(convention)
+        self._packed: NDArray[np.uint8] = _read_only(to_numpy(packed, "packed"))
+        self._scales: NDArray[Any] = _read_only(to_numpy(scales, "scales"))
+        vocab, embed_dim, group_size = check_packed(self._packed, self._scales)
+        self._shape, self._group_size = (vocab, embed_dim), group_size
         self.residents: WeakSet[Resident] = WeakSet()
         """The device copies; `wgpu_q4.device` adds them."""
 
@@ -86,6 +79,31 @@ class Q4Weight:
         """
         packed, scales = q4gsw.quantize(to_numpy(weight, "weight"), group_size, scales_dtype)
         return cls(packed, scales)
+
+    @property
+    def packed(self) -> NDArray[np.uint8]:
+        """uint8 ``[V, K/2]``, read-only, in the nibble order of `convention`."""
+        return self._packed
+
+    @property
+    def scales(self) -> NDArray[Any]:
+        """float16 or float32 ``[V, K/G]``, read-only."""
+        return self._scales
+
+    @property
+    def convention(self) -> Convention:
+        """The nibble order of `packed`; see `wgpu_q4.format.nibbles`."""
+        return self._convention
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(V, K)``."""
+        return self._shape
+
+    @property
+    def group_size(self) -> int:
+        """``G``."""
+        return self._group_size
 
     @property
     def nbytes(self) -> int:

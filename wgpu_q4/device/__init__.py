@@ -6,6 +6,8 @@ One file per idea:
 * `adapter`         which adapter of it is used, and a device with all that it offers
 * `context`         what is kept per device: pipelines, scratch buffers, uploaded weights
 * `upload`          one weight on one device
+* `textures`        tensors in 3-D textures, as ExecuTorch keeps them
+* `report`          what ``wgpu-q4 info`` prints
 """
 
 from wgpu_q4.device.adapter import (

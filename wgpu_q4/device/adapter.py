@@ -68,8 +68,11 @@ def choose_adapter(
         announce: warn, once, when only a software adapter is there.
 
     Raises:
+        TypeError: ``name`` is no string, or an empty one.
         DeviceError: there is none, or none of that name; lists those there are.
     """
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise TypeError(f"adapter must be part of an adapter's name, or None, not {name!r}")
     adapters = list_adapters(implementation)
     if not adapters:
         module = load_implementation(implementation)

@@ -6,6 +6,7 @@ result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.upload import DeviceWeight
-from wgpu_q4.errors import DeviceLimitError
+from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
 from wgpu_q4.plan import HalfSupport, Plan
 from wgpu_q4.weight import Q4Weight
@@ -64,6 +65,7 @@ class Context:
         self.implementation: ModuleType = implementation_of(device)
         self.limits: Mapping[str, int] = dict(device.limits)
         self.lock = RLock()
+        self._process = os.getpid()
         self.buffers_created = 0
         self.pipelines_created = 0
         self.bind_groups_created = 0
@@ -80,6 +82,20 @@ class Context:
     def largest_binding(self) -> int:
         """Bytes that one storage binding may have here."""
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
+
+    def check_process(self) -> None:
+        """Raise if this process is a fork of the one that made the device.
+
+        A driver's threads do not survive a fork: the first wait would never end.
+
+        Raises:
+            DeviceError: says to start processes with spawn.
+        """
+        if self._process != os.getpid():
+            raise DeviceError(
+                f"the device {self.adapter_summary} was made before this process was forked, and "
+                f"does not work in it. Start processes with multiprocessing's 'spawn' method"
+            )
 
     @cached_property
     def half_support(self) -> HalfSupport:
@@ -257,6 +273,7 @@ def default_context(adapter: str | None = None, implementation: str | None = Non
         key = (adapter, implementation)
         if key not in _default:
             _default[key] = context_for(request_device(adapter, implementation))
+        _default[key].check_process()
         return _default[key]
 
 
@@ -279,4 +296,5 @@ def context_for(device: Any = None) -> Context:
         if context is None:
             context = Context(device)
             setattr(device, _ATTRIBUTE, context)
+        context.check_process()
         return context

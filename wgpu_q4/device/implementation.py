@@ -37,7 +37,8 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
     else:
         module = implementation
     if not hasattr(module, "gpu"):
-        raise DeviceError(f"{module.__name__} is not a WebGPU implementation: it has no 'gpu'")
+        name = getattr(module, "__name__", repr(module))
+        raise DeviceError(f"{name} is not a WebGPU implementation: it has no 'gpu'")
     return module
 
 

@@ -85,11 +85,11 @@ def _print_limits(context: Context, everything: bool) -> None:
     print(f"\nLimits of {context.adapter_summary}")
     for name in sorted(context.limits) if everything else _LIMITS:
         print(f"  {name:45} {context.limits[name]:>13,}")
-    print("\nFeatures")
+    print("\nFeatures" if everything else "\nFeatures asked for (no kernel needs one)")
     named = sorted(features) if everything else sorted(context.device.features)
     print(f"  {', '.join(named) or 'none beyond the core'}")
     if not everything:
-        print("  (those in use; --all lists every limit and feature)")
+        print("  (--all lists every limit and feature of the adapter)")
 
 
 def _print_choices(context: Context) -> None:

@@ -108,6 +108,9 @@ def load_file(path: StrPath) -> dict[str, Q4Weight]:
         OSError: the file cannot be opened, `FileNotFoundError` if it does not exist.
     """
     source = _checked_path(path)
+    kind = os.stat(source).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited on for ever
+        raise FormatError(f"{source} is not a regular file, and only those can be mapped")
     header, data = _map_tensors(source)
     entries = _read_entries(header.get("__metadata__") or {}, header.keys(), source)
     stored = {

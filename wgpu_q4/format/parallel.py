@@ -14,20 +14,17 @@ RANGE_BYTES = 1 << 20
 """Bytes of the widest temporary that one range makes."""
 
 
-def for_row_ranges(
-    rows: int, bytes_per_row: int, work: Callable[[int, int], None], *, multiple: int = 1
-) -> None:
+def for_row_ranges(rows: int, bytes_per_row: int, work: Callable[[int, int], None]) -> None:
     """Call ``work(start, stop)`` over ``0..rows`` in ranges of about `RANGE_BYTES`.
 
     Args:
         rows: how many rows there are.
         bytes_per_row: bytes of the widest temporary that ``work`` makes for one row.
         work: fills its own rows of an output array that the caller made.
-        multiple: every ``start`` is a multiple of this.
 
     The first exception of any range is raised; ranges not yet begun are dropped.
     """
-    step = max(1, RANGE_BYTES // max(1, bytes_per_row) // multiple) * multiple
+    step = max(1, RANGE_BYTES // max(1, bytes_per_row))
     starts = range(0, rows, step)
     if len(starts) <= 1:
         if rows:

@@ -33,7 +33,8 @@ def quantize(
     Args:
         weight: ``[V, K]``, float16, float32 or float64; computed in float32.
         group_size: ``G``, a multiple of 8 that divides ``K``.
-        scales_dtype: ``"float16"`` or ``"float32"``.
+        scales_dtype: ``"float16"`` or ``"float32"``.  In float16 the scale of a group whose
+            largest value is below about 5e-4 loses precision, below 2e-7 it becomes zero.
 
     Returns:
         ``(packed, scales)``: uint8 ``[V, K/2]`` in the linear convention, and ``[V, K/G]``.

@@ -96,7 +96,7 @@ class QuantizedEmbedding(Quantized):
         """``x @ W.T + bias``: the same matrix as an output head; ``embed_scale`` is not in it.
 
         Args:
-            x: ``[..., K]``, float16, bfloat16 or float32.
+            x: ``[..., K]``, float16, bfloat16 or float32; float64 is computed in float32.
             bias: ``[V]`` or None.
 
         Returns:

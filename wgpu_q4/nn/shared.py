@@ -110,8 +110,12 @@ class Quantized(nn.Module):
                 f"{type(self).__name__} is for inference: no gradient passes its 4-bit matrix. "
                 f"Run the model under torch.no_grad() or torch.inference_mode()"
             )
-        result: Tensor = ops.linear(x, self.weight, bias, self._shared.device)
-        return result
+        wide = x.dtype == torch.float64  # computed in float32, as is everything here
+        if bias is not None and bias.dtype == torch.float64:
+            bias = bias.float()
+        device = self._shared.device
+        result: Tensor = ops.linear(x.float() if wide else x, self.weight, bias, device)
+        return result.double() if wide else result
 
     def _sizes(self) -> str:
         vocab, embed_dim = self.weight.shape

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from wgpu_q4.device import context_for
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.nn.modules import QuantizedEmbedding, QuantizedLinear
 from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names, mebibytes
@@ -43,6 +44,7 @@ def tie(
             scale.
         ValueError: the two matrices are not tied, not loaded, or have been through `tie` before.
         FormatError: ``group_size`` does not fit the rows, or a value is not finite.
+        DeviceError: no such device, or the matrix is too large for it.
     """
     matrix = _tied_matrix(model)
     dtype, bytes_before = matrix.dtype, matrix.numel() * matrix.element_size()
@@ -58,7 +60,9 @@ def tie(
             check_linear(module, name)
     tied_keys = _tied_keys_without(model, {f"{name}.weight" for name in names})
 
+    context = context_for(device)  # no adapter, or not of that name: fails before the model changes
     weight = Q4Weight.quantize(matrix, group_size, scales_dtype)
+    context.weight(weight)  # likewise a matrix too large for it
     replacement: dict[nn.Module, nn.Module] = {}
     for module in names.values():
         if module in replacement:

@@ -46,6 +46,7 @@ def linear(
     Raises:
         TypeError: an argument of the wrong kind or dtype.
         ValueError: shapes that do not fit, or an option that does not exist.
+        RuntimeError: torch expects a gradient of ``x`` or ``bias``.
         DeviceError: no adapter, or a limit of the device is exceeded.
     """
     check_weight(weight)
@@ -53,6 +54,8 @@ def linear(
         check_option("layout", layout, get_args(Layout))
     if kernel is not None:
         check_option("kernel", kernel, get_args(LinearKernel))
+    arrays.refuse_gradient(x, "x")
+    arrays.refuse_gradient(bias, "bias")
     vocab, embed_dim = weight.shape
     activations = _floats(x, "x")
     if activations.ndim < 1 or activations.shape[-1] != embed_dim:
@@ -149,7 +152,8 @@ def dispatch_linear(
 def _floats(array: object, name: str) -> NDArray[np.float32]:
     values = arrays.to_numpy(array, name)
     if values.dtype not in (np.float16, np.float32):
-        hint = ": convert with .astype(np.float32)" if values.dtype.kind in "fiu" else ""
+        cast = ".float()" if arrays.is_torch(array) else ".astype(np.float32)"
+        hint = f": convert with {cast}" if values.dtype.kind in "fiu" else ""
         raise TypeError(f"{name} must be float32 or float16, not {values.dtype}{hint}")
     return values.astype(np.float32, order="C", copy=False)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wgpu_q4.device.textures import pack_width
 from wgpu_q4.format import rows_to_blocks
 from wgpu_q4.parity.cases import Case
+from wgpu_q4.vulkan.dispatch import Dispatch
 from wgpu_q4.vulkan.resources import (
     Resource,
     SampledImage,
@@ -23,7 +24,6 @@ from wgpu_q4.vulkan.resources import (
     StorageImage,
     UniformBuffer,
 )
-from wgpu_q4.vulkan.runner import Dispatch
 
 _UNTOUCHED: dict[str, Any] = {
     # Not a number, each with a payload that arithmetic does not produce.

@@ -5,9 +5,13 @@ Needs the package ``vulkan`` and a Vulkan loader.  WebGPU is not involved.
 * `drivers`    which drivers this machine has, and how to load one of them only
 * `instance`   a Vulkan instance with one driver; what the validation layer says of it
 * `resources`  what a kernel binds: buffers, textures behind samplers, storage images
-* `runner`     one dispatch: pipeline, descriptors, push constants, grid, results, times
+* `dispatch`   what a dispatch is: kernel, resources, grid, workgroup
+* `device`     a device with one queue, which runs dispatches
+* `run`        the Vulkan objects of one dispatch, made and destroyed
 """
 
+from wgpu_q4.vulkan.device import Device
+from wgpu_q4.vulkan.dispatch import Dispatch, Outcome, upstream_local_size
 from wgpu_q4.vulkan.drivers import Driver, find_driver, list_drivers
 from wgpu_q4.vulkan.instance import Instance, ValidationError
 from wgpu_q4.vulkan.resources import (
@@ -17,7 +21,6 @@ from wgpu_q4.vulkan.resources import (
     StorageImage,
     UniformBuffer,
 )
-from wgpu_q4.vulkan.runner import Device, Dispatch, Outcome, upstream_local_size
 
 __all__ = [
     "Device",

@@ -10,7 +10,8 @@
 fn embed_quad(id: i32, k4: u32) -> vec4<f32> {
     let known = is_known(id);
     let row = row_of(id, known);
-    return embedded(known, load_weight_quad(row, k4), load_scale(row, k4 * 4u / group_size()));
+    let scale = load_scale(row, k4 * 4u / group_size());
+    return embedded(known, load_weight_quad(row, k4), scale);
 }
 
 fn quad_at(quad: u32) -> vec4<f32> {

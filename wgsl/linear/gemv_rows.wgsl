@@ -44,10 +44,10 @@ fn main(
 
     let output = first_row + lane;
     if lane < teams && output < vocab() {
-        var total = 0.0;
+        var result = 0.0;
         for (var i = 0u; i < TEAM; i++) {
-            total += slots[lane * TEAM + (i + lane) % TEAM];
+            result += slots[lane * TEAM + (i + lane) % TEAM];
         }
-        t_out[m * vocab() + output] = total + load_bias(output);
+        t_out[m * vocab() + output] = result + load_bias(output);
     }
 }

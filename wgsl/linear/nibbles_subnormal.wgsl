@@ -4,7 +4,7 @@
 // quad, the odd ones (1, 5, 3, 7) the second; x has the same order, its odd columns divided by 16.
 //
 // WGSL allows a device to flush half-precision subnormals to zero: only for devices where a probe
-// (probe/half_subnormals.wgsl) has shown that they are kept.
+// (probe/halves.wgsl) has shown that they are kept.
 
 const UNSCALE = 16777216.0;
 

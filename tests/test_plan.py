@@ -18,6 +18,7 @@ from wgpu_q4.kernels import Layout, LinearKernel, OutputDtype, Storage
 from wgpu_q4.plan import (
     DEFAULT_LAYOUT,
     GEMM_FROM_ROWS,
+    GEMM_FROM_ROWS_OTHERWISE,
     HalfSupport,
     LinearPlan,
     MatrixShape,
@@ -116,9 +117,14 @@ def test_few_rows_take_a_gemv(rows: int) -> None:
     assert kernel_of(linear(rows=rows, support=NATIVE)) == "gemv_wide_subnormal"
     assert kernel_of(linear(rows=rows, support=NONE)) == "gemv_wide"
     assert kernel_of(linear(rows=rows, support=HalfSupport(rounding=True))) == "gemv_wide"
+
+
+@pytest.mark.parametrize("rows", [1, 2, GEMM_FROM_ROWS_OTHERWISE - 1])
+def test_few_rows_take_the_plain_gemv_elsewhere(rows: int) -> None:
     for layout in LAYOUTS:
         if layout != "rows":
             assert kernel_of(linear(rows=rows, layout=layout)) == "gemv"
+            assert kernel_of(linear(rows=GEMM_FROM_ROWS_OTHERWISE, layout=layout)) == "gemm"
 
 
 @pytest.mark.parametrize("rows", [GEMM_FROM_ROWS, 500])
@@ -131,7 +137,7 @@ def test_many_rows_take_the_gemm(rows: int, layout: Layout) -> None:
 
 
 def test_only_the_gemm_transposes() -> None:
-    for rows, layout in product((1, GEMM_FROM_ROWS - 1), LAYOUTS):
+    for rows, layout in product((1, GEMM_FROM_ROWS_OTHERWISE - 1), LAYOUTS):
         plan = linear(rows=rows, layout=layout)
         assert (plan.transpose, plan.padded_rows) == (None, 0)
 
@@ -188,7 +194,7 @@ def tile(rows: int, device: Mapping[str, int]) -> tuple[int, int]:
     ("rows", "device", "expected"),
     [
         # Rows fill a tile by more than half.
-        (13, H200, (32, 128)),
+        (17, H200, (32, 128)),
         (32, H200, (32, 128)),
         (33, H200, (64, 128)),
         (64, H200, (64, 128)),
@@ -215,7 +221,7 @@ def test_tile(rows: int, device: Mapping[str, int], expected: tuple[int, int]) -
     [WEBGPU, LLVMPIPE, SWIFTSHADER, H200],
     ids=["webgpu", "llvmpipe", "swiftshader", "h200"],
 )
-@pytest.mark.parametrize("rows", [13, 31, 33, 65, 129, 1000])
+@pytest.mark.parametrize("rows", [17, 31, 33, 65, 129, 1000])
 def test_a_tile_fits_its_device(rows: int, device: Mapping[str, int]) -> None:
     constants = linear(rows=rows, device=device).product.constants
     tile_m, tile_n = constants["TILE_M"], constants["TILE_N"]
@@ -344,9 +350,9 @@ def test_packing_covers_every_block(shape: MatrixShape, layout: Layout) -> None:
 
 
 def test_grids_are_folded_by_the_limit_of_the_device() -> None:
-    shape = MatrixShape(257, 72, 24, "float16")
+    shape = MatrixShape(331, 72, 24, "float16")
     embedding = plan_embedding(shape, 9999, "rows", "float32", "buffer", FEW_WORKGROUPS, NATIVE)
-    gemv = linear(shape, 12, device=FEW_WORKGROUPS)
+    gemv = linear(shape, 11, device=FEW_WORKGROUPS)
     gemm = linear(shape, 5000, device=FEW_WORKGROUPS)
     assert gemm.transpose is not None
     for plan in (embedding, gemv.product, gemm.product, gemm.transpose):
@@ -375,7 +381,7 @@ def test_plans_that_differ_in_a_constant_or_a_piece_share_nothing() -> None:
     found = [
         linear(shape, rows, layout, device, support).product
         for shape, rows, layout, device, support in product(
-            SHAPES, (1, 13, 33, 65), LAYOUTS, devices, supports
+            SHAPES, (1, 17, 33, 65), LAYOUTS, devices, supports
         )
     ]
     distinct = {(plan.variant.source, *sorted(plan.constants.items())) for plan in found}

@@ -233,7 +233,7 @@ def test_a_mistake_is_heard(compile_glsl: Any) -> None:
 
 def test_a_leaked_object_is_heard() -> None:
     opened = Device("lavapipe", validation=True)
-    vk.vkCreateFence(opened._handle, vk.VkFenceCreateInfo(), None)
+    vk.vkCreateFence(opened.handle, vk.VkFenceCreateInfo(), None)
     with pytest.raises(ValidationError, match=r"(?i)fence"):
         opened.close()
 

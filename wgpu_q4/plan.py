@@ -19,10 +19,13 @@ DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
 
 GEMM_FROM_ROWS = 17
-"""Rows of x from which the tiled kernel is used.
+"""Rows of x from which the tiled kernel is used where a wide GEMV could be.
 
-On an H200 (V = 128256, K = 2048) it takes 0.81 ms for up to 32 rows.  A GEMV over rows takes 0.064
-ms for the first row of x, which reads the weight from memory, and 0.044 ms for each further one."""
+On an H200 (V = 128256, K = 2048) it takes 0.81 ms for up to 32 rows.  A wide GEMV takes 0.064 ms
+for the first row of x, which reads the weight from memory, and 0.044 ms for each further one."""
+
+GEMM_FROM_ROWS_OTHERWISE = 12
+"""The same for the other layouts and shapes, whose GEMV takes 0.062 ms for each further row."""
 
 _EMBEDDING_QUADS_PER_WORKGROUP = 512
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
@@ -201,7 +204,7 @@ def plan_linear(
 
 
 def _choose_linear(rows: int, wide: bool, half_subnormals: bool) -> LinearKernel:
-    if rows >= GEMM_FROM_ROWS:
+    if rows >= (GEMM_FROM_ROWS if wide else GEMM_FROM_ROWS_OTHERWISE):
         return "gemm"
     if wide:
         return "gemv_wide_subnormal" if half_subnormals else "gemv_wide"

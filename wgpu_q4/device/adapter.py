@@ -71,7 +71,7 @@ def choose_adapter(
         TypeError: ``name`` is no string, or an empty one.
         DeviceError: there is none, or none of that name; lists those there are.
     """
-    if name is not None and (not isinstance(name, str) or not name.strip()):
+    if name is not None and (not isinstance(name, str) or not name.strip()):  # type: ignore[redundant-expr]
         raise TypeError(f"adapter must be part of an adapter's name, or None, not {name!r}")
     adapters = list_adapters(implementation)
     if not adapters:

@@ -13,7 +13,7 @@ from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import Layout, LinearKernel
 from wgpu_q4.ops.arguments import check_option, check_weight
-from wgpu_q4.plan import GEMM_FROM_ROWS, LinearPlan, plan_linear
+from wgpu_q4.plan import GEMM_FROM_ROWS_OTHERWISE, LinearPlan, plan_linear
 from wgpu_q4.weight import Q4Weight
 
 
@@ -93,7 +93,7 @@ def _run(
     # The tiled kernel pads the transposed x to whole tiles, at most 128 rows.
     at_a_time = at_a_time // 128 * 128 or at_a_time
     if context.largest_binding < 128 * 4 * embed_dim:
-        at_a_time = min(at_a_time, GEMM_FROM_ROWS - 1)
+        at_a_time = min(at_a_time, GEMM_FROM_ROWS_OTHERWISE - 1)
     if at_a_time < 1:
         raise DeviceLimitError(
             f"one row of x or of the result takes {row_bytes:,} bytes in one binding; "

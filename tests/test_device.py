@@ -7,6 +7,8 @@ import copy
 import gc
 import pickle
 import random
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
@@ -841,3 +843,28 @@ def test_the_probe_is_right_about_every_half(device: Any) -> None:
     with np.errstate(over="ignore"):
         packed = np.array_equal(found[:, 2], floats.astype(np.float16).view(np.uint32))
     assert kept.half_support == HalfSupport(subnormals=unpacked, rounding=packed)
+
+
+FORKED = """
+import os, warnings
+import numpy as np
+import wgpu_q4
+warnings.simplefilter("ignore")
+weight = wgpu_q4.quantize(np.ones((3, 8), np.float32), 8)
+wgpu_q4.embedding(np.array([1]), weight)
+child = os.fork()
+if child == 0:
+    try:
+        wgpu_q4.embedding(np.array([1]), weight)
+    except wgpu_q4.DeviceError as error:
+        os._exit(7 if "spawn" in str(error) else 8)
+    os._exit(9)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_is_told_so_instead_of_hanging() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["7"], done.stderr

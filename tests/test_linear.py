@@ -359,11 +359,22 @@ def test_tensors_in_tensors_out() -> None:
     tensor = torch.from_numpy(x).requires_grad_()
     expected = linear(x, weight, bias)
     for given in (bias, parameter, torch.from_numpy(bias)):
-        result = linear(tensor, weight, given)
+        with torch.no_grad():
+            result = linear(tensor, weight, given)
         assert isinstance(result, torch.Tensor)
         assert_same_bits(result.numpy(), expected)
         result.zero_()
         assert_same_bits(linear(x, weight, given), expected)
+
+
+def test_a_gradient_that_would_be_lost_is_refused() -> None:
+    weight, x = random_weight(ODD, "float16"), torch.from_numpy(random_x(3, 24))
+    bias = torch.nn.Parameter(torch.from_numpy(random_bias(ODD)))
+    with pytest.raises(RuntimeError, match=r"^x asks for a gradient.*torch\.no_grad\(\)"):
+        linear(x.clone().requires_grad_(), weight)
+    with pytest.raises(RuntimeError, match=r"^bias asks for a gradient.*bias\.detach\(\)"):
+        linear(x, weight, bias)
+    assert not linear(x, weight, bias.detach()).requires_grad
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])

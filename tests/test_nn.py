@@ -38,7 +38,7 @@ from transformers.models.bart.modeling_bart import BartForCausalLM, BartScaledWo
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from wgpu_q4 import Q4Weight, request_device
-from wgpu_q4.errors import FormatError
+from wgpu_q4.errors import DeviceError, FormatError
 from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear, tie
 
 VOCAB = 101  # prime: neither a multiple of a block's 8 rows nor of anything else
@@ -640,3 +640,21 @@ class TestQuantizedLinear:
             QuantizedLinear(random_weight())(x)
         with torch.no_grad():
             assert QuantizedLinear(random_weight())(x).shape == (2, VOCAB)
+
+
+def test_a_device_that_is_not_there_leaves_the_model_alone() -> None:
+    model = llama()
+    before = model.get_input_embeddings()
+    with pytest.raises(DeviceError, match="no adapter is called"):
+        tie(model, 8, device="no such adapter")
+    assert model.get_input_embeddings() is before
+
+
+def test_a_double_model_computes_its_logits_in_float32() -> None:
+    model = llama().double()
+    tie(model, 8)
+    ids = torch.arange(5)[None]
+    with torch.no_grad():
+        logits = model(ids).logits
+    assert logits.dtype == torch.float64
+    assert bool(torch.isfinite(logits).all())

@@ -268,3 +268,17 @@ def test_tensors_of_integers_are_not_quantized(tensor: torch.Tensor) -> None:
 def test_a_weight_survives_copy() -> None:
     weight = Q4Weight.quantize(random_floats())
     assert copy.copy(weight).same_matrix(weight)
+
+
+@pytest.mark.parametrize("name", ["packed", "scales", "convention", "shape", "group_size"])
+def test_a_weight_cannot_be_changed(name: str) -> None:
+    weight = Q4Weight(np.zeros((3, 4), np.uint8), np.ones((3, 1), np.float16))
+    with pytest.raises(AttributeError):
+        setattr(weight, name, None)
+
+
+def test_masked_arrays_are_refused() -> None:
+    """Their mask would be dropped, and with it the checks of what is behind it."""
+    scales = np.ma.masked_invalid(np.array([[np.nan], [1], [1]], np.float16))
+    with pytest.raises(TypeError, match=r"scales is a masked array: fill it.*scales\.filled"):
+        Q4Weight(np.zeros((3, 4), np.uint8), scales)

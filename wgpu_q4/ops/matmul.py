@@ -55,7 +55,8 @@ def linear(
     if kernel is not None:
         check_option("kernel", kernel, get_args(LinearKernel))
     arrays.refuse_gradient(x, "x")
-    arrays.refuse_gradient(bias, "bias")
+    if arrays.is_torch(x):
+        arrays.refuse_gradient(bias, "bias")
     vocab, embed_dim = weight.shape
     activations = _floats(x, "x")
     if activations.ndim < 1 or activations.shape[-1] != embed_dim:

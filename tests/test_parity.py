@@ -293,3 +293,16 @@ def test_the_command_says_what_is_wrong_with_its_arguments(
     assert "no case has 'voodoo'" in capsys.readouterr().err
     assert main(["parity", "--only", "vulkan/voodoo", "--cases", "[7]"]) == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["numpy/lavapipe", "executorch/lavapipe", "glsl-dir"])
+def test_a_backend_that_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        harness.choose_backends(only=[name])
+
+
+def test_a_folder_without_the_kernels_fails(tmp_path: Path) -> None:
+    """It would otherwise have nothing to compare, and pass."""
+    result = harness.run(upstream_cases()[:1], ["glsl-dir/lavapipe"], glsl_dir=tmp_path)
+    assert result.failed
+    assert "has none of the kernels" in result.columns[0].problem

@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--small", action="store_true", help="leave out the 128256×2048 matrices")
     parser.add_argument(
-        "--random", type=int, default=0, metavar="N", help="add this many random cases"
+        "--random", type=_natural, default=0, metavar="N", help="add this many random cases"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random cases; default 0")
+    parser.add_argument("--seed", type=_natural, default=0, help="of the random cases; default 0")
     parser.add_argument("--jobs", type=int, default=2, help="backends at a time; default 2")
     parser.add_argument("--all", action="store_true", help="print a line for every case")
 
@@ -56,6 +56,10 @@ def run(options: argparse.Namespace) -> int:
             return 2
     from wgpu_q4.parity import harness, report
 
+    for path in (options.html, options.json):
+        if path is not None and path.is_dir():  # said before the run, not after it
+            print(f"wgpu-q4: {path} is a directory; name a file for the report", file=sys.stderr)
+            return 2
     cases = upstream_cases() + corner_cases() + random_cases(options.random, options.seed)
     if options.small:
         cases = [case for case in cases if not case.large]
@@ -86,6 +90,13 @@ def run(options: argparse.Namespace) -> int:
             path.write_text(render(result), encoding="utf-8")
             print(f"wrote {path}")
     return int(result.failed)
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
 
 
 @contextmanager

@@ -35,7 +35,7 @@ _UNTOUCHED: dict[str, Any] = {
 
 
 class StrayWriteError(AssertionError):
-    """The kernel wrote outside the result, or left some of it out."""
+    """The kernel wrote outside the result."""
 
 
 def dispatch(case: Case, spirv: bytes) -> Dispatch:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wgpu_q4.errors import DeviceError
+from wgpu_q4.kernels import executorch_variants
 from wgpu_q4.parity.backends import package_versions
 from wgpu_q4.parity.cases import Case
 from wgpu_q4.vulkan.drivers import find_driver, list_drivers
@@ -153,8 +154,11 @@ def choose_backends(
         ]
     for pattern in (*only, *without):
         # A name may be of a backend that is not here; it then fails, unless it is left out.
-        if pattern.partition("/")[0] not in _ALL_KINDS:
+        kind, slash, _ = pattern.partition("/")
+        if kind not in _ALL_KINDS or (slash and kind in ("numpy", "executorch")):
             raise ValueError(f"no backend is called {pattern!r}; there are: {', '.join(names)}")
+        if kind == "glsl-dir" and glsl_dir is None:
+            raise ValueError(f"{pattern!r} needs a folder of GLSL: use --glsl-dir")
     if only:
         chosen = [name for name in names if _matches(name, only)]
         chosen += [name for name in only if "/" in name and name not in chosen]
@@ -223,7 +227,14 @@ def _build(folder: Path | None, out: Path) -> dict[str, str]:
 
     if folder is None:
         raise FileNotFoundError("no folder of GLSL is given: use --glsl-dir")
-    return {name: str(path) for name, path in build(folder, out).items()}
+    built = {name: str(path) for name, path in build(folder, out).items()}
+    known = {variant.name for variant in executorch_variants()}
+    if not known & built.keys():
+        found = ", ".join(sorted(built)[:3]) or "none"
+        raise FileNotFoundError(
+            f"{folder} has none of the kernels {sorted(known)[0]} and so on; its kernels: {found}"
+        )
+    return built
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

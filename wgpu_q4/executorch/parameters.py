@@ -46,7 +46,8 @@ class Parameters:
         placeholder = source(value)
         name = value.name if placeholder is None else self._target(placeholder)
         name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
-        return re.sub(r"\W", "_", name.removesuffix(".weight").removesuffix(".packed"))
+        name = re.sub(r"\W", "_", name.removesuffix(".weight").removesuffix(".packed"))
+        return f"m_{name}" if name[:1].isdigit() else name  # it becomes an argument's name
 
     def unused_name(self, name: str) -> str:
         """``name``, with a number if there is a node or a parameter of that name."""

@@ -22,6 +22,10 @@ from wgpu_q4.executorch.uses import Use, find_uses
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.format.shape import check_scales_dtype
 
+# Scales of groups that are all zero are the smallest float32; they may become zero.
+_FLOAT32_TINY = float(np.finfo(np.float32).tiny)
+_FLOAT16_TINY = float(np.finfo(np.float16).tiny)
+
 _INT8_NOTE = (
     "a head with 8-bit activations keeps its int8 parameter, which ExecuTorch's own pattern packs "
     "to the same bytes: still one blob"
@@ -47,7 +51,8 @@ def share_tied_weights(
     Args:
         exported_program: not changed; the tensors are shared with the result where they stay.
         scales_dtype: dtype of the shared scales in the file; None leaves them as they are.
-            ``"float16"`` rounds them, and so changes results by up to 2⁻¹¹ of themselves.
+            ``"float16"`` rounds them, and so changes results by up to 2⁻¹¹ of themselves; where
+            scales lie below float16's normal range it loses more, and the report says so.
         scales_once: take the embedding's scales from the linear's transposed constant with some
             more ops, see `wgpu_q4.executorch.emit`; False stores them in both orders.
 
@@ -55,10 +60,16 @@ def share_tied_weights(
         The program, the same object if nothing was shared, and what was done.
 
     Raises:
+        TypeError: something else than an exported program.
         ValueError: a program that is in the edge dialect already.
         FormatError: ``scales_dtype`` is not allowed, or scales do not fit it.
     """
     dtype = None if scales_dtype is None else check_scales_dtype(scales_dtype)
+    if not isinstance(exported_program, ExportedProgram):
+        raise TypeError(
+            f"share_tied_weights takes what torch.export.export returns, not "
+            f"{type(exported_program).__name__}"
+        )
     if exported_program.dialect == "EDGE":
         raise ValueError(
             "share_tied_weights works on the program of torch.export.export: run it before "
@@ -68,10 +79,14 @@ def share_tied_weights(
     contents = Contents(exported_program)
     found = [match(use, uses, contents) for use in uses if use.kind == "embedding"]
     groups: dict[Key, list[TiedLinears]] = {}
+    left = _left_alone(found)
     for tied in found:
         if tied.linears and tied.content is not None:
-            groups.setdefault(tied.content.key, []).append(tied)
-    left = _left_alone(found)
+            if np.isfinite(tied.content.scales).all():
+                groups.setdefault(tied.content.key, []).append(tied)
+            else:
+                name = tied.embedding.node.name
+                left.append(LeftAlone(name, "embedding", "its scales are not all finite"))
     if not groups:
         return exported_program, ShareReport((), tuple(left))
 
@@ -114,8 +129,13 @@ def _left_alone(found: Sequence[TiedLinears]) -> list[LeftAlone]:
 
 def _copy(program: ExportedProgram) -> ExportedProgram:
     """The same program with a graph, a signature and dictionaries of its own."""
+    module = copy.deepcopy(program.graph_module)
+    for old, new in zip(program.graph.nodes, module.graph.nodes, strict=True):
+        if old.op == "placeholder":
+            # Copying renames an input that is called like a builtin; the signature would miss it.
+            new.name, new.target = old.name, old.target
     copied: ExportedProgram = program._update(
-        copy.deepcopy(program.graph_module),
+        module,
         copy.deepcopy(program.graph_signature),
         state_dict=dict(program.state_dict),
         constants=dict(program.constants),
@@ -142,6 +162,12 @@ def _rewrite(
             notes.append(f"its scales stay {scales.dtype}: linear_dq8ca_q4gsw needs float32")
         else:
             scales = _converted(scales, dtype)
+            small = (content.scales > _FLOAT32_TINY) & (content.scales < _FLOAT16_TINY)
+            if dtype == "float16" and small.any():
+                notes.append(
+                    f"{int(small.sum()):,} of its scales are below float16's normal range "
+                    f"({_FLOAT16_TINY:.2g}) and lose precision"
+                )
     vocab, groups = scales.shape
     embed_dim = content.packed.shape[1] * 2
     group_size = embed_dim // groups

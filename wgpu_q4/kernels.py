@@ -115,6 +115,11 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm_stage_blocks": (),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
+    "reduce/of_logits": (_buffer(1, "read-only-storage"),),
+    "reduce/of_candidates": (_buffer(1, "read-only-storage"),),
+    "reduce/rank": (),
+    "reduce/argmax": (_RESULT, _SIZES),
+    "reduce/top_k": (_RESULT, _SIZES),
     "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
 }
 """What each piece declares; a test holds this against the WGSL."""
@@ -257,6 +262,20 @@ def linear(
     )
 
 
+Reduce = Literal["argmax", "top_k"]
+"""What is kept of a row of logits."""
+
+Entries = Literal["logits", "candidates"]
+"""What a reduction reads: floats, or what an earlier reduction left."""
+
+
+@cache
+def reduction(reduce: Reduce, entries: Entries) -> Variant:
+    """The best entries of each slice of each row."""
+    pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
+    return Variant(f"{reduce}_of_{entries}", pieces)
+
+
 def all_variants() -> Iterator[Variant]:
     """Every variant that this package can run."""
     layouts: tuple[Layout, ...] = get_args(Layout)
@@ -270,6 +289,8 @@ def all_variants() -> Iterator[Variant]:
     yield pack_blocks("blocks_texture2d")
     yield TRANSPOSE_X
     yield PROBE_HALVES
+    for reduce, entries in product(get_args(Reduce), get_args(Entries)):
+        yield reduction(reduce, entries)
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
         names: tuple[LinearKernel, ...] = ("gemv", "gemm")
         if layout == "rows":

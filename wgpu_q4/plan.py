@@ -13,7 +13,7 @@ from typing import Literal
 from wgpu_q4 import kernels
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Halves, Layout, LinearKernel, OutputDtype, Storage, Variant
+from wgpu_q4.kernels import Halves, Layout, LinearKernel, OutputDtype, Reduce, Storage, Variant
 
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
@@ -27,6 +27,14 @@ for the first row of x, which reads the weight from memory, and 0.044 ms for eac
 GEMM_FROM_ROWS_OTHERWISE = 12
 """The same for the other layouts and shapes, whose GEMV takes 0.062 ms for each further row."""
 
+LARGEST_TOP_K = 1024
+"""The most logits that ``top_k`` keeps of a row: half of what a workgroup sorts, so that each
+dispatch leaves at most half of what it was given."""
+
+_ARGMAX_SLICE = 1024
+_TOP_K_SLICE = 1024  # 126 workgroups for V = 128256; twice as many entries take twice as long
+_TOP_K_SLICE_OF_MANY = 2048  # fewer dispatches where much is kept
+_TOP_K_MANY = 64
 _EMBEDDING_QUADS_PER_WORKGROUP = 512
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
 _TRANSPOSE_SQUARES_PER_WORKGROUP = 64
@@ -201,6 +209,47 @@ def plan_linear(
         constants = {"TEAM": team, "LANE_BLOCKS": lane_blocks}
         outputs = _GEMV_LANES // team * 8
     return LinearPlan(plan(constants, -(-shape.vocab // outputs) * rows))
+
+
+@dataclass(frozen=True)
+class ReducePlan:
+    """What keeps the best logits of each row: dispatches, each working on what the last one left.
+
+    Attributes:
+        stages: the dispatches.
+        stage_bytes: bytes that each writes.
+    """
+
+    stages: tuple[Plan, ...]
+    stage_bytes: tuple[int, ...]
+
+
+def plan_reduce(
+    vocab: int, rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
+) -> ReducePlan:
+    """The ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (at least one)."""
+    stages: list[Plan] = []
+    stage_bytes: list[int] = []
+    columns, parts = vocab, 0
+    while parts != 1:
+        slice_ = _reduce_slice(columns, reduce, kept)
+        parts = -(-columns // slice_)
+        constants = {"COLUMNS": columns, "SLICE": slice_}
+        if reduce == "top_k":
+            constants["KEPT"] = kept
+        variant = kernels.reduction(reduce, "candidates" if stages else "logits")
+        stages.append(Plan(variant, constants, fold(rows * parts, limits)))
+        columns = parts * kept
+        stage_bytes.append(rows * columns * 8)
+    return ReducePlan(tuple(stages), tuple(stage_bytes))
+
+
+def _reduce_slice(columns: int, reduce: Reduce, kept: int) -> int:
+    """Entries that a workgroup reduces: a power of two, no more than there are in a row."""
+    most = _ARGMAX_SLICE
+    if reduce == "top_k":
+        most = _TOP_K_SLICE if kept <= _TOP_K_MANY else _TOP_K_SLICE_OF_MANY
+    return min(most, 1 << (columns - 1).bit_length())
 
 
 def _choose_linear(rows: int, wide: bool, half_subnormals: bool) -> LinearKernel:

@@ -7,12 +7,13 @@ result.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
+from wgpu_q4.device.readback import Readback, choose_readback
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
@@ -28,6 +30,9 @@ from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
 _SMALLEST_SCRATCH = 1 << 12
+_MOST_PLANS = 1 << 10
+
+PlanT = TypeVar("PlanT")
 
 _TELLING_FLOATS = (
     *(1 + 2**-11, 1 + 3 * 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 + 2**-20),  # ties, and just past one
@@ -71,6 +76,9 @@ class Context:
         self.bind_groups_created = 0
         self._kernels: dict[tuple[object, ...], _Kernel] = {}
         self._scratch: dict[str, Any] = {}
+        self._sizes: dict[str, tuple[int, ...]] = {}
+        self._plans: dict[object, Any] = {}
+        self._planned_within: Mapping[str, int] = self.limits
         self._weights: WeakKeyDictionary[Q4Weight, DeviceWeight] = WeakKeyDictionary()
 
     @property
@@ -82,6 +90,20 @@ class Context:
     def largest_binding(self) -> int:
         """Bytes that one storage binding may have here."""
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold `lock`, and say so in a `DeviceError` if the device turns out to be lost."""
+        with self.lock:
+            try:
+                yield
+            except self.implementation.GPUError as error:
+                if "is lost" not in str(error):
+                    raise
+                raise DeviceError(
+                    f"the device {self.adapter_summary} is lost: it was destroyed, or its driver "
+                    f"gave up. Use another one; wgpu_q4.request_device() makes it"
+                ) from error
 
     def check_process(self) -> None:
         """Raise if this process is a fork of the one that made the device.
@@ -121,6 +143,12 @@ class Context:
             rounding=np.array_equal(found[:, 2], packed),
         )
 
+    @cached_property
+    def readback(self) -> Readback:
+        """How results come back from this device."""
+        with self.lock:
+            return choose_readback(self.device)
+
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""
         with self.lock:
@@ -129,6 +157,21 @@ class Context:
                 resident = self._weights[weight] = DeviceWeight(self, weight)
                 weight.residents.add(resident)
             return resident
+
+    def plan(self, decide: Callable[..., PlanT], *arguments: object, **options: object) -> PlanT:
+        """``decide(*arguments, **options)`` within this device's limits, remembered.
+
+        Args:
+            decide: a function of `wgpu_q4.plan` that takes ``limits``.
+            arguments: hashable ones, as are the ``options``.
+        """
+        if self._planned_within is not self.limits or len(self._plans) >= _MOST_PLANS:
+            self._plans, self._planned_within = {}, self.limits
+        key = decide, arguments, tuple(options.values())
+        plan: PlanT | None = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = decide(*arguments, **options, limits=self.limits)
+        return plan
 
     def usage(self, *names: str) -> int:
         """Buffer usage flags by name."""
@@ -163,10 +206,16 @@ class Context:
         """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
         self.device.queue.write_buffer(buffer, 0, np.ascontiguousarray(data))
 
-    def sizes(self, *values: int) -> Any:
-        """The uniform buffer with up to four sizes in it, for the next dispatch."""
-        buffer = self.scratch("sizes", 16, "UNIFORM", "COPY_DST")
-        self.write(buffer, np.array([*values, *[0] * (4 - len(values))], np.int32))
+    def sizes(self, *values: int, role: str = "any") -> Any:
+        """The uniform buffer of ``role`` with up to four sizes in it, for the next dispatch.
+
+        Written only when they change, so that a repeated call of one op writes nothing.
+        """
+        buffer = self.scratch(f"sizes of {role}", 16, "UNIFORM", "COPY_DST")
+        if self._sizes.get(role) != values:
+            self._sizes.pop(role, None)  # if the write fails, nothing is known of the buffer
+            self.write(buffer, np.array([*values, *[0] * (4 - len(values))], np.int32))
+            self._sizes[role] = values
         return buffer
 
     def encode(
@@ -212,13 +261,11 @@ class Context:
         staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
         encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
         self.device.queue.submit([encoder.finish()])
-        staging.map_sync(self.implementation.MapMode.READ, 0, _padded(out.nbytes))
         try:
-            mapped = staging.read_mapped(0, _padded(out.nbytes), copy=False)
-            flat = out.reshape(-1).view(np.uint8)
-            flat[:] = np.frombuffer(mapped, np.uint8, out.nbytes)
-        finally:
-            staging.unmap()
+            self.readback(staging, out.reshape(-1).view(np.uint8))
+        except BaseException:
+            self._scratch.pop("staging", None)  # nobody knows whether it is still being mapped
+            raise
 
     def _kernel(self, plan: Plan) -> _Kernel:
         kernel = self._kernels.get(plan.key)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
-from wgpu_q4.device.readback import Readback, choose_readback
+from wgpu_q4.device.readback import PROBE_BYTES, Readback, choose_readback
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
@@ -147,7 +147,8 @@ class Context:
     def readback(self) -> Readback:
         """How results come back from this device."""
         with self.lock:
-            return choose_readback(self.device)
+            probe = self.create_buffer("readback probe", PROBE_BYTES, "COPY_DST", "MAP_READ")
+            return choose_readback(self.device, probe)
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""

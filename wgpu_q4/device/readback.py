@@ -22,7 +22,8 @@ from wgpu_q4.errors import DeviceError
 ENVIRONMENT_VARIABLE = "WGPU_Q4_READBACK"
 WAYS = ("polled", "public")
 
-_KNOWN_BYTES = np.arange(1, 65, dtype=np.uint8)
+PROBE_BYTES = 64
+_KNOWN_BYTES = np.arange(1, PROBE_BYTES + 1, dtype=np.uint8)
 
 
 class Readback(Protocol):
@@ -78,8 +79,8 @@ class PolledReadback:
     name = "polled"
     reason = ""
 
-    def __init__(self, device: Any) -> None:
-        """Find the functions and try them.
+    def __init__(self, device: Any, probe: Any) -> None:
+        """Find the functions and try them on ``probe``, for which see `choose_readback`.
 
         Raises:
             DeviceError: they are not there, or do not do what is expected; says which.
@@ -98,7 +99,7 @@ class PolledReadback:
             self._info = ffi.new("WGPUBufferMapCallbackInfo *")
             self._info.mode = lib.WGPUCallbackMode_AllowProcessEvents
             self._info.callback = self._callback
-            self._try_out(device)
+            self._try_out(device, probe)
         except Exception as error:  # private parts may fail in any way when wgpu-py changes
             raise DeviceError(f"{type(error).__name__}: {error}") from error
 
@@ -125,20 +126,14 @@ class PolledReadback:
         finally:
             self._unmap(buffer)
 
-    def _try_out(self, device: Any) -> None:
-        usages = implementation_of(device).BufferUsage
-        buffer = device.create_buffer(
-            label="wgpu_q4 readback probe",
-            size=_KNOWN_BYTES.nbytes,
-            usage=int(usages.COPY_DST) | int(usages.MAP_READ),
-        )
+    def _try_out(self, device: Any, buffer: Any) -> None:
         found = np.zeros_like(_KNOWN_BYTES)
         for known in (_KNOWN_BYTES, _KNOWN_BYTES[::-1].copy()):
             device.queue.write_buffer(buffer, 0, known)
             device.queue.submit([])
             self(buffer, found)
             if not np.array_equal(found, known):
-                raise DeviceError("64 known bytes came back changed")
+                raise DeviceError(f"{PROBE_BYTES} known bytes came back changed")
 
 
 def _map_callback(ffi: Any) -> tuple[Any, dict[int, tuple[int, str]]]:
@@ -159,11 +154,12 @@ def _map_callback(ffi: Any) -> tuple[Any, dict[int, tuple[int, str]]]:
     return mapped, answers
 
 
-def choose_readback(device: Any, way: str | None = None) -> Readback:
+def choose_readback(device: Any, probe: Any, way: str | None = None) -> Readback:
     """The fastest way that works on ``device``.
 
     Args:
         device: a ``GPUDevice``.
+        probe: a buffer of `PROBE_BYTES` to try it on, usable to copy to and to map for reading.
         way: ``"polled"`` or ``"public"``; by default ``WGPU_Q4_READBACK``, else whichever works.
 
     Raises:
@@ -175,7 +171,7 @@ def choose_readback(device: Any, way: str | None = None) -> Readback:
     if way == "public":
         return PublicReadback(device, "asked for")
     try:
-        return PolledReadback(device)
+        return PolledReadback(device, probe)
     except DeviceError as error:
         if way is not None:
             raise DeviceError(f"this device cannot be polled: {error}") from error

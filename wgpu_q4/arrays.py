@@ -80,5 +80,7 @@ def like_floats(result: NDArray[np.float32], source: Any) -> Any:
     """The same, and in the dtype of ``source``."""
     if is_torch(source):
         return like(result, source).to(source.dtype)
+    if source.dtype == result.dtype:
+        return result
     with np.errstate(over="ignore"):  # what is beyond float16 is infinite there, as in any cast
         return result.astype(source.dtype, copy=False)

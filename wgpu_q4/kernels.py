@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -137,7 +137,7 @@ class Variant:
         """The complete WGSL module."""
         return "\n".join(f"// ---- {piece}.wgsl\n\n{_read(piece)}" for piece in self.pieces)
 
-    @property
+    @cached_property
     def bindings(self) -> tuple[Binding, ...]:
         """The bindings of all pieces, by number."""
         declared = (binding for piece in self.pieces for binding in BINDINGS[piece])

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
-from wgpu_q4.device.readback import PROBE_BYTES, Readback, choose_readback
+from wgpu_q4.device.roundtrip import (
+    PROBE_BYTES,
+    ComputePass,
+    Record,
+    RoundTrip,
+    choose_round_trip,
+)
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
@@ -132,9 +138,13 @@ class Context:
             source = self.create_buffer("probe", pairs.nbytes, "STORAGE", "COPY_DST")
             target = self.create_buffer("probe result", pairs.nbytes, "STORAGE", "COPY_SRC")
             self.write(source, pairs)
-            encoder = self.device.create_command_encoder()
-            self.encode(encoder, Plan(PROBE_HALVES, {}, (1, 1, 1)), {0: target, 1: source})
-            self.read(encoder, target, found)
+
+            def record(compute_pass: ComputePass) -> Any:
+                plan = Plan(PROBE_HALVES, {}, (1, 1, 1))
+                self.dispatch(compute_pass, plan, {0: target, 1: source})
+                return target
+
+            self.run(record, found)
         unpacked = halves.astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
         with np.errstate(over="ignore"):
             packed = floats.astype(np.float16).view(np.uint32)
@@ -144,11 +154,12 @@ class Context:
         )
 
     @cached_property
-    def readback(self) -> Readback:
-        """How results come back from this device."""
+    def round_trip(self) -> RoundTrip:
+        """How this device is used, found out by using it once."""
         with self.lock:
-            probe = self.create_buffer("readback probe", PROBE_BYTES, "COPY_DST", "MAP_READ")
-            return choose_readback(self.device, probe)
+            source = self.create_buffer("round trip", PROBE_BYTES, "COPY_DST", "COPY_SRC")
+            staging = self.create_buffer("round trip end", PROBE_BYTES, "COPY_DST", "MAP_READ")
+            return choose_round_trip(self.device, source, staging)
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""
@@ -205,7 +216,7 @@ class Context:
 
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
-        self.device.queue.write_buffer(buffer, 0, np.ascontiguousarray(data))
+        self.round_trip.write(buffer, np.ascontiguousarray(data))
 
     def sizes(self, *values: int, role: str = "any") -> Any:
         """The uniform buffer of ``role`` with up to four sizes in it, for the next dispatch.
@@ -240,7 +251,7 @@ class Context:
 
     def dispatch(
         self,
-        compute_pass: Any,
+        compute_pass: ComputePass,
         plan: Plan,
         resources: Mapping[int, Any],
         groups: BindGroups | None = None,
@@ -249,7 +260,7 @@ class Context:
         kernel = self._kernel(plan)
         bound = tuple(resources[binding.number] for binding in plan.variant.bindings)
         kept, group = (groups or {}).get(plan.key, ((), None))
-        if group is None or any(new is not old for new, old in zip(bound, kept, strict=True)):
+        if kept != bound:
             group = self._bind(kernel, plan, bound)
             if groups is not None:
                 groups[plan.key] = bound, group
@@ -257,13 +268,30 @@ class Context:
         compute_pass.set_bind_group(0, group)
         compute_pass.dispatch_workgroups(*plan.workgroups)
 
+    def run(self, record: Record, out: NDArray[Any]) -> None:
+        """Run one compute pass and fill ``out``, C-contiguous, with its result.
+
+        Args:
+            record: appends dispatches to the pass, as `dispatch` does, and returns the buffer from
+                whose start the result is read.
+            out: at least one byte.
+        """
+        with self._staging(out) as (staging, data):
+            self.round_trip.run(record, staging, data)
+
     def read(self, encoder: Any, source: Any, out: NDArray[Any]) -> None:
         """Finish ``encoder``, run it, and fill ``out`` from the start of the buffer ``source``."""
+        with self._staging(out) as (staging, data):
+            encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
+            self.device.queue.submit([encoder.finish()])
+            self.round_trip.read(staging, data)
+
+    @contextmanager
+    def _staging(self, out: NDArray[Any]) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
+        """A buffer to map, and ``out`` as bytes."""
         staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
-        encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
-        self.device.queue.submit([encoder.finish()])
         try:
-            self.readback(staging, out.reshape(-1).view(np.uint8))
+            yield staging, out.reshape(-1).view(np.uint8)
         except BaseException:
             self._scratch.pop("staging", None)  # nobody knows whether it is still being mapped
             raise

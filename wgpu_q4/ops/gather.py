@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import arrays
-from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.device.context import BindGroups, Context, context_for
+from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.kernels import Layout, OutputDtype, Storage
 from wgpu_q4.ops.arguments import check_indices, check_option, check_weight
@@ -105,9 +108,20 @@ def _through_buffers(
         sizes = context.sizes(rows.shape[1], part.size, 1, 1, role="embedding")
         resources = {0: out_buffer, 1: id_buffer, 4: sizes, **matrix.resources}
         plan = matrix.plan(context, part.size, result, "buffer")
-        encoder = context.device.create_command_encoder()
-        context.encode(encoder, plan, resources, matrix.resident.bind_groups)
-        context.read(encoder, out_buffer, out)
+        groups = matrix.resident.bind_groups
+        context.run(partial(_record, context, plan, resources, groups), out)
+
+
+def _record(
+    context: Context,
+    plan: Plan,
+    resources: Mapping[int, Any],
+    groups: BindGroups,
+    compute_pass: ComputePass,
+) -> Any:
+    """Append the lookup; returns the buffer of the result."""
+    context.dispatch(compute_pass, plan, resources, groups)
+    return resources[0]
 
 
 def _through_textures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
+from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import Layout, LinearKernel, Reduce
 from wgpu_q4.ops.arguments import check_option, check_weight
 from wgpu_q4.ops.reduce import check_reduce, dispatch_reduce, result_of
-from wgpu_q4.plan import GEMM_FROM_ROWS_OTHERWISE, LinearPlan, plan_linear, plan_reduce
+from wgpu_q4.plan import GEMM_FROM_ROWS_OTHERWISE, LinearPlan, ReducePlan, plan_linear, plan_reduce
 from wgpu_q4.weight import Q4Weight
 
 
@@ -143,22 +145,31 @@ def _run(
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
         resources[4] = context.sizes(len(part), plan.padded_rows, role="linear")
         context.write(resources[1], part)
-        encoder = context.device.create_command_encoder()
-        compute_pass = encoder.begin_compute_pass()
-        dispatch_linear(context, compute_pass, plan, resources, resident.bind_groups)
-        kept = resources[0]
-        if reduction is not None:
-            reduce_plan = context.plan(plan_reduce, vocab, len(part), *reduction)
-            kept = dispatch_reduce(
-                context, compute_pass, reduce_plan, resources, resident.bind_groups
-            )
-        compute_pass.end()
-        context.read(encoder, kept, out)
+        kept = (
+            None if reduction is None else context.plan(plan_reduce, vocab, len(part), *reduction)
+        )
+        groups = resident.bind_groups
+        context.run(partial(_record, context, plan, kept, resources, groups), out)
+
+
+def _record(
+    context: Context,
+    plan: LinearPlan,
+    kept: ReducePlan | None,
+    resources: Mapping[int, Any],
+    groups: BindGroups,
+    compute_pass: ComputePass,
+) -> Any:
+    """Append the product and what reduces it; returns the buffer of the result."""
+    dispatch_linear(context, compute_pass, plan, resources, groups)
+    if kept is None:
+        return resources[0]
+    return dispatch_reduce(context, compute_pass, kept, resources, groups)
 
 
 def dispatch_linear(
     context: Context,
-    compute_pass: Any,
+    compute_pass: ComputePass,
     plan: LinearPlan,
     resources: Mapping[int, Any],
     groups: BindGroups,

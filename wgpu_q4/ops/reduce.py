@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context
+from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.kernels import Reduce
 from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.plan import LARGEST_TOP_K, ReducePlan
@@ -61,7 +62,7 @@ def check_reduce(reduce: object, k: object, vocab: int) -> tuple[Reduce, int] | 
 
 def dispatch_reduce(
     context: Context,
-    compute_pass: Any,
+    compute_pass: ComputePass,
     plan: ReducePlan,
     resources: Mapping[int, Any],
     groups: BindGroups,

@@ -7,8 +7,7 @@ result.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
@@ -60,6 +59,26 @@ BindGroups = dict[tuple[object, ...], tuple[tuple[Any, ...], Any]]
 go when it goes."""
 
 
+class _Working:
+    """See `Context.working`; a class, as a generator would take longer than what it guards."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._context.lock.acquire()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        self._context.lock.release()
+        if isinstance(error, self._context.implementation.GPUError) and "is lost" in str(error):
+            raise DeviceError(
+                f"the device {self._context.adapter_summary} is lost: it was destroyed, or its "
+                f"driver gave up. Use another one; wgpu_q4.request_device() makes it"
+            ) from error
+
+
 class Context:
     """One device and everything this package keeps on it.
 
@@ -97,19 +116,9 @@ class Context:
         """Bytes that one storage binding may have here."""
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> _Working:
         """Hold `lock`, and say so in a `DeviceError` if the device turns out to be lost."""
-        with self.lock:
-            try:
-                yield
-            except self.implementation.GPUError as error:
-                if "is lost" not in str(error):
-                    raise
-                raise DeviceError(
-                    f"the device {self.adapter_summary} is lost: it was destroyed, or its driver "
-                    f"gave up. Use another one; wgpu_q4.request_device() makes it"
-                ) from error
+        return _Working(self)
 
     def check_process(self) -> None:
         """Raise if this process is a fork of the one that made the device.
@@ -258,7 +267,7 @@ class Context:
     ) -> None:
         """The same within a compute pass that the caller began."""
         kernel = self._kernel(plan)
-        bound = tuple(resources[binding.number] for binding in plan.variant.bindings)
+        bound = tuple([resources[binding.number] for binding in plan.variant.bindings])
         kept, group = (groups or {}).get(plan.key, ((), None))
         if kept != bound:
             group = self._bind(kernel, plan, bound)
@@ -276,25 +285,27 @@ class Context:
                 whose start the result is read.
             out: at least one byte.
         """
-        with self._staging(out) as (staging, data):
-            self.round_trip.run(record, staging, data)
+        staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
+        try:
+            self.round_trip.run(record, staging, out.reshape(-1).view(np.uint8))
+        except BaseException:
+            self._let_go(staging)
+            raise
 
     def read(self, encoder: Any, source: Any, out: NDArray[Any]) -> None:
         """Finish ``encoder``, run it, and fill ``out`` from the start of the buffer ``source``."""
-        with self._staging(out) as (staging, data):
-            encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
-            self.device.queue.submit([encoder.finish()])
-            self.round_trip.read(staging, data)
-
-    @contextmanager
-    def _staging(self, out: NDArray[Any]) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
-        """A buffer to map, and ``out`` as bytes."""
         staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
+        encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
+        self.device.queue.submit([encoder.finish()])
         try:
-            yield staging, out.reshape(-1).view(np.uint8)
+            self.round_trip.read(staging, out.reshape(-1).view(np.uint8))
         except BaseException:
-            self._scratch.pop("staging", None)  # nobody knows whether it is still being mapped
+            self._let_go(staging)
             raise
+
+    def _let_go(self, buffer: Any) -> None:
+        """Forget a buffer of which nobody knows whether it is still being mapped."""
+        self._scratch = {role: kept for role, kept in self._scratch.items() if kept is not buffer}
 
     def _kernel(self, plan: Plan) -> _Kernel:
         kernel = self._kernels.get(plan.key)

@@ -119,6 +119,8 @@ def _print_choices(context: Context) -> None:
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
         f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
     )
+    way = context.round_trip
+    print(f"  host            {way.name} calls{f': {way.reason}' if way.reason else ''}")
 
 
 def _kernel_of(name: str) -> str:

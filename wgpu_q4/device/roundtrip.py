@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from wgpu_q4.device.adapter import is_software
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.format.parallel import copy_bytes
+
+T = TypeVar("T")
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ROUND_TRIP"
 WAYS = ("native", "public")
@@ -146,7 +148,9 @@ class NativeRoundTrip:
             self._ffi, self._lib, self._device = ffi, native.lib, device
             self._queue = device.queue._internal
             self._errors, self._error = native._api.error_handler, module.GPUError
-            self._mapped, self._answers = _map_callback(ffi)
+            self._answers: dict[int, tuple[int, str]] = {}
+            self._interrupts: list[BaseException] = []
+            self._mapped = _map_callback(ffi, self._answers, self._interrupts)
             self._calls = 0
             self._encoder_is = ffi.new("WGPUCommandEncoderDescriptor *")
             self._pass_is = ffi.new("WGPUComputePassDescriptor *")
@@ -166,40 +170,39 @@ class NativeRoundTrip:
 
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """See `RoundTrip`."""
-        self._errors.capture(_NAME)
-        try:
-            pointer = self._ffi.from_buffer(data)
-            self._lib.wgpuQueueWriteBuffer(self._queue, buffer._internal, 0, pointer, data.nbytes)
-        finally:
-            problem = self._errors.release(_NAME)
-        self._raise(problem)
+        lib, pointer = self._lib, self._ffi.from_buffer(data)
+        self._checked(
+            lambda: lib.wgpuQueueWriteBuffer(self._queue, buffer._internal, 0, pointer, data.nbytes)
+        )
 
     def run(self, record: Record, staging: Any, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""
         lib = self._lib
-        self._errors.capture(_NAME)
+        commands = self._checked(lambda: self._record(record, staging, _padded(out.nbytes)))
         try:
-            encoder = lib.wgpuDeviceCreateCommandEncoder(self._device._internal, self._encoder_is)
-            try:
-                compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, self._pass_is)
-                try:
-                    source = record(_NativePass(lib, self._ffi.NULL, compute_pass))
-                    lib.wgpuComputePassEncoderEnd(compute_pass)
-                finally:
-                    lib.wgpuComputePassEncoderRelease(compute_pass)
-                lib.wgpuCommandEncoderCopyBufferToBuffer(
-                    encoder, source._internal, 0, staging._internal, 0, _padded(out.nbytes)
-                )
-                commands = lib.wgpuCommandEncoderFinish(encoder, self._commands_are)
-            finally:
-                lib.wgpuCommandEncoderRelease(encoder)
             self._commands[0] = commands
-            lib.wgpuQueueSubmit(self._queue, 1, self._commands)
-            lib.wgpuCommandBufferRelease(commands)
+            self._checked(lambda: lib.wgpuQueueSubmit(self._queue, 1, self._commands))
         finally:
-            problem = self._errors.release(_NAME)
-        self._raise(problem)
+            lib.wgpuCommandBufferRelease(commands)
         self.read(staging, out)
+
+    def _record(self, record: Record, staging: Any, nbytes: int) -> Any:
+        """A command buffer that runs the pass and copies ``nbytes`` of its result."""
+        lib = self._lib
+        encoder = lib.wgpuDeviceCreateCommandEncoder(self._device._internal, self._encoder_is)
+        try:
+            compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, self._pass_is)
+            try:
+                source = record(_NativePass(lib, self._ffi.NULL, compute_pass))
+                lib.wgpuComputePassEncoderEnd(compute_pass)
+            finally:
+                lib.wgpuComputePassEncoderRelease(compute_pass)
+            lib.wgpuCommandEncoderCopyBufferToBuffer(
+                encoder, source._internal, 0, staging._internal, 0, nbytes
+            )
+            return lib.wgpuCommandEncoderFinish(encoder, self._commands_are)
+        finally:
+            lib.wgpuCommandEncoderRelease(encoder)
 
     def read(self, staging: Any, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""
@@ -216,6 +219,8 @@ class NativeRoundTrip:
             # be on its way in wgpu-py's own thread, which polls when the user waits for something.
             wait = time.perf_counter() >= patience
             lib.wgpuDevicePoll(device, wait, nothing)
+            if self._interrupts:
+                raise self._interrupts.pop()
         status, message = self._answers.pop(self._calls)
         if status != lib.WGPUMapAsyncStatus_Success:
             raise _not_back(message)
@@ -228,10 +233,19 @@ class NativeRoundTrip:
         finally:
             lib.wgpuBufferUnmap(buffer)
 
-    def _raise(self, problem: tuple[Any, str] | None) -> None:
-        """What wgpu-py would have raised after the call in question."""
+    def _checked(self, calls: Callable[[], T]) -> T:
+        """What ``calls`` returns; the last error that wgpu-native told of meanwhile is raised.
+
+        wgpu-py does so for each call.  What follows an error within ``calls`` must be harmless.
+        """
+        self._errors.capture(_NAME)
+        try:
+            result = calls()
+        finally:
+            problem = self._errors.release(_NAME)
         if problem is not None:
             raise self._error(problem[1])
+        return result
 
     def _try_out(self, source: Any, staging: Any) -> None:
         found = np.zeros_like(_KNOWN_BYTES)
@@ -283,14 +297,21 @@ class _NativePass:
         self._lib.wgpuComputePassEncoderDispatchWorkgroups(self._pass, x, y, z)
 
 
-def _map_callback(ffi: Any) -> tuple[Any, dict[int, tuple[int, str]]]:
-    """A C callback, and the dict that it tells: the number of a call → status and message.
+def _map_callback(
+    ffi: Any, answers: dict[int, tuple[int, str]], interrupts: list[BaseException]
+) -> Any:
+    """A C callback that tells ``answers``: the number of a call → status and message.
 
-    The callback refers to the dict only: one that led back to the device would keep it for ever.
+    Control-C may strike while it runs, where nothing can be raised: ``interrupts`` is told instead.
+    It refers to these two only: a way from it to the device would keep that for ever.
     """
-    answers: dict[int, tuple[int, str]] = {}
 
-    @ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)")  # type: ignore[untyped-decorator]
+    def interrupted(_kind: object, error: BaseException, _trace: object) -> None:
+        interrupts.append(error)
+
+    @ffi.callback(  # type: ignore[untyped-decorator]
+        "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", onerror=interrupted
+    )
     def mapped(status: int, message: Any, call: Any, _unused: Any) -> None:
         text = ""
         if message.data != ffi.NULL:
@@ -298,7 +319,7 @@ def _map_callback(ffi: Any) -> tuple[Any, dict[int, tuple[int, str]]]:
             text = ffi.string(message.data, min(message.length, 1 << 12)).decode(errors="replace")
         answers[int(ffi.cast("uintptr_t", call))] = status, text
 
-    return mapped, answers
+    return mapped
 
 
 def _padded(nbytes: int) -> int:

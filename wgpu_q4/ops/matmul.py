@@ -113,8 +113,8 @@ def _run(
     resident.readers.add("linear")
     vocab, embed_dim = weight.shape
     row_bytes = 4 * max(vocab, embed_dim)
-    if reduction is not None:
-        row_bytes = max(row_bytes, *context.plan(plan_reduce, vocab, 1, *reduction).stage_bytes)
+    if reduction is not None:  # what is kept of a row's slices is at most that
+        row_bytes += 8 * reduction[1]
     at_a_time = context.largest_binding // row_bytes
     # The tiled kernel pads the transposed x to whole tiles, at most 128 rows.
     at_a_time = at_a_time // 128 * 128 or at_a_time

@@ -19,6 +19,8 @@ from wgpu_q4.kernels import Reduce
 from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.plan import LARGEST_TOP_K, ReducePlan
 
+_NAMES: tuple[Reduce, ...] = get_args(Reduce)
+
 
 class TopK(NamedTuple):
     """The largest logits of each row of x, largest first.
@@ -40,9 +42,8 @@ def check_reduce(reduce: object, k: object, vocab: int) -> tuple[Reduce, int] | 
         ValueError: an unknown ``reduce``, ``k`` without ``"top_k"`` or the other way round, or
             ``k`` outside 1..min(V, `LARGEST_TOP_K`).
     """
-    names: tuple[Reduce, ...] = get_args(Reduce)
     if reduce is not None:
-        check_option("reduce", reduce, names)
+        check_option("reduce", reduce, _NAMES)
     if reduce != "top_k":
         if k is not None:
             raise ValueError(f"k = {k!r} is for reduce='top_k', not reduce={reduce!r}")

@@ -13,7 +13,7 @@ from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Layout, LinearKernel, Reduce
+from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, Reduce
 from wgpu_q4.ops.arguments import check_option, check_weight
 from wgpu_q4.ops.reduce import check_reduce, dispatch_reduce, result_of
 from wgpu_q4.plan import GEMM_FROM_ROWS_OTHERWISE, LinearPlan, ReducePlan, plan_linear, plan_reduce
@@ -26,21 +26,25 @@ def linear(
     bias: arrays.ArrayLike | None = None,
     device: Any = None,
     *,
+    accuracy: Accuracy = "exact",
     layout: Layout | None = None,
     kernel: LinearKernel | None = None,
     reduce: Reduce | None = None,
     k: int | None = None,
 ) -> Any:
-    """``x · Wᵀ + bias`` with the weight dequantized on the fly, accumulated in float32.
+    """``x · Wᵀ + bias`` with the weight dequantized on the fly.
 
     Args:
         x: ``[..., K]``, float32 or float16 (torch: bfloat16 too).
         weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.embedding`.
         bias: ``[V]`` of a dtype that ``x`` may have, or None.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+        accuracy: ``"exact"`` accumulates in float32 and meets its summation bound; ``"fast"``
+            allows x to be rounded to 16 bits, ``"int8"`` to 8, which some devices are faster with
+            (`wgpu_q4.reference.linear_bound` gives each bound).
         layout: how the device holds the weight; None for the layout already there, else the one
             that suits both ops (see `wgpu_q4.plan`).
-        kernel: a kernel by name; None lets `wgpu_q4.plan` choose.
+        kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.plan` choose.
         reduce: ``"argmax"`` for the id of the largest logit of each row of x, ``"top_k"`` for the
             ``k`` largest: the logits then stay on the device.  NaN counts as larger than all
             else, as for ``numpy.argmax``; among equals (−0 and 0 are) the lowest id comes first.
@@ -63,6 +67,7 @@ def linear(
         DeviceError: no adapter, or a limit of the device is exceeded.
     """
     check_weight(weight)
+    check_option("accuracy", accuracy, get_args(Accuracy))
     if layout is not None:
         check_option("layout", layout, get_args(Layout))
     if kernel is not None:
@@ -91,7 +96,7 @@ def linear(
     if result.size:
         context = context_for(device)
         with context.working():
-            _run(context, weight, layout, kernel, rows, added, reduction, result)
+            _run(context, weight, layout, kernel, accuracy, rows, added, reduction, result)
     if reduction is None:
         return arrays.like_floats(result.reshape(*leading, vocab), x)
     return result_of(result, reduction[0], leading, x)
@@ -102,6 +107,7 @@ def _run(
     weight: Q4Weight,
     layout: Layout | None,
     kernel: LinearKernel | None,
+    accuracy: Accuracy,
     rows: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
     reduction: tuple[Reduce, int] | None,
@@ -140,6 +146,7 @@ def _run(
             bias is not None,
             half_support=context.half_support,
             kernel=kernel,
+            accuracy=accuracy,
         )
         resources[0] = context.scratch("linear", len(part) * vocab * 4, "STORAGE", "COPY_SRC")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")

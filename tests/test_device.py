@@ -220,7 +220,7 @@ def test_a_device_gets_what_its_adapter_has(here: Any) -> None:
     made = request_device()
     for name in WEBGPU_DEFAULTS:
         assert made.limits[name] == here.limits[name]
-    useful = {"timestamp-query", "shader-f16", "subgroup", "subgroups"}
+    useful = {"timestamp-query", "shader-f16", "subgroup", "subgroups", "mappable-primary-buffers"}
     assert made.features & useful == here.features & useful
 
 

@@ -18,7 +18,7 @@ from tests.cases import ODD, PRIME, WIDE, anew, assert_same_bits, random_weight,
 from tests.devices import drivers, run_python, swiftshader
 from wgpu_q4 import DeviceError, embedding, linear, reference
 from wgpu_q4.device import Context, context_for, roundtrip
-from wgpu_q4.device.adapter import list_adapters
+from wgpu_q4.device.adapter import MAPPABLE, list_adapters
 from wgpu_q4.device.roundtrip import (
     ENVIRONMENT_VARIABLE,
     PROBE_BYTES,
@@ -164,8 +164,36 @@ def test_any_number_of_bytes(nbytes: int, forced: Any) -> None:
     values = np.arange(100, 100 + PROBE_BYTES, dtype=np.uint8)
     context.write(source, values)
     out = np.zeros(nbytes + 4, np.uint8)
-    context.round_trip.run(lambda _pass: source, staging, out[:nbytes])
+    context.round_trip.run(lambda _pass: source, lambda _nbytes: staging, out[:nbytes])
     np.testing.assert_array_equal(out, [*values[:nbytes], 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("features", [[], [MAPPABLE]], ids=["copied", "mapped"])
+def test_a_small_result_is_written_where_it_is_read(
+    features: list[str], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device with the feature, which these drivers have; never the logits behind an id."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, way)
+    adapter = list_adapters("wgpu")[0]
+    device = adapter.request_device_sync(
+        required_features=features, required_limits=dict(adapter.limits)
+    )
+    context = context_for(device)
+    for _ in range(2):
+        check(device)
+    weight = random_weight(WIDE, "float16")
+    ids = np.arange(2731) % WIDE.vocab  # 96 floats each: 128 bytes more than 1 MiB
+    assert_same_bits(embedding(ids, weight, device=device), reference.embedding(ids, weight))
+    map_read = int(context.implementation.BufferUsage.MAP_READ)
+    mapped = {role for role, buffer in context._scratch.items() if buffer.usage & map_read}
+    small = {"linear to map", "embedding to map", "kept of logits to map"} if features else set()
+    assert mapped == small | {"staging"}
+    assert {"logits", "embedding"} <= set(context._scratch) - mapped
+
+
+def test_a_device_of_ours_has_the_feature() -> None:
+    assert MAPPABLE in context_for().device.features
 
 
 def test_a_result_that_several_threads_copy(forced: Any) -> None:
@@ -236,7 +264,7 @@ def test_an_error_of_the_device_is_raised_and_not_only_logged(forced: Any) -> No
         return source
 
     with pytest.raises(context.implementation.GPUError, match=r"(?i)pipeline"):
-        context.round_trip.run(record, staging, np.zeros(4, np.uint8))
+        context.round_trip.run(record, lambda _nbytes: staging, np.zeros(4, np.uint8))
     check(forced)
 
 

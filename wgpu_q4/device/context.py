@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.device.adapter import adapter_summary, request_device
+from wgpu_q4.device.adapter import MAPPABLE, adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.roundtrip import (
     PROBE_BYTES,
@@ -30,7 +30,7 @@ from wgpu_q4.device.roundtrip import (
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
-from wgpu_q4.plan import HalfSupport, Plan
+from wgpu_q4.plan import LARGEST_MAPPED_RESULT, HalfSupport, Plan
 from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
@@ -223,6 +223,12 @@ class Context:
             buffer = self._scratch[role] = self.create_buffer(f"wgpu_q4 {role}", size, *usages)
         return buffer
 
+    def result(self, role: str, nbytes: int) -> Any:
+        """The buffer kept for a result that `run` brings to the host, grown to hold ``nbytes``."""
+        if nbytes <= LARGEST_MAPPED_RESULT and MAPPABLE in self.device.features:
+            return self.scratch(f"{role} to map", nbytes, "STORAGE", "COPY_SRC", "MAP_READ")
+        return self.scratch(role, nbytes, "STORAGE", "COPY_SRC")
+
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
         self.round_trip.write(buffer, np.ascontiguousarray(data))
@@ -281,31 +287,36 @@ class Context:
         """Run one compute pass and fill ``out``, C-contiguous, with its result.
 
         Args:
-            record: appends dispatches to the pass, as `dispatch` does, and returns the buffer from
-                whose start the result is read.
+            record: appends dispatches to the pass, as `dispatch` does, and returns the buffer
+                (see `result`) from whose start the result is read.
             out: at least one byte.
         """
-        staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
         try:
-            self.round_trip.run(record, staging, out.reshape(-1).view(np.uint8))
+            self.round_trip.run(record, self._staging, out.reshape(-1).view(np.uint8))
         except BaseException:
-            self._let_go(staging)
+            self._let_go()
             raise
 
     def read(self, encoder: Any, source: Any, out: NDArray[Any]) -> None:
         """Finish ``encoder``, run it, and fill ``out`` from the start of the buffer ``source``."""
-        staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
+        staging = self._staging(_padded(out.nbytes))
         encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
         self.device.queue.submit([encoder.finish()])
         try:
             self.round_trip.read(staging, out.reshape(-1).view(np.uint8))
         except BaseException:
-            self._let_go(staging)
+            self._let_go()
             raise
 
-    def _let_go(self, buffer: Any) -> None:
-        """Forget a buffer of which nobody knows whether it is still being mapped."""
-        self._scratch = {role: kept for role, kept in self._scratch.items() if kept is not buffer}
+    def _staging(self, nbytes: int) -> Any:
+        return self.scratch("staging", nbytes, "COPY_DST", "MAP_READ")
+
+    def _let_go(self) -> None:
+        """Forget the buffers of which nobody knows whether they are still being mapped."""
+        mapped = self.usage("MAP_READ")
+        self._scratch = {
+            role: buffer for role, buffer in self._scratch.items() if not buffer.usage & mapped
+        }
 
     def _kernel(self, plan: Plan) -> _Kernel:
         kernel = self._kernels.get(plan.key)

@@ -57,6 +57,9 @@ class ComputePass(Protocol):
 Record = Callable[[ComputePass], Any]
 """Appends dispatches to a pass and returns the buffer from whose start the result is read."""
 
+Stage = Callable[[int], Any]
+"""Gives an unmapped buffer of at least so many bytes to copy a result to, and to map."""
+
 
 class RoundTrip(Protocol):
     """A way to use a device.  One call at a time, which is what `Context.lock` sees to.
@@ -73,8 +76,8 @@ class RoundTrip(Protocol):
         """Queue ``data``, C-contiguous and a multiple of 4 bytes, for the start of ``buffer``."""
         ...
 
-    def run(self, record: Record, staging: Any, out: NDArray[np.uint8]) -> None:
-        """Run one compute pass and `read` what it left, by way of the buffer ``staging``."""
+    def run(self, record: Record, stage: Stage, out: NDArray[np.uint8]) -> None:
+        """Run one compute pass and `read` what it left: there, or in a copy if it cannot be."""
         ...
 
     def read(self, staging: Any, out: NDArray[np.uint8]) -> None:
@@ -99,20 +102,24 @@ class PublicRoundTrip:
         self.reason = reason
         self._device = device
         self._read_mode = int(implementation_of(device).MapMode.READ)
+        self._can_be_read = int(implementation_of(device).BufferUsage.MAP_READ)
 
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """See `RoundTrip`."""
         self._device.queue.write_buffer(buffer, 0, data)
 
-    def run(self, record: Record, staging: Any, out: NDArray[np.uint8]) -> None:
+    def run(self, record: Record, stage: Stage, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""
         encoder = self._device.create_command_encoder()
         compute_pass = encoder.begin_compute_pass()
         source = record(compute_pass)
         compute_pass.end()
-        encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
+        if not source.usage & self._can_be_read:
+            staging = stage(_padded(out.nbytes))
+            encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
+            source = staging
         self._device.queue.submit([encoder.finish()])
-        self.read(staging, out)
+        self.read(source, out)
 
     def read(self, staging: Any, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""
@@ -147,6 +154,7 @@ class NativeRoundTrip:
             ffi = native.ffi
             self._ffi, self._lib, self._device = ffi, native.lib, device
             self._queue = device.queue._internal
+            self._can_be_read = int(module.BufferUsage.MAP_READ)
             self._errors, self._error = native._api.error_handler, module.GPUError
             self._answers: dict[int, tuple[int, str]] = {}
             self._interrupts: list[BaseException] = []
@@ -175,19 +183,19 @@ class NativeRoundTrip:
             lambda: lib.wgpuQueueWriteBuffer(self._queue, buffer._internal, 0, pointer, data.nbytes)
         )
 
-    def run(self, record: Record, staging: Any, out: NDArray[np.uint8]) -> None:
+    def run(self, record: Record, stage: Stage, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""
         lib = self._lib
-        commands = self._checked(lambda: self._record(record, staging, _padded(out.nbytes)))
+        commands, left = self._checked(lambda: self._record(record, stage, _padded(out.nbytes)))
         try:
             self._commands[0] = commands
             self._checked(lambda: lib.wgpuQueueSubmit(self._queue, 1, self._commands))
         finally:
             lib.wgpuCommandBufferRelease(commands)
-        self.read(staging, out)
+        self.read(left, out)
 
-    def _record(self, record: Record, staging: Any, nbytes: int) -> Any:
-        """A command buffer that runs the pass and copies ``nbytes`` of its result."""
+    def _record(self, record: Record, stage: Stage, nbytes: int) -> tuple[Any, Any]:
+        """A command buffer that runs the pass, and the buffer to map for its result."""
         lib = self._lib
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device._internal, self._encoder_is)
         try:
@@ -197,10 +205,13 @@ class NativeRoundTrip:
                 lib.wgpuComputePassEncoderEnd(compute_pass)
             finally:
                 lib.wgpuComputePassEncoderRelease(compute_pass)
-            lib.wgpuCommandEncoderCopyBufferToBuffer(
-                encoder, source._internal, 0, staging._internal, 0, nbytes
-            )
-            return lib.wgpuCommandEncoderFinish(encoder, self._commands_are)
+            if not source.usage & self._can_be_read:
+                staging = stage(nbytes)
+                lib.wgpuCommandEncoderCopyBufferToBuffer(
+                    encoder, source._internal, 0, staging._internal, 0, nbytes
+                )
+                source = staging
+            return lib.wgpuCommandEncoderFinish(encoder, self._commands_are), source
         finally:
             lib.wgpuCommandEncoderRelease(encoder)
 
@@ -251,7 +262,7 @@ class NativeRoundTrip:
         found = np.zeros_like(_KNOWN_BYTES)
         for known in (_KNOWN_BYTES, _KNOWN_BYTES[::-1].copy()):
             self.write(source, known)
-            self.run(lambda _pass: source, staging, found)
+            self.run(lambda _pass: source, lambda _nbytes: staging, found)
             if not np.array_equal(found, known):
                 raise DeviceError(f"{PROBE_BYTES} known bytes came back changed")
 

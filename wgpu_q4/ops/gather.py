@@ -103,7 +103,7 @@ def _through_buffers(
         part = flat_ids[start : start + at_a_time]
         out = rows[start : start + at_a_time]
         id_buffer = context.scratch("ids", part.nbytes, "STORAGE", "COPY_DST")
-        out_buffer = context.scratch("embedding", out.nbytes, "STORAGE", "COPY_SRC")
+        out_buffer = context.result("embedding", out.nbytes)
         context.write(id_buffer, part)
         sizes = context.sizes(rows.shape[1], part.size, 1, 1, role="embedding")
         resources = {0: out_buffer, 1: id_buffer, 4: sizes, **matrix.resources}

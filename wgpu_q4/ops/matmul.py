@@ -148,7 +148,10 @@ def _run(
             kernel=kernel,
             accuracy=accuracy,
         )
-        resources[0] = context.scratch("linear", len(part) * vocab * 4, "STORAGE", "COPY_SRC")
+        if reduction is None:
+            resources[0] = context.result("linear", out.nbytes)
+        else:
+            resources[0] = context.scratch("logits", len(part) * vocab * 4, "STORAGE")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
         resources[4] = context.sizes(len(part), plan.padded_rows, role="linear")
         context.write(resources[1], part)

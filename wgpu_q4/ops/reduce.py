@@ -79,8 +79,10 @@ def dispatch_reduce(
     """
     source = resources[0]
     for number, (stage, nbytes) in enumerate(zip(plan.stages, plan.stage_bytes, strict=True)):
-        role = f"candidates {number % 2}"  # each dispatch reads what the one before it wrote
-        target = context.scratch(role, nbytes, "STORAGE", "COPY_SRC")
+        if number == len(plan.stages) - 1:
+            target = context.result("kept of logits", nbytes)
+        else:  # each dispatch reads what the one before it wrote
+            target = context.scratch(f"candidates {number % 2}", nbytes, "STORAGE")
         context.dispatch(compute_pass, stage, {0: target, 1: source, 4: resources[4]}, groups)
         source = target
     return source

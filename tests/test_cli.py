@@ -91,6 +91,7 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     assert many.groups() == ("gemm", str(GEMM_FROM_ROWS))
     assert "half precision" in chosen
     assert re.search(r"^ +host +native calls$", chosen, re.MULTILINE)
+    assert re.search(r"^ +small results +written where the host reads$", chosen, re.MULTILINE)
 
 
 def test_info_says_why_the_host_takes_the_slower_way(

@@ -194,6 +194,25 @@ def test_a_small_result_is_written_where_it_is_read(
 
 def test_a_device_of_ours_has_the_feature() -> None:
     assert MAPPABLE in context_for().device.features
+    assert context_for().maps_results
+
+
+def test_results_that_are_not_there_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that maps other memory than the kernel writes: its buffers read as zeros."""
+    adapter = list_adapters("wgpu")[0]
+    device = adapter.request_device_sync(required_features=[MAPPABLE])
+    context = context_for(device)
+    way = context.round_trip
+    read = way.read
+
+    def stale(staging: Any, out: Any) -> None:
+        read(staging, out)
+        if staging.usage & int(context.implementation.BufferUsage.STORAGE):
+            out[:] = 0
+
+    vars(way)["read"] = stale
+    assert not context.maps_results
+    check(device)
 
 
 def test_a_result_that_several_threads_copy(forced: Any) -> None:

@@ -39,11 +39,17 @@ _MOST_PLANS = 1 << 10
 
 PlanT = TypeVar("PlanT")
 
-_TELLING_FLOATS = (
-    *(1 + 2**-11, 1 + 3 * 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 + 2**-20),  # ties, and just past one
-    *(65504, 65519, 65520, -65520, 65536, 1e6, -3e38, 131072),  # the largest, and overflow
-    *(2**-14, 2**-24, -(2**-24), 2**-25, 3 * 2**-25, 2**-25 + 2**-40, 1023 * 2**-24, 2**-30),
-    *(0.1, -0.2, 1 / 3, 1000.3, 3e-5, -4.7e-6, 12345.6, 0, 7.5, -8, 2048.5, 4097),
+_TELLING_HALVES = np.array(
+    [0x0001, 0x000F, 0x00F0, 0x03FF, 0x8001, 0x80F0, 0x0400, 0x7BFF] * 4, np.uint16
+)
+_TELLING_FLOATS = np.array(
+    [
+        *(1 + 2**-11, 1 + 3 * 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 + 2**-20),  # ties, just past one
+        *(65504, 65519, 65520, -65520, 65536, 1e6, -3e38, 131072),  # the largest, and overflow
+        *(2**-14, 2**-24, -(2**-24), 2**-25, 3 * 2**-25, 2**-25 + 2**-40, 1023 * 2**-24, 2**-30),
+        *(0.1, -0.2, 1 / 3, 1000.3, 3e-5, -4.7e-6, 12345.6, 0, 7.5, -8, 2048.5, 4097),
+    ],
+    np.float32,
 )
 """Floats that tell apart how they are rounded to half precision."""
 
@@ -137,15 +143,24 @@ class Context:
     @cached_property
     def half_support(self) -> HalfSupport:
         """What the built-in half-precision functions do here, found out by running them once."""
-        halves = np.array([0x0001, 0x000F, 0x00F0, 0x03FF, 0x8001, 0x80F0, 0x0400, 0x7BFF] * 4)
-        floats = np.array(_TELLING_FLOATS, np.float32)
+        found = self._probe_halves()
+        unpacked = _TELLING_HALVES.view(np.float16).astype(np.float32).view(np.uint32)
+        with np.errstate(over="ignore"):
+            packed = _TELLING_FLOATS.astype(np.float16).view(np.uint32)
+        return HalfSupport(
+            subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
+            rounding=np.array_equal(found[:, 2], packed),
+        )
+
+    def _probe_halves(self, *usages: str) -> NDArray[np.uint32]:
+        """What the probe's kernel writes into a buffer with these usages too."""
         pairs = np.zeros((16, 4), np.uint32)
-        pairs[:, 0] = halves.astype(np.uint16).view(np.uint32)
-        pairs[:, 2:] = floats.view(np.uint32).reshape(16, 2)
-        found = np.empty((16, 4), np.uint32)
+        pairs[:, 0] = _TELLING_HALVES.view(np.uint32)
+        pairs[:, 2:] = _TELLING_FLOATS.view(np.uint32).reshape(16, 2)
+        found = np.zeros((16, 4), np.uint32)
         with self.lock:
             source = self.create_buffer("probe", pairs.nbytes, "STORAGE", "COPY_DST")
-            target = self.create_buffer("probe result", pairs.nbytes, "STORAGE", "COPY_SRC")
+            target = self.create_buffer("probed", pairs.nbytes, "STORAGE", "COPY_SRC", *usages)
             self.write(source, pairs)
 
             def record(compute_pass: ComputePass) -> Any:
@@ -154,13 +169,14 @@ class Context:
                 return target
 
             self.run(record, found)
-        unpacked = halves.astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
-        with np.errstate(over="ignore"):
-            packed = floats.astype(np.float16).view(np.uint32)
-        return HalfSupport(
-            subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
-            rounding=np.array_equal(found[:, 2], packed),
-        )
+        return found
+
+    @cached_property
+    def maps_results(self) -> bool:
+        """Whether the host can map what a kernel wrote and finds it there, found out by trying."""
+        if MAPPABLE not in self.device.features:
+            return False
+        return np.array_equal(self._probe_halves("MAP_READ"), self._probe_halves())
 
     @cached_property
     def round_trip(self) -> RoundTrip:
@@ -225,7 +241,7 @@ class Context:
 
     def result(self, role: str, nbytes: int) -> Any:
         """The buffer kept for a result that `run` brings to the host, grown to hold ``nbytes``."""
-        if nbytes <= LARGEST_MAPPED_RESULT and MAPPABLE in self.device.features:
+        if nbytes <= LARGEST_MAPPED_RESULT and self.maps_results:
             return self.scratch(f"{role} to map", nbytes, "STORAGE", "COPY_SRC", "MAP_READ")
         return self.scratch(role, nbytes, "STORAGE", "COPY_SRC")
 

@@ -121,6 +121,9 @@ def _print_choices(context: Context) -> None:
     )
     way = context.round_trip
     print(f"  host            {way.name} calls{f': {way.reason}' if way.reason else ''}")
+    print(
+        f"  small results   {'written where the host reads' if context.maps_results else 'copied'}"
+    )
 
 
 def _kernel_of(name: str) -> str:

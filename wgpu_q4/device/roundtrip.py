@@ -186,16 +186,17 @@ class NativeRoundTrip:
     def run(self, record: Record, stage: Stage, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""
         lib = self._lib
-        commands, left = self._checked(lambda: self._record(record, stage, _padded(out.nbytes)))
+        self._commands[0] = self._ffi.NULL
         try:
-            self._commands[0] = commands
+            left = self._checked(lambda: self._record(record, stage, _padded(out.nbytes)))
             self._checked(lambda: lib.wgpuQueueSubmit(self._queue, 1, self._commands))
         finally:
-            lib.wgpuCommandBufferRelease(commands)
+            if self._commands[0] != self._ffi.NULL:
+                lib.wgpuCommandBufferRelease(self._commands[0])
         self.read(left, out)
 
-    def _record(self, record: Record, stage: Stage, nbytes: int) -> tuple[Any, Any]:
-        """A command buffer that runs the pass, and the buffer to map for its result."""
+    def _record(self, record: Record, stage: Stage, nbytes: int) -> Any:
+        """Make the commands that run the pass; returns the buffer to map for its result."""
         lib = self._lib
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device._internal, self._encoder_is)
         try:
@@ -211,7 +212,8 @@ class NativeRoundTrip:
                     encoder, source._internal, 0, staging._internal, 0, nbytes
                 )
                 source = staging
-            return lib.wgpuCommandEncoderFinish(encoder, self._commands_are), source
+            self._commands[0] = lib.wgpuCommandEncoderFinish(encoder, self._commands_are)
+            return source
         finally:
             lib.wgpuCommandEncoderRelease(encoder)
 

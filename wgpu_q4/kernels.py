@@ -113,6 +113,13 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm": _LINEAR_BODY,
     "linear/gemm_stage_rows": (),
     "linear/gemm_stage_blocks": (),
+    "linear/matrix_units": (),
+    "linear/matrix_tile_wide": (),
+    "linear/matrix_tile_low": (),
+    "linear/gemm_matrix": (*_LINEAR_BODY, _buffer(6, "read-only-storage")),
+    "linear/gemm_matrix_stage_rows": (),
+    "linear/gemm_matrix_stage_blocks": (),
+    "linear/halve_x": (*_LINEAR_BODY, _buffer(6, "storage")),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
     "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
@@ -214,9 +221,13 @@ def pack_blocks(target: Layout) -> Variant:
     )
 
 
-LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm"]
+LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm", "gemm_matrix"]
 """``gemv`` and ``gemm`` exist for every layout; the wide ones for rows whose K and G are multiples
-of 32, of which the second needs a device that keeps half-precision subnormals."""
+of 32, of which the second needs a device that keeps half-precision subnormals; ``gemm_matrix`` for
+rows and blocks in buffers whose K and G are multiples of 32, on devices with matrix units."""
+
+MatrixTile = Literal["wide", "low"]
+"""What a subgroup of ``gemm_matrix`` holds: 2 × 8 matrices of sums, or 1 × 8 for few rows of x."""
 
 TRANSPOSE_X = Variant("transpose_x", ("shape/overrides", "linear/transpose_x"))
 PROBE_HALVES = Variant("probe_halves", ("probe/halves",))
@@ -257,8 +268,39 @@ def linear(
     )
 
 
+@cache
+def linear_matrix(
+    tile: MatrixTile,
+    layout: Layout,
+    scales: ScalesDtype,
+    bias: bool,
+    halves: Halves = "native",
+) -> Variant:
+    """``x · Wᵀ + bias`` on matrix units, which takes x as `halve_x` makes it."""
+    rows = layout == "rows"
+    pieces = (
+        "linear/matrix_units",
+        "shape/overrides",
+        "weight/rows_wide" if rows else f"weight/{layout}",
+        *_scales_pieces(scales, halves),
+        "linear/bias_buffer" if bias else "linear/bias_none",
+        f"linear/matrix_tile_{tile}",
+        "linear/gemm_matrix",
+        f"linear/gemm_matrix_stage_{'rows' if rows else 'blocks'}",
+    )
+    name = f"linear_q4gsw_gemm_matrix_{layout}_{scales}_scales{'_bias' if bias else ''}_{tile}"
+    return Variant(f"{name}{_suffix(pieces)}", pieces)
+
+
+@cache
+def halve_x(halves: Halves = "native") -> Variant:
+    """x in half precision, in tiles, each row with its own power of two."""
+    pieces = ("shape/overrides", f"half/{halves}", "linear/halve_x")
+    return Variant(f"halve_x{_suffix(pieces)}", pieces)
+
+
 def all_variants() -> Iterator[Variant]:
-    """Every variant that this package can run."""
+    """Every variant that this package can run on any device."""
     layouts: tuple[Layout, ...] = get_args(Layout)
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
@@ -270,12 +312,23 @@ def all_variants() -> Iterator[Variant]:
     yield pack_blocks("blocks_texture2d")
     yield TRANSPOSE_X
     yield PROBE_HALVES
+    yield from map(halve_x, _halves(True))
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
         names: tuple[LinearKernel, ...] = ("gemv", "gemm")
         if layout == "rows":
-            names = get_args(LinearKernel)
+            names = ("gemv", "gemv_wide", "gemv_wide_subnormal", "gemm")
         for name, halves in product(names, _halves(scales == "float16")):
             yield linear(name, layout, scales, bias, halves)
+
+
+def matrix_variants() -> Iterator[Variant]:
+    """Those that need a device with matrix units."""
+    tiles: tuple[MatrixTile, ...] = get_args(MatrixTile)
+    layouts: tuple[Layout, ...] = ("rows", "blocks_buffer")
+    dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+    for tile, layout, scales, bias in product(tiles, layouts, dtypes, (False, True)):
+        for halves in _halves(scales == "float16"):
+            yield linear_matrix(tile, layout, scales, bias, halves)
 
 
 def _halves(used: bool) -> tuple[Halves, ...]:

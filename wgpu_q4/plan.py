@@ -6,14 +6,22 @@ decision can be read, printed and tested without a device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from wgpu_q4 import kernels
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Halves, Layout, LinearKernel, OutputDtype, Storage, Variant
+from wgpu_q4.kernels import (
+    Halves,
+    Layout,
+    LinearKernel,
+    MatrixTile,
+    OutputDtype,
+    Storage,
+    Variant,
+)
 
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
@@ -27,12 +35,18 @@ for the first row of x, which reads the weight from memory, and 0.044 ms for eac
 GEMM_FROM_ROWS_OTHERWISE = 12
 """The same for the other layouts and shapes, whose GEMV takes 0.062 ms for each further row."""
 
+MATRIX_FROM_ROWS = 5
+"""Rows of x from which matrix units are used where they may be.
+
+On an H200 (V = 128256, K = 2048) they take 0.23 ms for up to 32 rows, a wide GEMV 0.24 ms for 5."""
+
 _EMBEDDING_QUADS_PER_WORKGROUP = 512
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
 _TRANSPOSE_SQUARES_PER_WORKGROUP = 64
 _GEMV_LANES = 128
 _GEMV_TEAM_ROWS = 16
 _GEMM_TILES = ((128, 128), (64, 128), (32, 128))
+_MATRIX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,29 @@ class HalfSupport:
     def halves(self) -> Halves:
         """Which conversions to use."""
         return "native" if self.subnormals and self.rounding else "integer"
+
+
+@dataclass(frozen=True)
+class MatrixUnits:
+    """A multiplication that a device's matrix units do: ``m × k`` by ``k × n``.
+
+    Attributes:
+        m, n, k: the shape.
+        factors, sums: the types of what is multiplied and of what is added, as ``"f16"``.
+        least_subgroup, most_subgroup: lanes of a subgroup that does it.
+    """
+
+    m: int
+    n: int
+    k: int
+    factors: str
+    sums: str
+    least_subgroup: int
+    most_subgroup: int
+
+
+MATRIX_UNITS = MatrixUnits(16, 16, 16, "f16", "f32", 32, 32)
+"""The only one that a kernel is written for."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +171,16 @@ class LinearPlan:
     Attributes:
         product: the matrix product.
         transpose: for the tiled kernel, the dispatch that first transposes x.
-        padded_rows: rows of the transposed x.
+        padded_rows: rows of the transposed or halved x.
+        halve: for the kernel on matrix units, the dispatch that first turns x into halves.
+        padded_dim: columns of the halved x.
     """
 
     product: Plan
     transpose: Plan | None = None
     padded_rows: int = 0
+    halve: Plan | None = None
+    padded_dim: int = 0
 
 
 def plan_linear(
@@ -150,15 +191,21 @@ def plan_linear(
     limits: Mapping[str, int],
     half_support: HalfSupport,
     kernel: LinearKernel | None = None,
+    matrix_units: Collection[MatrixUnits] = (),
 ) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
     Args:
         kernel: a kernel by name instead of the choice made here.
+        matrix_units: what the device's matrix units do.
 
     Raises:
         ValueError: ``kernel`` cannot do this shape, layout or device.
     """
+    if kernel == "gemm_matrix":
+        if lacking := _matrix_lacks(shape, layout, limits, matrix_units):
+            raise ValueError(f"gemm_matrix needs {lacking}")
+        return _plan_matrix(shape, rows, layout, bias, limits, half_support)
     wide = layout == "rows" and shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
     if kernel is None:
         kernel = _choose_linear(rows, wide, half_support.subnormals)
@@ -201,6 +248,60 @@ def plan_linear(
         constants = {"TEAM": team, "LANE_BLOCKS": lane_blocks}
         outputs = _GEMV_LANES // team * 8
     return LinearPlan(plan(constants, -(-shape.vocab // outputs) * rows))
+
+
+def _matrix_lacks(
+    shape: MatrixShape,
+    layout: Layout,
+    limits: Mapping[str, int],
+    matrix_units: Collection[MatrixUnits],
+) -> str | None:
+    """What stands against matrix units, or None."""
+    if MATRIX_UNITS not in matrix_units:
+        return (
+            "a device with matrix units for 16 × 16 halves, sums in float32 and subgroups of 32 "
+            "(Dawn's chromium-experimental-subgroup-matrix: install wgpudawn and set "
+            "WGPU_Q4_IMPLEMENTATION=wgpudawn; 'wgpu-q4 info' says what is there)"
+        )
+    if layout not in ("rows", "blocks_buffer"):
+        return "the layout 'rows' or 'blocks_buffer'"
+    if shape.embed_dim % 32 or shape.group_size % 32:
+        return "K and G multiples of 32"
+    if limits["max-compute-workgroup-storage-size"] < _matrix_bytes(4, 2):
+        return f"{_matrix_bytes(4, 2):,} bytes of workgroup memory"
+    return None
+
+
+def _matrix_bytes(subgroups: int, sums_m: int) -> int:
+    """Workgroup memory of ``gemm_matrix``: the staged weight, one matrix of sums a subgroup, a
+    factor a row of x."""
+    return 128 * 72 * 2 + subgroups * 16 * 20 * 4 + subgroups * sums_m * 16 * 4
+
+
+def _plan_matrix(
+    shape: MatrixShape,
+    rows: int,
+    layout: Layout,
+    bias: bool,
+    limits: Mapping[str, int],
+    half_support: HalfSupport,
+) -> LinearPlan:
+    tile: MatrixTile = "low" if rows <= 32 else "wide"
+    subgroups = 4 if rows > 64 else 2
+    tile_m = 16 * subgroups * (1 if tile == "low" else 2)
+    padded_rows = -(-rows // tile_m) * tile_m
+    padded_dim = -(-shape.embed_dim // _MATRIX_DEPTH) * _MATRIX_DEPTH
+    product = Plan(
+        kernels.linear_matrix(tile, layout, shape.scales, bias, half_support.halves),
+        shape.constants | {"SUBGROUPS_M": subgroups, "SUBGROUPS_N": 1},
+        fold(padded_rows // tile_m * -(-shape.vocab // 128), limits),
+    )
+    halve = Plan(
+        kernels.halve_x(half_support.halves),
+        shape.constants | {"PADDED_DIM": padded_dim},
+        fold(padded_rows, limits),
+    )
+    return LinearPlan(product, padded_rows=padded_rows, halve=halve, padded_dim=padded_dim)
 
 
 def _choose_linear(rows: int, wide: bool, half_subnormals: bool) -> LinearKernel:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from wgpu_q4.device import dawn
 from wgpu_q4.device.implementation import load_implementation
 from wgpu_q4.errors import DeviceError
 
@@ -45,6 +46,7 @@ def adapter_summary(adapter: Any) -> str:
 def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
     """All adapters, best first: discrete, integrated, virtual, software; native APIs before GL."""
     module = load_implementation(implementation)
+    dawn.prepare(module)
 
     def rank(adapter: Any) -> tuple[int, int]:
         info = adapter.info
@@ -95,6 +97,9 @@ def request_device(
 ) -> Any:
     """A new device with all limits of its adapter, for the ``device=`` of every op.
 
+    Through wgpudawn, a device with matrix units (see `wgpu_q4.device.dawn`) checks no index in a
+    shader: run none on it that counts on that.  ``WGPU_Q4_MATRIX_UNITS=0`` does without either.
+
     Args:
         adapter: part of the adapter's name; by default ``WGPU_Q4_ADAPTER``, else the best one.
         implementation: ``"wgpu"``, ``"wgpudawn"`` or such a module; by default
@@ -106,6 +111,8 @@ def request_device(
     chosen = choose_adapter(adapter, implementation)
     features = [name for name in USEFUL_FEATURES if name in chosen.features]
     try:
+        if dawn.matrix_units(chosen, chosen):
+            return dawn.request_device(chosen, features, chosen.limits, "wgpu_q4")
         return chosen.request_device_sync(
             label="wgpu_q4", required_features=features, required_limits=dict(chosen.limits)
         )

@@ -18,12 +18,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.device import dawn
 from wgpu_q4.device.adapter import adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
-from wgpu_q4.plan import HalfSupport, Plan
+from wgpu_q4.plan import HalfSupport, MatrixUnits, Plan
 from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
@@ -120,6 +121,11 @@ class Context:
             subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
             rounding=np.array_equal(found[:, 2], packed),
         )
+
+    @cached_property
+    def matrix_units(self) -> frozenset[MatrixUnits]:
+        """What the device's matrix units do, none where it was made without their features."""
+        return dawn.matrix_units(self.device, self.device.adapter)
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""

@@ -115,10 +115,11 @@ def _run(
             context.limits,
             context.half_support,
             kernel,
+            context.matrix_units,
         )
         resources[0] = context.scratch("linear", out.nbytes, "STORAGE", "COPY_SRC")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
-        resources[4] = context.sizes(len(part), plan.padded_rows)
+        resources[4] = context.sizes(len(part), plan.padded_rows, resident.exponent)
         context.write(resources[1], part)
         encoder = context.device.create_command_encoder()
         compute_pass = encoder.begin_compute_pass()
@@ -140,6 +141,13 @@ def dispatch_linear(
         resources: a buffer or texture view for each binding of the product, with x as it is at 1.
         groups: where the bind groups are kept for the next call.
     """
+    if plan.halve is not None:
+        halves = context.scratch("x halves", plan.padded_rows * plan.padded_dim * 2, "STORAGE")
+        units = context.scratch("x units", plan.padded_rows * 4, "STORAGE")
+        halved = {0: halves, 1: resources[1], 4: resources[4], 6: units}
+        context.dispatch(compute_pass, plan.halve, halved, groups)
+        context.dispatch(compute_pass, plan.product, {**resources, 1: halves, 6: units}, groups)
+        return
     if plan.transpose is None:
         context.dispatch(compute_pass, plan.product, resources, groups)
         return

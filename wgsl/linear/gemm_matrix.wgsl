@@ -1,0 +1,127 @@
+// y = x · Wᵀ + bias for many rows of x on matrix units: half-precision factors, 32-bit sums.
+//
+// x comes as halves in tiles of 16 × 16, a row scaled to its own power of two (halve_x.wgsl).  A
+// workgroup computes TILE_M rows of x × TILE_N outputs, a subgroup SUMS_M × SUMS_N matrices of them.
+// 64 columns at a time, the weight is dequantized into workgroup memory, once for all rows of the
+// tile (`stage_weight`, by layout); x is read where it lies, from the cache.  The sums go through
+// workgroup memory, a matrix at a time, to be scaled back and stored row by row: so M, V and the
+// alignment of a row do not matter.
+// Tiles are folded over x and y, the row tile running fastest, so that the weight comes from the
+// cache for all but the first.
+// Assumes x padded with zeros to whole tiles of rows and to a multiple of 64 columns.
+// Keep the workgroup's memory under 24 KiB: with more, an H200 has room for one workgroup instead of
+// two, and takes half as long again.
+
+override SUBGROUPS_M: u32 = 4u;
+override SUBGROUPS_N: u32 = 1u;
+override INVOCATIONS: u32 = SUBGROUP * SUBGROUPS_M * SUBGROUPS_N;
+override TILE_M: u32 = SIDE * SUMS_M * SUBGROUPS_M;
+override TILE_N: u32 = SIDE * SUMS_N * SUBGROUPS_N;
+
+const DEPTH = 64u;  // columns staged at a time
+const PITCH = 72u;  // 8 more, so that neighbouring rows begin in different banks
+const OUT_PITCH = 20u;
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
+@group(0) @binding(1) var<storage, read> t_x: array<f16>;  // [M' / 16][K' / 16][16][16]
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
+@group(0) @binding(6) var<storage, read> t_x_units: array<f32>;  // [M']
+
+var<workgroup> weight_tile: array<f16, TILE_N * PITCH>;
+var<workgroup> out_tile: array<f32, SUBGROUPS_M * SUBGROUPS_N * SIDE * OUT_PITCH>;
+var<workgroup> x_units: array<f32, TILE_M>;
+
+// 2^exponent, for exponents of normal floats.
+fn power_of_two(exponent: i32) -> f32 {
+    return bitcast<f32>(u32(exponent + 127) << 23u);
+}
+
+// Eight halves, in pairs, to `at` and after.
+fn stage_octet(at: u32, a: vec2<f16>, b: vec2<f16>, c: vec2<f16>, d: vec2<f16>) {
+    weight_tile[at] = a.x;
+    weight_tile[at + 1u] = a.y;
+    weight_tile[at + 2u] = b.x;
+    weight_tile[at + 3u] = b.y;
+    weight_tile[at + 4u] = c.x;
+    weight_tile[at + 5u] = c.y;
+    weight_tile[at + 6u] = d.x;
+    weight_tile[at + 7u] = d.y;
+}
+
+// (n − 8) of the nibbles at bits 0 and 16, exactly: or'ed into 1024 they make 1024 + n.
+fn low_pair(bits: u32) -> vec2<f16> {
+    return bitcast<vec2<f16>>((bits & 0x000F000Fu) | 0x64006400u) - vec2<f16>(1032.0h);
+}
+
+// (n − 8) of the nibbles at bits 4 and 20, exactly: 1024 + 16 n, times 1/16, less 72.
+fn high_pair(bits: u32) -> vec2<f16> {
+    let shifted = bitcast<vec2<f16>>((bits & 0x00F000F0u) | 0x64006400u);
+    return fma(shifted, vec2<f16>(0.0625h), vec2<f16>(-72.0h));
+}
+
+// A scale times the power of two that brings the largest of the weight below 2^12.
+fn scale_pair(row: u32, group: u32) -> vec2<f16> {
+    return vec2<f16>(f16(load_scale(row, group) * power_of_two(bitcast<i32>(sizes.z))));
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let tiles_m = sizes.y / TILE_M;
+    let first_m = flat % tiles_m * TILE_M;
+    let first_n = flat / tiles_m * TILE_N;
+    let m_at = subgroup % SUBGROUPS_M * (SIDE * SUMS_M);
+    let n_at = subgroup / SUBGROUPS_M * (SIDE * SUMS_N);
+    for (var i = lane; i < TILE_M; i += INVOCATIONS) {
+        x_units[i] = t_x_units[first_m + i];
+    }
+
+    var sums: array<array<SumMatrix, SUMS_N>, SUMS_M>;
+    let steps = (embed_dim() + DEPTH - 1u) / DEPTH;
+    for (var step = 0u; step < steps; step++) {
+        stage_weight(first_n, step, lane);
+        workgroupBarrier();
+        for (var k = 0u; k < DEPTH / SIDE; k++) {
+            var x: array<XMatrix, SUMS_M>;
+            for (var i = 0u; i < SUMS_M; i++) {
+                let row_of_tiles = (first_m + m_at) / SIDE + i;
+                let tile = row_of_tiles * (steps * (DEPTH / SIDE)) + step * (DEPTH / SIDE) + k;
+                x[i] = subgroupMatrixLoad<XMatrix, row_major>(&t_x, tile * (SIDE * SIDE), SIDE);
+            }
+            for (var j = 0u; j < SUMS_N; j++) {
+                let at = (n_at + SIDE * j) * PITCH + SIDE * k;
+                let weight = subgroupMatrixLoad<WeightMatrix, col_major>(&weight_tile, at, PITCH);
+                for (var i = 0u; i < SUMS_M; i++) {
+                    sums[i][j] = subgroupMatrixMultiplyAccumulate(x[i], weight, sums[i][j]);
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let weight_unit = power_of_two(-bitcast<i32>(sizes.z));
+    let mine = subgroup * (SIDE * OUT_PITCH);
+    let column = subgroup_lane % SIDE;
+    for (var i = 0u; i < SUMS_M; i++) {
+        for (var j = 0u; j < SUMS_N; j++) {
+            subgroupMatrixStore<row_major>(&out_tile, mine, sums[i][j], OUT_PITCH);
+            workgroupBarrier();
+            let n = first_n + n_at + SIDE * j + column;
+            let bias = load_bias(min(n, vocab() - 1u));
+            for (var row = subgroup_lane / SIDE; row < SIDE; row += SUBGROUP / SIDE) {
+                let m = m_at + SIDE * i + row;
+                if first_m + m < sizes.x && n < vocab() {
+                    let sum = out_tile[mine + row * OUT_PITCH + column] * weight_unit;
+                    t_out[(first_m + m) * vocab() + n] = fma(sum, x_units[m], bias);
+                }
+            }
+            workgroupBarrier();
+        }
+    }
+}

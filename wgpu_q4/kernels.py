@@ -114,8 +114,9 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm_stage_rows": (),
     "linear/gemm_stage_blocks": (),
     "linear/matrix_units": (),
-    "linear/matrix_tile_wide": (),
-    "linear/matrix_tile_low": (),
+    "linear/matrix_tile_32x128": (),
+    "linear/matrix_tile_32x64": (),
+    "linear/matrix_tile_16x64": (),
     "linear/gemm_matrix": (*_LINEAR_BODY, _buffer(6, "read-only-storage")),
     "linear/gemm_matrix_stage_rows": (),
     "linear/gemm_matrix_stage_blocks": (),
@@ -226,8 +227,8 @@ LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm", "gemm
 of 32, of which the second needs a device that keeps half-precision subnormals; ``gemm_matrix`` for
 rows and blocks in buffers whose K and G are multiples of 32, on devices with matrix units."""
 
-MatrixTile = Literal["wide", "low"]
-"""What a subgroup of ``gemm_matrix`` holds: 2 × 8 matrices of sums, or 1 × 8 for few rows of x."""
+MatrixTile = Literal["32x128", "32x64", "16x64"]
+"""What a subgroup of ``gemm_matrix`` computes: rows of x × outputs."""
 
 TRANSPOSE_X = Variant("transpose_x", ("shape/overrides", "linear/transpose_x"))
 PROBE_HALVES = Variant("probe_halves", ("probe/halves",))

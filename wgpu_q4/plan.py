@@ -46,7 +46,17 @@ _TRANSPOSE_SQUARES_PER_WORKGROUP = 64
 _GEMV_LANES = 128
 _GEMV_TEAM_ROWS = 16
 _GEMM_TILES = ((128, 128), (64, 128), (32, 128))
+_MATRIX_TILES: tuple[tuple[int, int, MatrixTile], ...] = (
+    (32, 2, "16x64"),
+    (64, 2, "32x64"),
+    (128, 4, "32x128"),
+)
+"""Rows of x of a workgroup, subgroups among which these are divided, what each of them computes."""
+
+_MATRIX_TILE_N = 128
 _MATRIX_DEPTH = 64
+_MATRIX_WORKGROUP_BYTES = 128 * 72 * 2 + 4 * 16 * 20 * 4 + 128 * 4
+"""The staged weight, a matrix of sums for each of four subgroups, a factor for each row of x."""
 
 
 @dataclass(frozen=True)
@@ -267,15 +277,9 @@ def _matrix_lacks(
         return "the layout 'rows' or 'blocks_buffer'"
     if shape.embed_dim % 32 or shape.group_size % 32:
         return "K and G multiples of 32"
-    if limits["max-compute-workgroup-storage-size"] < _matrix_bytes(4, 2):
-        return f"{_matrix_bytes(4, 2):,} bytes of workgroup memory"
+    if limits["max-compute-workgroup-storage-size"] < _MATRIX_WORKGROUP_BYTES:
+        return f"{_MATRIX_WORKGROUP_BYTES:,} bytes of workgroup memory"
     return None
-
-
-def _matrix_bytes(subgroups: int, sums_m: int) -> int:
-    """Workgroup memory of ``gemm_matrix``: the staged weight, one matrix of sums a subgroup, a
-    factor a row of x."""
-    return 128 * 72 * 2 + subgroups * 16 * 20 * 4 + subgroups * sums_m * 16 * 4
 
 
 def _plan_matrix(
@@ -286,15 +290,15 @@ def _plan_matrix(
     limits: Mapping[str, int],
     half_support: HalfSupport,
 ) -> LinearPlan:
-    tile: MatrixTile = "low" if rows <= 32 else "wide"
-    subgroups = 4 if rows > 64 else 2
-    tile_m = 16 * subgroups * (1 if tile == "low" else 2)
+    tile_m, subgroups, tile = next(
+        (chosen for chosen in _MATRIX_TILES if rows <= chosen[0]), _MATRIX_TILES[-1]
+    )
     padded_rows = -(-rows // tile_m) * tile_m
     padded_dim = -(-shape.embed_dim // _MATRIX_DEPTH) * _MATRIX_DEPTH
     product = Plan(
         kernels.linear_matrix(tile, layout, shape.scales, bias, half_support.halves),
-        shape.constants | {"SUBGROUPS_M": subgroups, "SUBGROUPS_N": 1},
-        fold(padded_rows // tile_m * -(-shape.vocab // 128), limits),
+        shape.constants | {"SUBGROUPS_M": subgroups},
+        fold(padded_rows // tile_m * -(-shape.vocab // _MATRIX_TILE_N), limits),
     )
     halve = Plan(
         kernels.halve_x(half_support.halves),

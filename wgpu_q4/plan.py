@@ -14,6 +14,7 @@ from wgpu_q4 import kernels
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import (
+    Accuracy,
     Halves,
     Layout,
     LinearKernel,
@@ -38,7 +39,7 @@ GEMM_FROM_ROWS_OTHERWISE = 12
 MATRIX_FROM_ROWS = 5
 """Rows of x from which matrix units are used where they may be.
 
-On an H200 (V = 128256, K = 2048) they take 0.23 ms for up to 32 rows, a wide GEMV 0.24 ms for 5."""
+On an H200 (V = 128256, K = 2048) they take 0.19 ms for up to 32 rows, a wide GEMV 0.24 ms for 5."""
 
 _EMBEDDING_QUADS_PER_WORKGROUP = 512
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
@@ -201,20 +202,25 @@ def plan_linear(
     limits: Mapping[str, int],
     half_support: HalfSupport,
     kernel: LinearKernel | None = None,
+    accuracy: Accuracy = "exact",
     matrix_units: Collection[MatrixUnits] = (),
 ) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
     Args:
+        accuracy: the least that the kernel chosen must reach; a better one may be faster.
         kernel: a kernel by name instead of the choice made here.
         matrix_units: what the device's matrix units do.
 
     Raises:
         ValueError: ``kernel`` cannot do this shape, layout or device.
     """
+    lacking = _matrix_lacks(shape, layout, limits, matrix_units)
+    if kernel == "gemm_matrix" and lacking:
+        raise ValueError(f"gemm_matrix needs {lacking}")
+    if kernel is None and accuracy != "exact" and rows >= MATRIX_FROM_ROWS and not lacking:
+        kernel = "gemm_matrix"
     if kernel == "gemm_matrix":
-        if lacking := _matrix_lacks(shape, layout, limits, matrix_units):
-            raise ValueError(f"gemm_matrix needs {lacking}")
         return _plan_matrix(shape, rows, layout, bias, limits, half_support)
     wide = layout == "rows" and shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
     if kernel is None:

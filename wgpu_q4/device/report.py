@@ -16,7 +16,15 @@ from wgpu_q4.device.adapter import (
 from wgpu_q4.device.context import Context, default_context
 from wgpu_q4.device.implementation import KNOWN, load_implementation
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.plan import DEFAULT_LAYOUT, GEMM_FROM_ROWS, MatrixShape, plan_embedding, plan_linear
+from wgpu_q4.plan import (
+    DEFAULT_LAYOUT,
+    GEMM_FROM_ROWS,
+    MATRIX_FROM_ROWS,
+    MATRIX_UNITS,
+    MatrixShape,
+    plan_embedding,
+    plan_linear,
+)
 
 _LIMITS = (
     "max-storage-buffer-binding-size",
@@ -114,11 +122,20 @@ def _print_choices(context: Context) -> None:
     print(f"  embedding       {embedding.variant.name}")
     print(f"  linear, 1 row   {linear(1)}")
     print(f"  linear, many    {linear(GEMM_FROM_ROWS)}, from {GEMM_FROM_ROWS} rows of x")
+    print(f"  matrix units    {_matrix_units(context)}")
     print(
         f"  half precision  {support.halves} conversions; built in, this device "
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
         f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
     )
+
+
+def _matrix_units(context: Context) -> str:
+    if MATRIX_UNITS in context.matrix_units:
+        return f"used from {MATRIX_FROM_ROWS} rows of x where accuracy is not 'exact'"
+    if context.matrix_units:
+        return "there, but not for 16 × 16 halves, sums in float32 and subgroups of 32: not used"
+    return "none that this WebGPU implementation offers"
 
 
 def _kernel_of(name: str) -> str:

@@ -1,11 +1,11 @@
 """Matrix units in core WGSL, so that the kernel that uses them runs where there are none.
 
 The types and functions of Dawn's ``chromium_experimental_subgroup_matrix``, as far as the kernel
-uses them, are spelled out for one lane of 32: lane l holds row l / 2 of a left matrix, columns
-8 · (l % 2) … of a right one, and what these two make of a sum.  Half-precision arithmetic becomes
+uses them, are spelled out for one lane of 32, which holds the sums of row l / 2 and eight columns;
+factors stay where they are until they are multiplied.  Half-precision arithmetic becomes
 single precision, rounded where the kernel stores a half: each value that it computes in half
 precision is exact in single precision, so this is the same rounding.  What this cannot show is
-whether Dawn takes the kernel, and what a GPU's own units make of it: `make matrix-units` does.
+whether Dawn takes the kernel, and what a GPU's own units make of it: ``make matrix-units`` does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _UNITS = """
 const SIDE = 16u;
 const SUBGROUP = 32u;
 
-struct XMatrix { row: array<f32, 16> }
-struct WeightMatrix { columns: array<f32, 128> }
+struct XMatrix { at: u32, stride: u32 }
+struct WeightMatrix { at: u32, stride: u32 }
 struct SumMatrix { sums: array<f32, 8> }
 
 var<private> emulated_lane: u32;
@@ -31,33 +31,14 @@ fn to_half(value: f32) -> f32 {
     return unpack2x16float(pack2x16float(vec2<f32>(value, 0.0))).x;
 }
 
-fn load_x_matrix(at: u32, stride: u32) -> XMatrix {
-    var result: XMatrix;
-    for (var k = 0u; k < kept(16u); k++) {
-        let place = at + emulated_lane / 2u * stride + k;
-        result.row[k] = unpack2x16float(t_x[place / 2u])[place % 2u];
-    }
-    return result;
-}
-
-fn load_weight_matrix(at: u32, stride: u32) -> WeightMatrix {
-    var result: WeightMatrix;
-    for (var k = 0u; k < kept(16u); k++) {
-        for (var c = 0u; c < kept(8u); c++) {
-            let place = at + (emulated_lane % 2u * 8u + c) * stride + k;
-            result.columns[8u * k + c] = unpack2x16float(weight_tile[place / 2u])[place % 2u];
-        }
-    }
-    return result;
-}
-
 fn multiply_accumulate(x: XMatrix, weight: WeightMatrix, old: SumMatrix) -> SumMatrix {
-    var left = x;
-    var right = weight;
     var result = old;
     for (var k = 0u; k < kept(16u); k++) {
+        let x_at = x.at + emulated_lane / 2u * x.stride + k;
+        let left = unpack2x16float(t_x[x_at / 2u])[x_at % 2u];
         for (var c = 0u; c < kept(8u); c++) {
-            result.sums[c] += left.row[k] * right.columns[8u * k + c];
+            let at = weight.at + (emulated_lane % 2u * 8u + c) * weight.stride + k;
+            result.sums[c] += left * unpack2x16float(weight_tile[at / 2u])[at % 2u];
         }
     }
     return result;
@@ -76,8 +57,8 @@ _REPLACED = (
     (r"enable \w+;|diagnostic\([^;]*;|alias \w+ = subgroup_matrix_[^;]*;", ""),
     (r"const (SIDE|SUBGROUP) = \w+;", ""),
     # Matrices.
-    (r"subgroupMatrixLoad<XMatrix, row_major>\(&t_x,", "load_x_matrix("),
-    (r"subgroupMatrixLoad<WeightMatrix, col_major>\(&weight_tile,", "load_weight_matrix("),
+    (r"subgroupMatrixLoad<XMatrix, row_major>\(&t_x,", "XMatrix("),
+    (r"subgroupMatrixLoad<WeightMatrix, col_major>\(&weight_tile,", "WeightMatrix("),
     (r"subgroupMatrixMultiplyAccumulate", "multiply_accumulate"),
     (r"subgroupMatrixStore<row_major>\(&out_tile,", "store_sum_matrix("),
     # A subgroup is 32 neighbouring lanes.

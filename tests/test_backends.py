@@ -48,6 +48,7 @@ from wgpu_q4.kernels import (
     Storage,
     all_variants,
     executorch_variants,
+    matrix_variants,
 )
 from wgpu_q4.ops import gather
 from wgpu_q4.plan import HalfSupport
@@ -277,10 +278,13 @@ def test_every_piece_ran(backend: Backend) -> None:
     ran = {piece for name in backend.kernels for piece in variants[name].pieces}
     for_others = {piece for variant in executorch_variants() for piece in variant.pieces}
     runnable = {piece for variant in variants.values() for piece in variant.pieces}
+    for_others |= {piece for variant in matrix_variants() for piece in variant.pieces}
     assert runnable | for_others == set(BINDINGS)
     left_out = runnable - ran
     # Of two ways to convert, a device uses one; the other case has a device of its own.
     optional = {"half/native", "half/integer"}
+    # For matrix units, which SwiftShader has not: test_matrix_units.py.
+    optional |= {"linear/halve_x"}
     if not backend.subnormals:
         optional.add("linear/nibbles_subnormal")
     assert left_out <= optional, f"{backend} ran nothing with {left_out - optional}"

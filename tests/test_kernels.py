@@ -36,9 +36,19 @@ from wgpu_q4.kernels import (
     Storage,
     all_variants,
     executorch_variants,
+    matrix_variants,
     source_folder,
 )
-from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, plan_embedding, plan_linear, plan_pack
+from wgpu_q4.plan import (
+    MATRIX_UNITS,
+    HalfSupport,
+    LinearPlan,
+    MatrixShape,
+    Plan,
+    plan_embedding,
+    plan_linear,
+    plan_pack,
+)
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
@@ -50,8 +60,15 @@ PIECES = {
     for path in source_folder().rglob("*.wgsl")
 }
 
+MATRIX_VARIANTS = {variant.name: variant for variant in matrix_variants()}
+MATRIX_PIECES = {piece for variant in MATRIX_VARIANTS.values() for piece in variant.pieces} - {
+    piece for variant in VARIANTS.values() for piece in variant.pieces
+}
+"""Those that no other kernel uses; no compiler here takes them (see test_matrix_units.py)."""
+
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 every_piece = pytest.mark.parametrize("piece", sorted(PIECES))
+every_core_piece = pytest.mark.parametrize("piece", sorted(set(PIECES) - MATRIX_PIECES))
 
 
 def code_of(wgsl: str) -> str:
@@ -79,7 +96,19 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
                 yield linear.product
                 if linear.transpose is not None:
                     yield linear.transpose
+        halve = plan_matrix(shape, support).halve
+        assert halve is not None
+        yield halve
     yield Plan(PROBE_HALVES, {}, (1, 1, 1))
+
+
+def plan_matrix(shape: MatrixShape, support: HalfSupport) -> LinearPlan:
+    """A plan for matrix units; a shape that they do not take is made one."""
+    taken = MatrixShape(shape.vocab, 64, 32, shape.scales)
+    limits = {**WEBGPU_DEFAULTS, "max-compute-workgroup-storage-size": 32768}
+    return plan_linear(
+        taken, 7, "rows", False, limits, support, "gemm_matrix", matrix_units=[MATRIX_UNITS]
+    )
 
 
 def applicable(
@@ -87,7 +116,7 @@ def applicable(
 ) -> tuple[LinearKernel, ...]:
     if layout != "rows" or shape.embed_dim % 32 or shape.group_size % 32:
         return "gemv", "gemm"
-    kernels: tuple[LinearKernel, ...] = get_args(LinearKernel)
+    kernels: tuple[LinearKernel, ...] = ("gemv", "gemv_wide", "gemv_wide_subnormal", "gemm")
     return kernels if support.subnormals else tuple(k for k in kernels if "subnormal" not in k)
 
 
@@ -268,9 +297,9 @@ def test_the_table_has_the_bindings_of_the_text(piece: str) -> None:
     assert sort(BINDINGS[piece]) == sort(declared(PIECES[piece]))
 
 
-@every_variant
+@pytest.mark.parametrize("name", [*VARIANTS, *MATRIX_VARIANTS])
 def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
-    variant = VARIANTS[name]
+    variant = (VARIANTS | MATRIX_VARIANTS)[name]
     bound = variant.bindings
     numbers = [binding.number for binding in bound]
     assert numbers == sorted(set(numbers)), "a binding number is used twice, or out of order"
@@ -279,12 +308,12 @@ def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
 
 
 def test_every_file_is_part_of_a_variant() -> None:
-    variants = (*VARIANTS.values(), *executorch_variants())
+    variants = (*VARIANTS.values(), *MATRIX_VARIANTS.values(), *executorch_variants())
     assert {piece for variant in variants for piece in variant.pieces} == set(PIECES)
 
 
 def test_a_variant_is_its_files_one_after_the_other() -> None:
-    for variant in VARIANTS.values():
+    for variant in (*VARIANTS.values(), *MATRIX_VARIANTS.values()):
         places = [variant.source.index(PIECES[piece]) for piece in variant.pieces]
         assert places == sorted(places)
         lines = sum(len(PIECES[piece].splitlines()) for piece in variant.pieces)
@@ -300,7 +329,7 @@ def test_a_file_opens_by_saying_what_it_is(piece: str) -> None:
     assert re.match(r"// \w.{5}", first), f"{piece}.wgsl begins with {first!r}"
 
 
-@every_piece
+@every_core_piece
 def test_core_wgsl_only(piece: str) -> None:
     code = code_of(PIECES[piece])
     assert not re.search(r"^\s*(enable|requires|diagnostic)\b", code, re.MULTILINE)
@@ -313,6 +342,18 @@ def test_core_wgsl_only(piece: str) -> None:
         "local_invocation_index",
     }
     assert set(re.findall(r"@builtin\((\w+)\)", code)) <= builtins
+
+
+def test_only_matrix_units_need_more_than_the_core() -> None:
+    """Directives come first in a module, so they stand in its first piece and nowhere else."""
+    assert "linear/matrix_units" in MATRIX_PIECES
+    assert all(piece.startswith("linear/") and "matrix" in piece for piece in MATRIX_PIECES)
+    for variant in MATRIX_VARIANTS.values():
+        assert variant.pieces[0] == "linear/matrix_units"
+        for piece in variant.pieces[1:]:
+            assert not re.search(
+                r"^\s*(enable|requires|diagnostic)\b", code_of(PIECES[piece]), re.M
+            )
 
 
 # Workgroups

@@ -71,20 +71,20 @@ def matrix_units_bound(
 ) -> NDArray[np.float64]:
     """How far a result from matrix units (kernel ``gemm_matrix``) may be from `linear`.
 
-    Both factors are rounded to half precision, at powers of two that keep them within its range: a
-    row of x at one that brings its largest value to 2^14 … 2^15, the weight at one that brings its
-    largest scale to 2^11 … 2^12.  With ``u = 2^-11``:
+    Both factors are rounded to half precision, at powers of two that keep them within its range:
+    a row of x at one that brings its largest value to 2^14 … 2^15, the weight at one that brings
+    its largest scale to 2^11 … 2^12.  With ``u = 2^-11``:
 
-    * ``x' = x (1 + d) + a``: ``|d| ≤ u``, and ``|a| ≤ 2^-25 · 2^-14 · max|x|`` of the row where x'
+    * ``x' = x (1 + d) + a``: ``|d| ≤ u``, and ``|a| ≤ 2^-25 · 2^-14 · max|x|`` of the row, where x'
       is subnormal;
-    * ``w' = w (1 + d) + b``: ``|d| ≤ u`` for float16 scales, whose product with ``u − 8`` is rounded
-      once, and ``(1 + u)² − 1`` for float32 ones, which are first rounded to half precision.  Where
-      the scale or the product is subnormal, ``|b| ≤ (8 + 1) · 2^-25 · 2^-11 · max|scale|``.
+    * ``w' = w (1 + d) + b``: ``|d| ≤ u`` for float16 scales, whose product with ``n − 8`` is
+      rounded once, and ``(1 + u)² − 1`` for float32 ones, which are rounded before that too.
+      Where scale or product is subnormal, ``|b| ≤ (8 + 1) · 2^-25 · 2^-11 · max|scale|``.
 
-    Products of halves are exact in float32.  A matrix unit adds 16 of them and the sum so far at the
-    exponent of the largest, and cuts off what lies below its last bit: an error of 2^-23 of the
-    largest, at most, for each of the 17.  Over K columns, padded to whole steps of 64, that is
-    ``gamma = n·v / (1 − n·v)`` with ``n = 17/16 K'`` and ``v = 2^-23``.  The bias adds one rounding.
+    Products of halves are exact in float32.  A matrix unit adds 16 of them and the sum so far at
+    the exponent of the largest, and cuts off what lies below its last bit: an error of 2^-23 of the
+    largest, at most, for each of the 17.  Over K' columns, K padded to steps of 64, that makes
+    ``gamma = n·v / (1 − n·v)`` with ``n = 17/16 K'`` and ``v = 2^-23``.  The bias adds a rounding.
     """
     _, embed_dim = weight.shape
     exact, sizes = np.abs(matrix(weight)), np.abs(x.astype(np.float64))

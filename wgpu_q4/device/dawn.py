@@ -8,6 +8,7 @@ The kernels of this package keep within their buffers by themselves.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -40,10 +41,8 @@ def prepare(module: ModuleType) -> None:
     """
     if module.__name__ != "wgpudawn" or not is_wanted():
         return
-    from wgpudawn.backends.dawn import extras
-
     try:
-        extras.set_instance_extras(
+        _extras().set_instance_extras(
             enable_toggles=_INSTANCE_TOGGLES, disable_toggles=["timestamp_quantization"]
         )
     except RuntimeError:  # there is one already: its owner decided
@@ -59,9 +58,7 @@ def matrix_units(adapter_or_device: Any, adapter: Any) -> frozenset[MatrixUnits]
     """
     if not is_wanted() or not set(FEATURES) <= set(adapter_or_device.features):
         return frozenset()
-    from wgpudawn.backends.dawn import extras
-
-    described = extras.get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
+    described = _extras().get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
     return frozenset(map(_described, described))
 
 
@@ -69,15 +66,18 @@ def request_device(
     adapter: Any, features: Sequence[str], limits: Mapping[str, int], label: str
 ) -> Any:
     """A device with matrix units that checks no index and does not clear workgroup memory."""
-    from wgpudawn.backends.dawn import extras
-
-    return extras.request_device_sync(
+    return _extras().request_device_sync(
         adapter,
         label=label,
         required_features=list(dict.fromkeys((*features, *FEATURES))),
         required_limits=dict(limits),
         enable_toggles=_UNCHECKED,
     )
+
+
+def _extras() -> ModuleType:
+    """Dawn's own functions, asked for only where it is what runs."""
+    return importlib.import_module("wgpudawn.backends.dawn.extras")
 
 
 def _described(config: Mapping[str, Any]) -> MatrixUnits:

@@ -16,7 +16,7 @@ from wgpu_q4.errors import DeviceError
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ADAPTER"
 
 USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups")
-"""Asked of every adapter that has them; no kernel needs one to run."""
+"""Asked of every adapter that has them; no kernel but the one on matrix units needs any."""
 
 _KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _BACKENDS = ("Metal", "Vulkan", "D3D12", "OpenGL")

@@ -93,7 +93,11 @@ def _print_limits(context: Context, everything: bool) -> None:
     print(f"\nLimits of {context.adapter_summary}")
     for name in sorted(context.limits) if everything else _LIMITS:
         print(f"  {name:45} {context.limits[name]:>13,}")
-    print("\nFeatures" if everything else "\nFeatures asked for (no kernel needs one)")
+    print(
+        "\nFeatures"
+        if everything
+        else "\nFeatures asked for (only the kernel on matrix units needs any)"
+    )
     named = sorted(features) if everything else sorted(context.device.features)
     print(f"  {', '.join(named) or 'none beyond the core'}")
     if not everything:

@@ -35,8 +35,8 @@ def linear(
         bias: ``[V]`` of a dtype that ``x`` may have, or None.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
         accuracy: ``"exact"`` accumulates in float32 and meets its summation bound; ``"fast"``
-            allows x to be rounded to 16 bits, ``"int8"`` to 8, which some devices are faster with
-            (`wgpu_q4.reference.linear_bound` gives each bound).
+            allows x to be rounded to 16 bits, or x and the weight to half precision, ``"int8"`` x
+            to 8 bits, which some devices are faster with (`wgpu_q4.reference` gives each bound).
         layout: how the device holds the weight; None for the layout already there, else the one
             that suits both ops (see `wgpu_q4.plan`).
         kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.plan` choose.

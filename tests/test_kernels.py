@@ -40,14 +40,13 @@ from wgpu_q4.kernels import (
     source_folder,
 )
 from wgpu_q4.plan import (
-    MATRIX_UNITS,
     HalfSupport,
-    LinearPlan,
     MatrixShape,
     Plan,
     plan_embedding,
     plan_linear,
     plan_pack,
+    plan_reduce,
 )
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -61,14 +60,11 @@ PIECES = {
 }
 
 MATRIX_VARIANTS = {variant.name: variant for variant in matrix_variants()}
-MATRIX_PIECES = {piece for variant in MATRIX_VARIANTS.values() for piece in variant.pieces} - {
-    piece for variant in VARIANTS.values() for piece in variant.pieces
-}
-"""Those that no other kernel uses; no compiler here takes them (see test_matrix_units.py)."""
+MATRIX_PIECES = {piece for piece in PIECES if "matrix" in piece}
+"""No compiler here takes them; test_matrix_units.py runs them emulated."""
 
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 every_piece = pytest.mark.parametrize("piece", sorted(PIECES))
-every_core_piece = pytest.mark.parametrize("piece", sorted(set(PIECES) - MATRIX_PIECES))
 
 
 def code_of(wgsl: str) -> str:
@@ -88,6 +84,8 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
         outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
         for layout, storage, output in product(LAYOUTS, storages, outputs):
             yield plan_embedding(shape, 7, layout, output, storage, limits, support)
+        for reduce, kept in (("argmax", 1), ("top_k", 1), ("top_k", 40), ("top_k", 1024)):
+            yield from plan_reduce(100 * vocab, 3, reduce, kept, limits).stages  # type: ignore[arg-type]
         yield plan_pack(shape, "blocks_buffer", limits)
         yield plan_pack(shape, "blocks_texture2d", limits)
         for layout, bias, rows in product(LAYOUTS, (False, True), (1, 13, 40, 500)):
@@ -96,19 +94,7 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
                 yield linear.product
                 if linear.transpose is not None:
                     yield linear.transpose
-        halve = plan_matrix(shape, support).halve
-        assert halve is not None
-        yield halve
     yield Plan(PROBE_HALVES, {}, (1, 1, 1))
-
-
-def plan_matrix(shape: MatrixShape, support: HalfSupport) -> LinearPlan:
-    """A plan for matrix units; a shape that they do not take is made one."""
-    taken = MatrixShape(shape.vocab, 64, 32, shape.scales)
-    limits = {**WEBGPU_DEFAULTS, "max-compute-workgroup-storage-size": 32768}
-    return plan_linear(
-        taken, 7, "rows", False, limits, support, "gemm_matrix", matrix_units=[MATRIX_UNITS]
-    )
 
 
 def applicable(
@@ -116,7 +102,7 @@ def applicable(
 ) -> tuple[LinearKernel, ...]:
     if layout != "rows" or shape.embed_dim % 32 or shape.group_size % 32:
         return "gemv", "gemm"
-    kernels: tuple[LinearKernel, ...] = ("gemv", "gemv_wide", "gemv_wide_subnormal", "gemm")
+    kernels: tuple[LinearKernel, ...] = get_args(LinearKernel)
     return kernels if support.subnormals else tuple(k for k in kernels if "subnormal" not in k)
 
 
@@ -329,7 +315,7 @@ def test_a_file_opens_by_saying_what_it_is(piece: str) -> None:
     assert re.match(r"// \w.{5}", first), f"{piece}.wgsl begins with {first!r}"
 
 
-@every_core_piece
+@pytest.mark.parametrize("piece", sorted(set(PIECES) - MATRIX_PIECES))
 def test_core_wgsl_only(piece: str) -> None:
     code = code_of(PIECES[piece])
     assert not re.search(r"^\s*(enable|requires|diagnostic)\b", code, re.MULTILINE)
@@ -346,14 +332,13 @@ def test_core_wgsl_only(piece: str) -> None:
 
 def test_only_matrix_units_need_more_than_the_core() -> None:
     """Directives come first in a module, so they stand in its first piece and nowhere else."""
-    assert "linear/matrix_units" in MATRIX_PIECES
-    assert all(piece.startswith("linear/") and "matrix" in piece for piece in MATRIX_PIECES)
-    for variant in MATRIX_VARIANTS.values():
-        assert variant.pieces[0] == "linear/matrix_units"
-        for piece in variant.pieces[1:]:
-            assert not re.search(
-                r"^\s*(enable|requires|diagnostic)\b", code_of(PIECES[piece]), re.M
-            )
+    core = {piece for variant in VARIANTS.values() for piece in variant.pieces}
+    assert not core & MATRIX_PIECES
+    directive = re.compile(r"^\s*(enable|requires|diagnostic)\b", re.MULTILINE)
+    for name, variant in MATRIX_VARIANTS.items():
+        asking = [piece for piece in variant.pieces if directive.search(code_of(PIECES[piece]))]
+        assert asking == ([] if name.startswith("halve_x") else ["linear/matrix_units"])
+        assert asking == [*variant.pieces[: len(asking)]]
 
 
 # Workgroups

@@ -6,8 +6,7 @@ device has room for them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from itertools import product
 from math import ceil, prod
 from typing import Any, get_args
@@ -15,17 +14,14 @@ from typing import Any, get_args
 import pytest
 
 from wgpu_q4.errors import DeviceError, DeviceLimitError
-from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, OutputDtype, Storage
+from wgpu_q4.kernels import Layout, LinearKernel, OutputDtype, Storage
 from wgpu_q4.plan import (
     DEFAULT_LAYOUT,
     GEMM_FROM_ROWS,
     GEMM_FROM_ROWS_OTHERWISE,
-    MATRIX_FROM_ROWS,
-    MATRIX_UNITS,
     HalfSupport,
     LinearPlan,
     MatrixShape,
-    MatrixUnits,
     Plan,
     fold,
     plan_embedding,
@@ -77,10 +73,8 @@ def linear(
     device: Mapping[str, int] = WEBGPU,
     support: HalfSupport = SUBNORMALS,
     kernel: LinearKernel | None = None,
-    accuracy: Accuracy = "exact",
-    matrix_units: Collection[MatrixUnits] = (),
 ) -> LinearPlan:
-    return plan_linear(shape, rows, layout, False, device, support, kernel, accuracy, matrix_units)
+    return plan_linear(shape, rows, layout, False, device, support, kernel)
 
 
 def kernel_of(plan: LinearPlan) -> str:
@@ -185,8 +179,7 @@ def test_a_kernel_that_cannot_do_it_is_refused() -> None:
 @pytest.mark.parametrize("kernel", get_args(LinearKernel))
 def test_a_kernel_can_be_asked_for_by_name(kernel: LinearKernel) -> None:
     for rows in (1, 500):
-        plan = linear(rows=rows, kernel=kernel, device=H200, matrix_units=[MATRIX_UNITS])
-        assert kernel_of(plan) == kernel
+        assert kernel_of(linear(rows=rows, kernel=kernel)) == kernel
 
 
 # The tile of the GEMM
@@ -237,86 +230,6 @@ def test_a_tile_fits_its_device(rows: int, device: Mapping[str, int]) -> None:
     # Two tiles of 4-row vectors, 16 columns and one more for the banks.
     staged = (tile_m // 4 + tile_n // 4) * 17 * 16
     assert staged <= device["max-compute-workgroup-storage-size"]
-
-
-# Matrix units
-
-
-def on_units(
-    shape: MatrixShape = LLAMA,
-    rows: int = 500,
-    layout: Layout = "rows",
-    device: Mapping[str, int] = H200,
-    accuracy: Accuracy = "fast",
-    units: Collection[MatrixUnits] = (MATRIX_UNITS,),
-) -> str:
-    """The kernel chosen on a device with matrix units."""
-    return kernel_of(linear(shape, rows, layout, device, accuracy=accuracy, matrix_units=units))
-
-
-def test_matrix_units_are_used_where_accuracy_allows() -> None:
-    assert on_units(accuracy="exact") == "gemm"
-    assert on_units(accuracy="fast") == "gemm_matrix"
-    assert on_units(accuracy="int8") == "gemm_matrix"
-    assert on_units(rows=MATRIX_FROM_ROWS) == "gemm_matrix"
-    assert on_units(rows=MATRIX_FROM_ROWS - 1) != "gemm_matrix"
-    assert on_units(layout="blocks_buffer") == "gemm_matrix"
-
-
-WRONG_UNITS = [
-    replace(MATRIX_UNITS, m=8, n=8, k=8),
-    replace(MATRIX_UNITS, n=8),
-    replace(MATRIX_UNITS, sums="f16"),
-    replace(MATRIX_UNITS, factors="u8", sums="u32"),
-    # Its lanes could be 64, of which the kernel would leave out every other.
-    replace(MATRIX_UNITS, most_subgroup=64),
-]
-
-
-def test_others_are_left_alone() -> None:
-    for units in ([], WRONG_UNITS):
-        assert on_units(units=units) == "gemm"
-        with pytest.raises(ValueError, match=r"^gemm_matrix needs a device with .*Dawn"):
-            linear(rows=500, device=H200, kernel="gemm_matrix", matrix_units=units)
-    assert on_units(units=[*WRONG_UNITS, MATRIX_UNITS]) == "gemm_matrix"
-
-
-@pytest.mark.parametrize(
-    ("shape", "layout", "device", "lacking"),
-    [
-        (MatrixShape(50, 64, 16, "float16"), "rows", H200, "K and G multiples of 32"),
-        (MatrixShape(50, 72, 24, "float16"), "blocks_buffer", H200, "K and G multiples of 32"),
-        (LLAMA, "rows_embedding", H200, "the layout 'rows' or 'blocks_buffer'"),
-        (LLAMA, "blocks_texture2d", H200, "the layout 'rows' or 'blocks_buffer'"),
-        (LLAMA, "rows", WEBGPU, "24,064 bytes of workgroup memory"),
-    ],
-)
-def test_what_matrix_units_cannot_do_goes_elsewhere(
-    shape: MatrixShape, layout: Layout, device: Mapping[str, int], lacking: str
-) -> None:
-    assert on_units(shape, layout=layout, device=device) == "gemm"
-    with pytest.raises(ValueError, match=f"^gemm_matrix needs {lacking}$"):
-        linear(shape, 500, layout, device, kernel="gemm_matrix", matrix_units=[MATRIX_UNITS])
-
-
-@pytest.mark.parametrize("embed_dim", [32, 64, 96, 2048, 2080])
-@pytest.mark.parametrize("rows", [1, 5, 32, 33, 64, 65, 128, 129, 1000])
-def test_matrix_units_cover_every_output(rows: int, embed_dim: int) -> None:
-    shape = MatrixShape(257, embed_dim, 32, "float16")
-    plan = linear(shape, rows, device=H200, kernel="gemm_matrix", matrix_units=[MATRIX_UNITS])
-    constants = plan.product.constants
-    (tile,) = (p for p in plan.product.variant.pieces if p.startswith("linear/matrix_tile_"))
-    tile_rows, tile_outputs = map(int, tile.removeprefix("linear/matrix_tile_").split("x"))
-    subgroups = constants["SUBGROUPS_M"]
-    assert 4 // subgroups * tile_outputs == 128
-    assert plan.padded_rows == ceil(rows / (tile_rows * subgroups)) * tile_rows * subgroups
-    assert plan.padded_dim == ceil(embed_dim / 64) * 64
-    tiles = plan.padded_rows // (tile_rows * subgroups) * ceil(shape.vocab / 128)
-    check_grid(plan.product, tiles, H200)
-    assert plan.halve is not None
-    assert plan.transpose is None
-    check_grid(plan.halve, plan.padded_rows, H200)
-    assert plan.halve.constants == {**shape.constants, "PADDED_DIM": plan.padded_dim}
 
 
 # Teams: lanes that share a row

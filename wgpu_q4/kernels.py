@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -65,7 +65,9 @@ def _storage_texture(number: int, dimension: str, texel: str) -> Binding:
 
 _RESULT = _buffer(0, "storage")
 _SIZES = _buffer(4, "uniform")
-_LINEAR_BODY = (_RESULT, _buffer(1, "read-only-storage"), _SIZES)
+_X = _buffer(1, "read-only-storage")
+_SCALES_OF_X = _buffer(6, "read-only-storage")
+_LINEAR_BODY = (_RESULT, _X, _SIZES)
 
 BINDINGS: dict[str, tuple[Binding, ...]] = {
     "shape/overrides": (),
@@ -90,6 +92,8 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "scales/run": (),
     "embedding/embedding_q4gsw": (),
     "embedding/grid_flat": (_SIZES,),
+    "embedding/grid_quads": (),
+    "embedding/grid_octets": (),
     "embedding/grid_executorch": (),
     "embedding/octet_as_quads": (),
     "embedding/place_buffer": (),
@@ -110,22 +114,41 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/nibbles_integer": (),
     "linear/nibbles_subnormal": (),
     "linear/transpose_x": _LINEAR_BODY,
-    "linear/gemv_rows_wide": _LINEAR_BODY,
     "linear/gemv_rows": _LINEAR_BODY,
     "linear/gemv_blocks": _LINEAR_BODY,
-    "linear/gemm": _LINEAR_BODY,
+    "linear/team": (_RESULT, _SIZES),
+    "linear/gemv_wide": (_X,),
+    "linear/integers_order_rows": (),
+    "linear/integers_order_blocks": (),
+    "linear/quantize": (),
+    "linear/quantize_x": (*_LINEAR_BODY, _buffer(6, "storage")),
+    "linear/quantize_columns": (*_LINEAR_BODY, _buffer(6, "storage")),
+    "linear/integers_here": (_X,),
+    "linear/integers_before": (_X, _SCALES_OF_X),
+    "linear/gemv_integers": (),
+    "linear/gemv_blocks_integers": (_RESULT, _SIZES),
+    "linear/gemm_tile": (_RESULT, _SIZES),
+    "linear/gemm": (_X,),
     "linear/gemm_stage_rows": (),
     "linear/gemm_stage_blocks": (),
+    "linear/gemm_integers": (_X, _SCALES_OF_X),
+    "linear/gemm_integers_stage_rows": (),
+    "linear/gemm_integers_stage_blocks": (),
     "linear/matrix_units": (),
     "linear/matrix_tile_32x128": (),
     "linear/matrix_tile_32x64": (),
     "linear/matrix_tile_16x64": (),
-    "linear/gemm_matrix": (*_LINEAR_BODY, _buffer(6, "read-only-storage")),
+    "linear/gemm_matrix": (*_LINEAR_BODY, _SCALES_OF_X),
     "linear/gemm_matrix_stage_rows": (),
     "linear/gemm_matrix_stage_blocks": (),
     "linear/halve_x": (*_LINEAR_BODY, _buffer(6, "storage")),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
+    "reduce/of_logits": (_buffer(1, "read-only-storage"),),
+    "reduce/of_candidates": (_buffer(1, "read-only-storage"),),
+    "reduce/rank": (),
+    "reduce/argmax": (_RESULT, _SIZES),
+    "reduce/top_k": (_RESULT, _SIZES),
     "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
 }
 """What each piece declares; a test holds this against the WGSL."""
@@ -143,7 +166,7 @@ class Variant:
         """The complete WGSL module."""
         return "\n".join(f"// ---- {piece}.wgsl\n\n{_read(piece)}" for piece in self.pieces)
 
-    @property
+    @cached_property
     def bindings(self) -> tuple[Binding, ...]:
         """The bindings of all pieces, by number."""
         declared = (binding for piece in self.pieces for binding in BINDINGS[piece])
@@ -193,6 +216,9 @@ def embedding(
 ) -> Variant:
     """Rows of the matrix by id; ids and result both in buffers or both in 3-D textures."""
     half = "half" if output == "float16" else "float"
+    result, grid = f"embedding/output_{storage}_{half}", "embedding/grid_quads"
+    if (storage, output) == ("buffer", "float16"):
+        result, grid = "embedding/output_buffer_half_wide", "embedding/grid_octets"
     pieces = (
         *_scales_pieces(scales, halves),
         *((f"half/{halves}",) if output == "float16" else ()),
@@ -200,9 +226,10 @@ def embedding(
         *_weight_pieces(layout),
         f"embedding/place_{storage}",
         f"embedding/indices_{storage}",
-        f"embedding/output_{storage}_{half}",
+        result,
         "embedding/embedding_q4gsw",
         "embedding/grid_flat",
+        grid,
     )
     return Variant(
         f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{_suffix(pieces)}",
@@ -225,15 +252,31 @@ def pack_blocks(target: Layout) -> Variant:
     )
 
 
-LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm", "gemm_matrix"]
-"""``gemv`` and ``gemm`` exist for every layout; the wide ones for rows whose K and G are multiples
-of 32, of which the second needs a device that keeps half-precision subnormals; ``gemm_matrix`` for
-rows and blocks in buffers whose K and G are multiples of 32, on devices with matrix units."""
+LinearKernel = Literal[
+    "gemv",
+    "gemv_wide",
+    "gemv_wide_subnormal",
+    "gemv_int16",
+    "gemv_int8",
+    "gemm",
+    "gemm_int8",
+    "gemm_matrix",
+]
+"""``gemv`` and ``gemm`` are there for every layout and shape, in float32.  The others need K and G
+to be multiples of 32, the wide ones rows as well; ``gemv_wide_subnormal`` needs a device that keeps
+half-precision subnormals.  ``int16`` and ``int8`` round x to integers of so many bits.
+``gemm_matrix`` rounds x and the weight to half precision, for matrix units, which few devices have;
+it reads rows and blocks in buffers."""
 
 MatrixTile = Literal["32x128", "32x64", "16x64"]
 """What a subgroup of ``gemm_matrix`` computes: rows of x × outputs."""
 
-TRANSPOSE_X = Variant("transpose_x", ("shape/overrides", "linear/transpose_x"))
+INTEGER_BITS: dict[LinearKernel, int] = {"gemv_int16": 16, "gemv_int8": 8, "gemm_int8": 8}
+"""The kernels that round x, and to how many bits."""
+
+Preparation = Literal["transpose_x", "quantize_x", "quantize_columns"]
+"""A pass that puts x into the form in which a kernel reads it."""
+
 PROBE_HALVES = Variant("probe_halves", ("probe/halves",))
 
 
@@ -244,32 +287,70 @@ def linear(
     scales: ScalesDtype,
     bias: bool,
     halves: Halves = "native",
+    *,
+    prepared: bool = False,
 ) -> Variant:
-    """``x · Wᵀ + bias``."""
-    rows = layout.startswith("rows")
+    """``x · Wᵀ + bias``.
+
+    Args:
+        prepared: for the GEMVs on integers, whether x comes from ``quantize_x``; without it every
+            workgroup quantizes one row of x for itself.
+    """
+    is_rows = layout.startswith("rows")
     weight = _weight_pieces(layout)
     bodies: tuple[str, ...]
     if kernel == "gemm":
-        bodies = ("linear/gemm", f"linear/gemm_stage_{'rows' if rows else 'blocks'}")
+        stage = f"linear/gemm_stage_{'rows' if is_rows else 'blocks'}"
+        bodies = ("linear/exact_f32", "linear/gemm_tile", "linear/gemm", stage)
+    elif kernel == "gemm_int8":
+        stage = f"linear/gemm_integers_stage_{'rows' if is_rows else 'blocks'}"
+        bodies = ("linear/gemm_tile", "linear/gemm_integers", stage)
+    elif kernel in INTEGER_BITS:
+        order = f"linear/integers_order_{'rows' if is_rows else 'blocks'}"
+        x: tuple[str, ...] = (order, "linear/quantize", "linear/integers_here")
+        if prepared:
+            x = (order, "linear/integers_before")
+        if is_rows:
+            weight = ("weight/rows_wide",)
+            bodies = ("linear/team", *x, "linear/gemv_integers")
+        else:
+            bodies = (*x, "linear/gemv_blocks_integers")
     elif kernel == "gemv":
-        bodies = (f"linear/gemv_{'rows' if rows else 'blocks'}",)
+        bodies = ("linear/exact_f32", f"linear/gemv_{'rows' if is_rows else 'blocks'}")
     else:
         weight = ("weight/rows_wide",)
         nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
-        bodies = (f"linear/nibbles_{nibbles}", "linear/gemv_rows_wide")
+        bodies = (
+            "linear/exact_f32",
+            f"linear/nibbles_{nibbles}",
+            "linear/team",
+            "linear/gemv_wide",
+        )
     pieces = (
         "shape/overrides",
         *weight,
         *_scales_pieces(scales, halves),
-        *(() if rows else ("scales/four_rows",)),
+        *(() if is_rows else ("scales/four_rows",)),
         "linear/bias_buffer" if bias else "linear/bias_none",
-        "linear/exact_f32",
         *bodies,
     )
-    return Variant(
-        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}{_suffix(pieces)}",
-        pieces,
+    name = f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}"
+    return Variant(f"{name}{'_prepared' if prepared else ''}{_suffix(pieces)}", pieces)
+
+
+@cache
+def preparation(name: Preparation, layout: Layout) -> Variant:
+    """The pass of that name; the order of integers follows the weight's layout."""
+    if name == "transpose_x":
+        return Variant(name, ("shape/overrides", "linear/transpose_x"))
+    order = "rows" if layout.startswith("rows") else "blocks"
+    pieces = (
+        "shape/overrides",
+        f"linear/integers_order_{order}",
+        "linear/quantize",
+        f"linear/{name}",
     )
+    return Variant(f"{name}_for_{order}", pieces)
 
 
 @cache
@@ -303,6 +384,20 @@ def halve_x(halves: Halves = "native") -> Variant:
     return Variant(f"halve_x{_suffix(pieces)}", pieces)
 
 
+Reduce = Literal["argmax", "top_k"]
+"""What is kept of a row of logits."""
+
+Entries = Literal["logits", "candidates"]
+"""What a reduction reads: floats, or what an earlier reduction left."""
+
+
+@cache
+def reduction(reduce: Reduce, entries: Entries) -> Variant:
+    """The best entries of each slice of each row."""
+    pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
+    return Variant(f"{reduce}_of_{entries}", pieces)
+
+
 def all_variants() -> Iterator[Variant]:
     """Every variant that this package can run on any device."""
     layouts: tuple[Layout, ...] = get_args(Layout)
@@ -314,25 +409,42 @@ def all_variants() -> Iterator[Variant]:
             yield embedding(layout, scales, output, storage, halves)
     yield pack_blocks("blocks_buffer")
     yield pack_blocks("blocks_texture2d")
-    yield TRANSPOSE_X
     yield PROBE_HALVES
-    yield from map(halve_x, _halves(True))
+    yield preparation("transpose_x", "rows")
+    for order in ("rows", "blocks_buffer"):
+        yield preparation("quantize_x", order)
+        yield preparation("quantize_columns", order)
+    for reduce, entries in product(get_args(Reduce), get_args(Entries)):
+        yield reduction(reduce, entries)
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
-        names: tuple[LinearKernel, ...] = ("gemv", "gemm")
-        if layout == "rows":
-            names = ("gemv", "gemv_wide", "gemv_wide_subnormal", "gemm")
+        names = (name for name in linear_kernels(layout) if name != "gemm_matrix")
         for name, halves in product(names, _halves(scales == "float16")):
             yield linear(name, layout, scales, bias, halves)
+            if name in ("gemv_int16", "gemv_int8"):
+                yield linear(name, layout, scales, bias, halves, prepared=True)
 
 
 def matrix_variants() -> Iterator[Variant]:
-    """Those that need a device with matrix units."""
+    """Those for devices with matrix units, and the one that prepares x for them."""
+    yield from map(halve_x, _halves(True))
     tiles: tuple[MatrixTile, ...] = get_args(MatrixTile)
     layouts: tuple[Layout, ...] = ("rows", "blocks_buffer")
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     for tile, layout, scales, bias in product(tiles, layouts, dtypes, (False, True)):
         for halves in _halves(scales == "float16"):
             yield linear_matrix(tile, layout, scales, bias, halves)
+
+
+def linear_kernels(layout: Layout) -> tuple[LinearKernel, ...]:
+    """The kernels that there are for a weight held so."""
+    every: tuple[LinearKernel, ...] = get_args(LinearKernel)
+    if layout == "rows":
+        return every
+    if layout == "rows_embedding":
+        return "gemv", "gemm", "gemm_int8"
+    if layout == "blocks_buffer":
+        return tuple(name for name in every if not name.startswith("gemv_wide"))
+    return tuple(name for name in every if not name.startswith(("gemv_wide", "gemm_matrix")))
 
 
 def _halves(used: bool) -> tuple[Halves, ...]:

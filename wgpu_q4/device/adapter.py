@@ -15,7 +15,10 @@ from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ADAPTER"
 
-USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups")
+MAPPABLE = "mappable-primary-buffers"
+"""wgpu-native's feature of buffers that a kernel writes and the host maps."""
+
+USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups", MAPPABLE)
 """Asked of every adapter that has them; no kernel but the one on matrix units needs any."""
 
 _KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from wgpu_q4.device.adapter import (
     SoftwareAdapterWarning,
@@ -16,14 +17,14 @@ from wgpu_q4.device.adapter import (
 from wgpu_q4.device.context import Context, default_context
 from wgpu_q4.device.implementation import KNOWN, load_implementation
 from wgpu_q4.errors import DeviceError
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.plan import (
     DEFAULT_LAYOUT,
-    GEMM_FROM_ROWS,
-    MATRIX_FROM_ROWS,
     MATRIX_UNITS,
+    Choice,
     MatrixShape,
+    choose_linear,
     plan_embedding,
-    plan_linear,
 )
 
 _LIMITS = (
@@ -35,6 +36,7 @@ _LIMITS = (
     "max-texture-dimension-2d",
     "max-texture-dimension-3d",
 )
+_MANY_ROWS = 1024
 _EXAMPLE = MatrixShape(128256, 2048, 32, "float16")
 
 
@@ -93,11 +95,8 @@ def _print_limits(context: Context, everything: bool) -> None:
     print(f"\nLimits of {context.adapter_summary}")
     for name in sorted(context.limits) if everything else _LIMITS:
         print(f"  {name:45} {context.limits[name]:>13,}")
-    print(
-        "\nFeatures"
-        if everything
-        else "\nFeatures asked for (only the kernel on matrix units needs any)"
-    )
+    asked = "Features asked for (only the kernel on matrix units needs any)"
+    print(f"\n{'Features' if everything else asked}")
     named = sorted(features) if everything else sorted(context.device.features)
     print(f"  {', '.join(named) or 'none beyond the core'}")
     if not everything:
@@ -105,17 +104,6 @@ def _print_limits(context: Context, everything: bool) -> None:
 
 
 def _print_choices(context: Context) -> None:
-    def linear(rows: int) -> str:
-        plan = plan_linear(
-            _EXAMPLE,
-            rows,
-            DEFAULT_LAYOUT,
-            False,
-            context.limits,
-            context.half_support,
-        )
-        return _kernel_of(plan.product.variant.name)
-
     support = context.half_support
     embedding = plan_embedding(
         _EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits, support
@@ -124,26 +112,46 @@ def _print_choices(context: Context) -> None:
     print(f"  weight layout   {DEFAULT_LAYOUT}: one buffer for embedding and linear")
     print(f"  largest weight  {context.largest_binding:,} packed bytes (one binding)")
     print(f"  embedding       {embedding.variant.name}")
-    print(f"  linear, 1 row   {linear(1)}")
-    print(f"  linear, many    {linear(GEMM_FROM_ROWS)}, from {GEMM_FROM_ROWS} rows of x")
-    print(f"  matrix units    {_matrix_units(context)}")
+    for accuracy in get_args(Accuracy):
+        print(f"  linear, {accuracy}")
+        for first, last, choice in _runs(context, accuracy):
+            rows = f"{first} to {last} rows" if last else f"from {first} rows"
+            print(f"    {rows:14}{choice.kernel:20} {choice.because}")
     print(
         f"  half precision  {support.halves} conversions; built in, this device "
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
         f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
     )
+    print(f"  matrix units    {_matrix_units(context)}")
+    way = context.round_trip
+    print(f"  host            {way.name} calls{f': {way.reason}' if way.reason else ''}")
+    print(
+        f"  small results   {'written where the host reads' if context.maps_results else 'copied'}"
+    )
 
 
 def _matrix_units(context: Context) -> str:
     if MATRIX_UNITS in context.matrix_units:
-        return f"used from {MATRIX_FROM_ROWS} rows of x where accuracy is not 'exact'"
+        return "used where accuracy is not 'exact'"
     if context.matrix_units:
         return "there, but not for 16 × 16 halves, sums in float32 and subgroups of 32: not used"
     return "none that this WebGPU implementation offers"
 
 
-def _kernel_of(name: str) -> str:
-    return name.removeprefix("linear_q4gsw_").partition(f"_{DEFAULT_LAYOUT}_")[0]
+def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | None, Choice]]:
+    """First and last row of x for which each row of the table is taken; the last run has no end."""
+    first, chosen = 1, _choice(context, 1, accuracy)
+    for rows in range(2, _MANY_ROWS + 1):
+        here = _choice(context, rows, accuracy)
+        if here is not chosen:
+            yield first, rows - 1, chosen
+            first, chosen = rows, here
+    yield first, None, chosen
+
+
+def _choice(context: Context, rows: int, accuracy: Accuracy) -> Choice:
+    support, units = context.half_support, context.matrix_units
+    return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, support, accuracy, units)
 
 
 def _marked(used: bool) -> str:

@@ -36,16 +36,19 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo test lint format glsl naga parity bench wheel clean
+.PHONY: help demo test matrix-units lint format glsl naga parity bench wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-vulkan ## Let a language model answer PROMPT from 4-bit tied weights
 	@$(PY) examples/tied_weight_inference.py --prompt "$$PROMPT" $(ARGS)
 
 test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) ## Lint, check types, run every test
 	$(PY) -m pytest $(ARGS)
+
+matrix-units: $(VENV)/.stamp-test ## Test the kernel for matrix units, on a GPU that has them
+	$(PY) -m pytest tests/on_matrix_units.py $(ARGS)
 
 lint: $(VENV)/.stamp-test ## Lint, check formatting and types
 	$(PY) -m ruff check .

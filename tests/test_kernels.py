@@ -36,6 +36,7 @@ from wgpu_q4.kernels import (
     Storage,
     all_variants,
     executorch_variants,
+    matrix_variants,
     source_folder,
 )
 from wgpu_q4.plan import (
@@ -57,6 +58,10 @@ PIECES = {
     path.relative_to(source_folder()).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
     for path in source_folder().rglob("*.wgsl")
 }
+
+MATRIX_VARIANTS = {variant.name: variant for variant in matrix_variants()}
+MATRIX_PIECES = {piece for piece in PIECES if "matrix" in piece}
+"""No compiler here takes them; test_matrix_units.py runs them emulated."""
 
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 every_piece = pytest.mark.parametrize("piece", sorted(PIECES))
@@ -278,9 +283,9 @@ def test_the_table_has_the_bindings_of_the_text(piece: str) -> None:
     assert sort(BINDINGS[piece]) == sort(declared(PIECES[piece]))
 
 
-@every_variant
+@pytest.mark.parametrize("name", [*VARIANTS, *MATRIX_VARIANTS])
 def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
-    variant = VARIANTS[name]
+    variant = (VARIANTS | MATRIX_VARIANTS)[name]
     bound = variant.bindings
     numbers = [binding.number for binding in bound]
     assert numbers == sorted(set(numbers)), "a binding number is used twice, or out of order"
@@ -289,12 +294,12 @@ def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
 
 
 def test_every_file_is_part_of_a_variant() -> None:
-    variants = (*VARIANTS.values(), *executorch_variants())
+    variants = (*VARIANTS.values(), *MATRIX_VARIANTS.values(), *executorch_variants())
     assert {piece for variant in variants for piece in variant.pieces} == set(PIECES)
 
 
 def test_a_variant_is_its_files_one_after_the_other() -> None:
-    for variant in VARIANTS.values():
+    for variant in (*VARIANTS.values(), *MATRIX_VARIANTS.values()):
         places = [variant.source.index(PIECES[piece]) for piece in variant.pieces]
         assert places == sorted(places)
         lines = sum(len(PIECES[piece].splitlines()) for piece in variant.pieces)
@@ -310,7 +315,7 @@ def test_a_file_opens_by_saying_what_it_is(piece: str) -> None:
     assert re.match(r"// \w.{5}", first), f"{piece}.wgsl begins with {first!r}"
 
 
-@every_piece
+@pytest.mark.parametrize("piece", sorted(set(PIECES) - MATRIX_PIECES))
 def test_core_wgsl_only(piece: str) -> None:
     code = code_of(PIECES[piece])
     assert not re.search(r"^\s*(enable|requires|diagnostic)\b", code, re.MULTILINE)
@@ -323,6 +328,17 @@ def test_core_wgsl_only(piece: str) -> None:
         "local_invocation_index",
     }
     assert set(re.findall(r"@builtin\((\w+)\)", code)) <= builtins
+
+
+def test_only_matrix_units_need_more_than_the_core() -> None:
+    """Directives come first in a module, so they stand in its first piece and nowhere else."""
+    core = {piece for variant in VARIANTS.values() for piece in variant.pieces}
+    assert not core & MATRIX_PIECES
+    directive = re.compile(r"^\s*(enable|requires|diagnostic)\b", re.MULTILINE)
+    for name, variant in MATRIX_VARIANTS.items():
+        asking = [piece for piece in variant.pieces if directive.search(code_of(PIECES[piece]))]
+        assert asking == ([] if name.startswith("halve_x") else ["linear/matrix_units"])
+        assert asking == [*variant.pieces[: len(asking)]]
 
 
 # Workgroups

@@ -93,11 +93,12 @@ def integer_weight(shape: Shape, scales_dtype: ScalesDtype) -> Q4Weight:
 
 
 def integer_x(rows: int, shape: Shape, kernel: LinearKernel | None = None) -> NDArray[np.float32]:
-    """Small integers, and for a kernel that rounds x a largest one in each 32 columns that makes its
-    steps powers of two: 127/16 is 127 of 1/16 and 127 · 256 of 2^-12."""
+    """Small integers, and for a kernel that rounds x a largest number in each 32 columns that makes
+    its steps powers of two: 127/16 is 127 of 1/16 and 127 · 256 of 2^-12."""
     x = np.random.default_rng(8).integers(-8, 9, (rows, shape.embed_dim)).astype(np.float32)
     if kernel in INTEGER_BITS:
         columns = np.arange(0, shape.embed_dim, 32) + 7 * np.arange(rows)[:, None] % 32
+        x = np.clip(x, -7, 7)
         np.put_along_axis(x, columns, -127 / 16, axis=1)
     return x
 

@@ -134,6 +134,14 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm_integers": (_X, _SCALES_OF_X),
     "linear/gemm_integers_stage_rows": (),
     "linear/gemm_integers_stage_blocks": (),
+    "linear/matrix_units": (),
+    "linear/matrix_tile_32x128": (),
+    "linear/matrix_tile_32x64": (),
+    "linear/matrix_tile_16x64": (),
+    "linear/gemm_matrix": (*_LINEAR_BODY, _SCALES_OF_X),
+    "linear/gemm_matrix_stage_rows": (),
+    "linear/gemm_matrix_stage_blocks": (),
+    "linear/halve_x": (*_LINEAR_BODY, _buffer(6, "storage")),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
     "reduce/of_logits": (_buffer(1, "read-only-storage"),),
@@ -252,10 +260,16 @@ LinearKernel = Literal[
     "gemv_int8",
     "gemm",
     "gemm_int8",
+    "gemm_matrix",
 ]
 """``gemv`` and ``gemm`` are there for every layout and shape, in float32.  The others need K and G
 to be multiples of 32, the wide ones rows as well; ``gemv_wide_subnormal`` needs a device that keeps
-half-precision subnormals.  ``int16`` and ``int8`` round x to integers of so many bits."""
+half-precision subnormals.  ``int16`` and ``int8`` round x to integers of so many bits.
+``gemm_matrix`` rounds x and the weight to half precision, for matrix units, which few devices have;
+it reads rows and blocks in buffers."""
+
+MatrixTile = Literal["32x128", "32x64", "16x64"]
+"""What a subgroup of ``gemm_matrix`` computes: rows of x × outputs."""
 
 INTEGER_BITS: dict[LinearKernel, int] = {"gemv_int16": 16, "gemv_int8": 8, "gemm_int8": 8}
 """The kernels that round x, and to how many bits."""
@@ -339,6 +353,37 @@ def preparation(name: Preparation, layout: Layout) -> Variant:
     return Variant(f"{name}_for_{order}", pieces)
 
 
+@cache
+def linear_matrix(
+    tile: MatrixTile,
+    layout: Layout,
+    scales: ScalesDtype,
+    bias: bool,
+    halves: Halves = "native",
+) -> Variant:
+    """``x · Wᵀ + bias`` on matrix units, which takes x as `halve_x` makes it."""
+    rows = layout == "rows"
+    pieces = (
+        "linear/matrix_units",
+        "shape/overrides",
+        "weight/rows_wide" if rows else f"weight/{layout}",
+        *_scales_pieces(scales, halves),
+        "linear/bias_buffer" if bias else "linear/bias_none",
+        f"linear/matrix_tile_{tile}",
+        "linear/gemm_matrix",
+        f"linear/gemm_matrix_stage_{'rows' if rows else 'blocks'}",
+    )
+    name = f"linear_q4gsw_gemm_matrix_{layout}_{scales}_scales{'_bias' if bias else ''}_{tile}"
+    return Variant(f"{name}{_suffix(pieces)}", pieces)
+
+
+@cache
+def halve_x(halves: Halves = "native") -> Variant:
+    """x in half precision, in tiles, each row with its own power of two."""
+    pieces = ("shape/overrides", f"half/{halves}", "linear/halve_x")
+    return Variant(f"halve_x{_suffix(pieces)}", pieces)
+
+
 Reduce = Literal["argmax", "top_k"]
 """What is kept of a row of logits."""
 
@@ -354,7 +399,7 @@ def reduction(reduce: Reduce, entries: Entries) -> Variant:
 
 
 def all_variants() -> Iterator[Variant]:
-    """Every variant that this package can run."""
+    """Every variant that this package can run on any device."""
     layouts: tuple[Layout, ...] = get_args(Layout)
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
@@ -372,10 +417,22 @@ def all_variants() -> Iterator[Variant]:
     for reduce, entries in product(get_args(Reduce), get_args(Entries)):
         yield reduction(reduce, entries)
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
-        for name, halves in product(linear_kernels(layout), _halves(scales == "float16")):
+        names = (name for name in linear_kernels(layout) if name != "gemm_matrix")
+        for name, halves in product(names, _halves(scales == "float16")):
             yield linear(name, layout, scales, bias, halves)
             if name in ("gemv_int16", "gemv_int8"):
                 yield linear(name, layout, scales, bias, halves, prepared=True)
+
+
+def matrix_variants() -> Iterator[Variant]:
+    """Those for devices with matrix units, and the one that prepares x for them."""
+    yield from map(halve_x, _halves(True))
+    tiles: tuple[MatrixTile, ...] = get_args(MatrixTile)
+    layouts: tuple[Layout, ...] = ("rows", "blocks_buffer")
+    dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+    for tile, layout, scales, bias in product(tiles, layouts, dtypes, (False, True)):
+        for halves in _halves(scales == "float16"):
+            yield linear_matrix(tile, layout, scales, bias, halves)
 
 
 def linear_kernels(layout: Layout) -> tuple[LinearKernel, ...]:
@@ -385,7 +442,9 @@ def linear_kernels(layout: Layout) -> tuple[LinearKernel, ...]:
         return every
     if layout == "rows_embedding":
         return "gemv", "gemm", "gemm_int8"
-    return tuple(name for name in every if not name.startswith("gemv_wide"))
+    if layout == "blocks_buffer":
+        return tuple(name for name in every if not name.startswith("gemv_wide"))
+    return tuple(name for name in every if not name.startswith(("gemv_wide", "gemm_matrix")))
 
 
 def _halves(used: bool) -> tuple[Halves, ...]:

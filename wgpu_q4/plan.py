@@ -6,7 +6,7 @@ decision can be read, printed and tested without a device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -18,6 +18,7 @@ from wgpu_q4.kernels import (
     Halves,
     Layout,
     LinearKernel,
+    MatrixTile,
     OutputDtype,
     Preparation,
     Reduce,
@@ -48,6 +49,17 @@ _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
 _PREPARED_PER_WORKGROUP = 64
 _GEMV_LANES = 128
 _TILE_N = 64
+_MATRIX_TILES: tuple[tuple[int, int, MatrixTile], ...] = (
+    (32, 2, "16x64"),
+    (64, 2, "32x64"),
+    (128, 4, "32x128"),
+)
+"""Rows of x of a workgroup, subgroups among which these are divided, what each of them computes."""
+
+_MATRIX_TILE_N = 128
+_MATRIX_DEPTH = 64
+_MATRIX_WORKGROUP_BYTES = 128 * 72 * 2 + 4 * 16 * 20 * 4 + 128 * 4
+"""The staged weight, a matrix of sums for each of four subgroups, a factor for each row of x."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,29 @@ class HalfSupport:
     def halves(self) -> Halves:
         """Which conversions to use."""
         return "native" if self.subnormals and self.rounding else "integer"
+
+
+@dataclass(frozen=True)
+class MatrixUnits:
+    """A multiplication that a device's matrix units do: ``m × k`` by ``k × n``.
+
+    Attributes:
+        m, n, k: the shape.
+        factors, sums: the types of what is multiplied and of what is added, as ``"f16"``.
+        least_subgroup, most_subgroup: lanes of a subgroup that does it.
+    """
+
+    m: int
+    n: int
+    k: int
+    factors: str
+    sums: str
+    least_subgroup: int
+    most_subgroup: int
+
+
+MATRIX_UNITS = MatrixUnits(16, 16, 16, "f16", "f32", 32, 32)
+"""The only one that a kernel is written for."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +199,7 @@ class Choice:
         first_rows, last_rows: rows of x.
         wide: whether K and G must be multiples of 32.
         subnormals: whether the device must keep half-precision subnormals.
+        matrix_units: whether it must have `MATRIX_UNITS`.
         because: the measurement: an H200, V = 128256, K = 2048, G = 32, weights not in cache.
     """
 
@@ -175,6 +211,7 @@ class Choice:
     wide: bool
     because: str
     subnormals: bool = False
+    matrix_units: bool = False
 
 
 LAST_GEMV_ROWS = 11
@@ -190,10 +227,16 @@ UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
 }
 """Kernels, and layouts of the weight, that gain by running unchecked: see `Plan.needs`."""
 
+_UNITS_ROWS = "0.19 ms for up to 32 rows, 0.38 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
+_UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
 _EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
 _ALL = ("rows", "blocks")
 
+_ROUNDED: tuple[Accuracy, ...] = ("fast", "int8")
+
 TABLE: tuple[Choice, ...] = (
+    Choice("gemm_matrix", _ROUNDED, ("rows",), 9, None, True, _UNITS_ROWS, matrix_units=True),
+    Choice("gemm_matrix", _ROUNDED, ("blocks",), 5, None, True, _UNITS_BLOCKS, matrix_units=True),
     Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, "TBD"),
     Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "TBD"),
     Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, "TBD"),
@@ -213,6 +256,7 @@ def choose_linear(
     layout: Layout,
     half_support: HalfSupport,
     accuracy: Accuracy = "exact",
+    matrix_units: Collection[MatrixUnits] = (),
 ) -> Choice:
     """The row of `TABLE` for ``rows`` rows of x."""
 
@@ -225,6 +269,7 @@ def choose_linear(
             and (choice.last_rows is None or rows <= choice.last_rows)
             and (_is_wide(shape) or not choice.wide)
             and (half_support.subnormals or not choice.subnormals)
+            and (MATRIX_UNITS in matrix_units or not choice.matrix_units)
         )
 
     return next(choice for choice in TABLE if fits(choice))
@@ -261,18 +306,22 @@ def plan_linear(
     half_support: HalfSupport,
     kernel: LinearKernel | None = None,
     accuracy: Accuracy = "exact",
+    matrix_units: Collection[MatrixUnits] = (),
 ) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
     Args:
         accuracy: the least that the kernel chosen must reach; a better one may be faster.
         kernel: a kernel by name instead of the choice of `TABLE`.
+        matrix_units: what the device's matrix units do.
 
     Raises:
         ValueError: ``kernel`` cannot do this shape, layout or device.
     """
+    if limits["max-compute-workgroup-storage-size"] < _MATRIX_WORKGROUP_BYTES:
+        matrix_units = ()
     if kernel is None:
-        kernel = choose_linear(shape, rows, layout, half_support, accuracy).kernel
+        kernel = choose_linear(shape, rows, layout, half_support, accuracy, matrix_units).kernel
     if kernel not in kernels.linear_kernels(layout):
         others = [name for name in get_args(Layout) if kernel in kernels.linear_kernels(name)]
         raise ValueError(f"{kernel} needs the layout {' or '.join(map(repr, others))}")
@@ -282,7 +331,16 @@ def plan_linear(
         )
     if kernel == "gemv_wide_subnormal" and not half_support.subnormals:
         raise ValueError(f"{kernel} needs a device that keeps half-precision subnormals")
+    if kernel == "gemm_matrix" and MATRIX_UNITS not in matrix_units:
+        raise ValueError(
+            f"{kernel} needs a device with matrix units for 16 × 16 halves, sums in float32, "
+            f"subgroups of 32, and {_MATRIX_WORKGROUP_BYTES:,} bytes of workgroup memory. Dawn "
+            f"offers them: install wgpudawn, set WGPU_Q4_IMPLEMENTATION=wgpudawn, and see what "
+            f"'wgpu-q4 info' says"
+        )
     job = _Job(kernel, shape, rows, layout, bias, limits, half_support)
+    if kernel == "gemm_matrix":
+        return _plan_matrix(job)
     if kernel.startswith("gemm"):
         return _plan_gemm(job)
     if kernel == "gemv":
@@ -369,6 +427,27 @@ def _gemm_fits(job: _Job, tile_m: int) -> bool:
         and tile_m <= job.limits["max-compute-invocations-per-workgroup"]
         and tile_m <= job.limits["max-compute-workgroup-size-x"]
     )
+
+
+def _plan_matrix(job: _Job) -> LinearPlan:
+    """Tiles of 128 outputs by the lowest that holds all rows of x, at most 128."""
+    tile_m, subgroups, tile = next(
+        (chosen for chosen in _MATRIX_TILES if job.rows <= chosen[0]), _MATRIX_TILES[-1]
+    )
+    shape, halves = job.shape, job.half_support.halves
+    padded = -(-job.rows // tile_m) * tile_m
+    padded_dim = -(-shape.embed_dim // _MATRIX_DEPTH) * _MATRIX_DEPTH
+    product = Plan(
+        kernels.linear_matrix(tile, job.layout, shape.scales, job.bias, halves),
+        shape.constants | {"SUBGROUPS_M": subgroups},
+        fold(padded // tile_m * -(-shape.vocab // _MATRIX_TILE_N), job.limits),
+    )
+    halve = Plan(
+        kernels.halve_x(halves),
+        shape.constants | {"PADDED_DIM": padded_dim},
+        fold(padded, job.limits),
+    )
+    return LinearPlan(product, halve, padded, padded * padded_dim * 2, padded * 4)
 
 
 def _plan_gemv(job: _Job) -> LinearPlan:

@@ -16,6 +16,10 @@ from wgpu_q4.weight import Q4Weight
 FLOAT32_UNIT = 2.0**-24
 """Half the spacing of float32 at 1: the relative error of one rounding."""
 
+FLOAT16_UNIT = 2.0**-11
+FLOAT16_TINY = 2.0**-25
+"""The same for float16, and half the spacing of its subnormals: the error of rounding one."""
+
 
 def matrix(weight: Q4Weight) -> NDArray[np.float64]:
     """``(u − 8) · scale`` exactly, float64 ``[V, K]``."""
@@ -77,4 +81,45 @@ def linear_bound(
         rounding = errors @ exact.reshape(exact.shape[0], -1, 32).sum(axis=-1).T
     added = 0 if bias is None else np.abs(bias.astype(np.float64))
     bound: NDArray[np.float64] = rounding + gamma * (products + rounding + added)
+    return bound
+
+
+def matrix_units_bound(
+    x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """How far a result from matrix units (kernel ``gemm_matrix``) may be from `linear`.
+
+    Both factors are rounded to half precision, at powers of two that keep them within its range:
+    a row of x at one that brings its largest value to 2^14 … 2^15, the weight at one that brings
+    its largest scale to 2^11 … 2^12.  With ``u = 2^-11``:
+
+    * ``x' = x (1 + d) + a``: ``|d| ≤ u``, and ``|a| ≤ 2^-25 · 2^-14 · max|x|`` of the row, where x'
+      is subnormal;
+    * ``w' = w (1 + d) + b``: ``|d| ≤ u`` for float16 scales, whose product with ``n − 8`` is
+      rounded once, and ``(1 + u)² − 1`` for float32 ones, which are rounded before that too.
+      Where scale or product is subnormal, ``|b| ≤ (8 + 1) · 2^-25 · 2^-11 · max|scale|``.
+
+    Products of halves are exact in float32.  A matrix unit adds 16 of them and the sum so far at
+    the exponent of the largest, and cuts off what lies below its last bit: an error of 2^-23 of the
+    largest, at most, for each of the 17.  Over K' columns, K padded to steps of 64, that makes
+    ``gamma = n·v / (1 − n·v)`` with ``n = 17/16 K'`` and ``v = 2^-23``.  The bias adds a rounding.
+    """
+    _, embed_dim = weight.shape
+    exact, sizes = np.abs(matrix(weight)), np.abs(x.astype(np.float64))
+    relative_x = FLOAT16_UNIT
+    twice = weight.scales.dtype == np.float32
+    relative_w = (1 + FLOAT16_UNIT) ** (2 if twice else 1) - 1
+    tiny_x = FLOAT16_TINY * 2.0**-14 * sizes.max(axis=-1, keepdims=True, initial=0)
+    tiny_w = 9 * FLOAT16_TINY * 2.0**-11 * float(np.abs(weight.scales.astype(np.float64)).max())
+    products = sizes @ exact.T
+    rounded = (
+        (1 + relative_x) * (1 + relative_w) * products
+        + tiny_x * (1 + relative_w) * exact.sum(axis=1)
+        + tiny_w * (1 + relative_x) * sizes.sum(axis=-1, keepdims=True)
+        + embed_dim * tiny_x * tiny_w
+    )
+    roundings = 17 / 16 * (embed_dim + -embed_dim % 64) * 2 * FLOAT32_UNIT
+    gamma = roundings / (1 - roundings)
+    largest = (1 + gamma) * rounded + (0 if bias is None else np.abs(bias.astype(np.float64)))
+    bound: NDArray[np.float64] = rounded - products + gamma * rounded + FLOAT32_UNIT * largest
     return bound

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from wgpu_q4.device import dawn
 from wgpu_q4.device.implementation import load_implementation
 from wgpu_q4.errors import DeviceError
 
@@ -18,7 +19,7 @@ MAPPABLE = "mappable-primary-buffers"
 """wgpu-native's feature of buffers that a kernel writes and the host maps."""
 
 USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups", MAPPABLE)
-"""Asked of every adapter that has them; no kernel needs one to run."""
+"""Asked of every adapter that has them; no kernel but the one on matrix units needs any."""
 
 _KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _BACKENDS = ("Metal", "Vulkan", "D3D12", "OpenGL")
@@ -48,6 +49,7 @@ def adapter_summary(adapter: Any) -> str:
 def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
     """All adapters, best first: discrete, integrated, virtual, software; native APIs before GL."""
     module = load_implementation(implementation)
+    dawn.prepare(module)
 
     def rank(adapter: Any) -> tuple[int, int]:
         info = adapter.info
@@ -98,6 +100,9 @@ def request_device(
 ) -> Any:
     """A new device with all limits of its adapter, for the ``device=`` of every op.
 
+    Through wgpudawn, a device with matrix units (see `wgpu_q4.device.dawn`) checks no index in a
+    shader: run none on it that counts on that.  ``WGPU_Q4_MATRIX_UNITS=0`` does without either.
+
     Args:
         adapter: part of the adapter's name; by default ``WGPU_Q4_ADAPTER``, else the best one.
         implementation: ``"wgpu"``, ``"wgpudawn"`` or such a module; by default
@@ -109,6 +114,8 @@ def request_device(
     chosen = choose_adapter(adapter, implementation)
     features = [name for name in USEFUL_FEATURES if name in chosen.features]
     try:
+        if dawn.matrix_units(chosen, chosen):
+            return dawn.request_device(chosen, features, chosen.limits, "wgpu_q4")
         return chosen.request_device_sync(
             label="wgpu_q4", required_features=features, required_limits=dict(chosen.limits)
         )

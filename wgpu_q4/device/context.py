@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.device import unchecked
+from wgpu_q4.device import dawn, unchecked
 from wgpu_q4.device.adapter import MAPPABLE, adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.roundtrip import (
@@ -31,7 +31,7 @@ from wgpu_q4.device.roundtrip import (
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
-from wgpu_q4.plan import LARGEST_MAPPED_RESULT, HalfSupport, Plan
+from wgpu_q4.plan import LARGEST_MAPPED_RESULT, HalfSupport, MatrixUnits, Plan
 from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
@@ -155,6 +155,11 @@ class Context:
             subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
             rounding=np.array_equal(found[:, 2], packed),
         )
+
+    @cached_property
+    def matrix_units(self) -> frozenset[MatrixUnits]:
+        """What the device's matrix units do, none where it was made without their features."""
+        return dawn.matrix_units(self.device, self.device.adapter)
 
     def _probe_halves(self, *usages: str) -> NDArray[np.uint32]:
         """What the probe's kernel writes into a buffer with these usages too."""

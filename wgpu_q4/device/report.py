@@ -18,7 +18,14 @@ from wgpu_q4.device.context import Context, default_context
 from wgpu_q4.device.implementation import KNOWN, load_implementation
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.kernels import Accuracy
-from wgpu_q4.plan import DEFAULT_LAYOUT, Choice, MatrixShape, choose_linear, plan_embedding
+from wgpu_q4.plan import (
+    DEFAULT_LAYOUT,
+    MATRIX_UNITS,
+    Choice,
+    MatrixShape,
+    choose_linear,
+    plan_embedding,
+)
 
 _LIMITS = (
     "max-storage-buffer-binding-size",
@@ -88,7 +95,8 @@ def _print_limits(context: Context, everything: bool) -> None:
     print(f"\nLimits of {context.adapter_summary}")
     for name in sorted(context.limits) if everything else _LIMITS:
         print(f"  {name:45} {context.limits[name]:>13,}")
-    print("\nFeatures" if everything else "\nFeatures asked for (no kernel needs one)")
+    asked = "Features asked for (only the kernel on matrix units needs any)"
+    print(f"\n{'Features' if everything else asked}")
     named = sorted(features) if everything else sorted(context.device.features)
     print(f"  {', '.join(named) or 'none beyond the core'}")
     if not everything:
@@ -114,11 +122,20 @@ def _print_choices(context: Context) -> None:
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
         f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
     )
+    print(f"  matrix units    {_matrix_units(context)}")
     way = context.round_trip
     print(f"  host            {way.name} calls{f': {way.reason}' if way.reason else ''}")
     print(
         f"  small results   {'written where the host reads' if context.maps_results else 'copied'}"
     )
+
+
+def _matrix_units(context: Context) -> str:
+    if MATRIX_UNITS in context.matrix_units:
+        return "used where accuracy is not 'exact'"
+    if context.matrix_units:
+        return "there, but not for 16 × 16 halves, sums in float32 and subgroups of 32: not used"
+    return "none that this WebGPU implementation offers"
 
 
 def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | None, Choice]]:
@@ -133,7 +150,8 @@ def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | Non
 
 
 def _choice(context: Context, rows: int, accuracy: Accuracy) -> Choice:
-    return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, context.half_support, accuracy)
+    support, units = context.half_support, context.matrix_units
+    return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, support, accuracy, units)
 
 
 def _marked(used: bool) -> str:

@@ -30,6 +30,8 @@ class DeviceWeight:
         scales: the buffer of scales ``[V, K/G]``.
         readers: the ops that have used it.
         bind_groups: those that bind it, for `Context.encode`.
+        exponent: of the power of two that brings the largest scale to 2^11 … 2^12, for the kernel
+            on matrix units; 0 on a device without.
     """
 
     def __init__(self, context: Context, weight: Q4Weight) -> None:
@@ -43,6 +45,7 @@ class DeviceWeight:
         )
         _check_binding(context, "the packed weight", weight.packed.nbytes)
         _check_binding(context, "the scales", weight.scales.nbytes)
+        self.exponent = _exponent(weight.scales) if context.matrix_units else 0
         self.readers: set[str] = set()
         self.bind_groups: BindGroups = {}
         self.scales = _upload(context, "scales", weight.scales)
@@ -91,6 +94,20 @@ class DeviceWeight:
         if rows is None:
             rows = _upload(context, "rows to pack", weight.packed_as("linear"))
         return _pack(context, self.shape, rows, layout)
+
+
+def _exponent(scales: NDArray[Any]) -> int:
+    """e of the power of two that brings the largest of ``scales`` to 2^11 … 2^12.
+
+    Eight times that, the largest weight, is within half precision, and a scale may be 2^26 times
+    smaller before its weights become subnormal there.
+    """
+    bits = np.dtype(f"u{scales.itemsize}")
+    magnitudes = scales.view(bits) & bits.type(np.iinfo(bits).max >> 1)
+    largest = float(magnitudes.max().view(scales.dtype))
+    if not 0 < largest < np.inf:
+        return 0
+    return int(np.clip(12 - np.frexp(largest)[1], -126, 126))
 
 
 def _upload(context: Context, label: str, array: NDArray[Any]) -> Any:

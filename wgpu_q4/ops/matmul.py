@@ -40,8 +40,8 @@ def linear(
         bias: ``[V]`` of a dtype that ``x`` may have, or None.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
         accuracy: ``"exact"`` accumulates in float32 and meets its summation bound; ``"fast"``
-            allows x to be rounded to 16 bits, ``"int8"`` to 8, which some devices are faster with
-            (`wgpu_q4.reference.linear_bound` gives each bound).
+            allows x to be rounded to 16 bits, or x and the weight to half precision, ``"int8"`` x
+            to 8 bits, which some devices are faster with (`wgpu_q4.reference` gives each bound).
         layout: how the device holds the weight; None for the layout already there, else the one
             that suits both ops (see `wgpu_q4.plan`).
         kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.plan` choose.
@@ -152,13 +152,14 @@ def _run(
             half_support=context.half_support,
             kernel=kernel,
             accuracy=accuracy,
+            matrix_units=context.matrix_units,
         )
         if reduction is None:
             resources[0] = context.result("linear", out.nbytes)
         else:
             resources[0] = context.scratch("logits", len(part) * vocab * 4, "STORAGE")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
-        resources[4] = context.sizes(len(part), plan.padded_rows, role="linear")
+        resources[4] = context.sizes(len(part), plan.padded_rows, resident.exponent, role="linear")
         context.write(resources[1], part)
         kept = (
             None if reduction is None else context.plan(plan_reduce, vocab, len(part), *reduction)

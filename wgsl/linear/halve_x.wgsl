@@ -1,0 +1,70 @@
+// x [M, K] to halves for gemm_matrix.wgsl, each row times the power of two that brings its largest
+// value to 2^14 … 2^15, so that none overflows and few become subnormal: tiles of 16 × 16,
+// [M' / 16][K' / 16][16][16], zeros past M and K.  The eight columns of an octet are in the order
+// 0 4 1 5 2 6 3 7, as the weight is staged.  The inverse of each power goes to t_x_units.
+//
+// A workgroup of 64 converts one row; workgroups are folded over x and y.
+// Assumes K' a multiple of 16, M' of 16.
+
+const LANES = 64u;
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
+@group(0) @binding(6) var<storage, read_write> t_x_units: array<f32>;
+
+override PADDED_DIM: u32;  // K'
+
+var<workgroup> largest: array<f32, LANES>;
+
+// 2^exponent, for exponents of normal floats.
+fn power_of_two(exponent: i32) -> f32 {
+    return bitcast<f32>(u32(exponent + 127) << 23u);
+}
+
+fn load_quad(m: u32, k4: u32) -> vec4<f32> {
+    let quads = embed_dim() / 4u;
+    let value = t_x[min(m, sizes.x - 1u) * quads + min(k4, quads - 1u)];
+    return select(vec4<f32>(0.0), value, m < sizes.x && k4 < quads);
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let m = workgroup.y * grid.x + workgroup.x;
+    if m >= sizes.y {
+        return;
+    }
+    var most = vec4<f32>(0.0);
+    for (var k4 = lane; k4 < embed_dim() / 4u; k4 += LANES) {
+        most = max(most, abs(load_quad(m, k4)));
+    }
+    largest[lane] = max(max(most.x, most.y), max(most.z, most.w));
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            largest[lane] = max(largest[lane], largest[lane + half]);
+        }
+        workgroupBarrier();
+    }
+
+    // Rows of zeros, and rows that hold an infinity, stay as they are.
+    let biased = bitcast<u32>(largest[0]) >> 23u;
+    let usual = biased > 0u && biased < 255u;
+    let exponent = select(0, min(141 - i32(biased), 126), usual);
+    let scale = power_of_two(exponent);
+    for (var k8 = lane; k8 < PADDED_DIM / 8u; k8 += LANES) {
+        let low = load_quad(m, 2u * k8) * scale;
+        let high = load_quad(m, 2u * k8 + 1u) * scale;
+        let front = floats_to_halves(vec4<f32>(low.x, high.x, low.y, high.y));
+        let back = floats_to_halves(vec4<f32>(low.z, high.z, low.w, high.w));
+        let tile = m / 16u * (PADDED_DIM / 16u) + k8 / 2u;
+        t_out[tile * 32u + m % 16u * 2u + k8 % 2u] = vec4<u32>(front, back);
+    }
+    if lane == 0u {
+        t_x_units[m] = power_of_two(-exponent);
+    }
+}

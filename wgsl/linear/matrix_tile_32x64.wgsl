@@ -1,0 +1,38 @@
+// For up to 64 rows of x: a subgroup computes 32 rows × 64 outputs.
+
+const SUMS_M = 2u;
+const SUMS_N = 4u;
+
+struct Sums {
+    s00: SumMatrix, s01: SumMatrix, s02: SumMatrix, s03: SumMatrix,
+    s10: SumMatrix, s11: SumMatrix, s12: SumMatrix, s13: SumMatrix,
+}
+
+// 16 columns: x at `x_at`, its next rows `x_pitch` on; the weight at `weight_at` of the tile.
+fn accumulate(sums: ptr<function, Sums>, x_at: u32, x_pitch: u32, weight_at: u32) {
+    let x0 = load_x(x_at);
+    let x1 = load_x(x_at + x_pitch);
+    let w0 = load_weight(weight_at);
+    let w1 = load_weight(weight_at + SIDE * PITCH);
+    let w2 = load_weight(weight_at + 2u * SIDE * PITCH);
+    let w3 = load_weight(weight_at + 3u * SIDE * PITCH);
+    (*sums).s00 = subgroupMatrixMultiplyAccumulate(x0, w0, (*sums).s00);
+    (*sums).s10 = subgroupMatrixMultiplyAccumulate(x1, w0, (*sums).s10);
+    (*sums).s01 = subgroupMatrixMultiplyAccumulate(x0, w1, (*sums).s01);
+    (*sums).s11 = subgroupMatrixMultiplyAccumulate(x1, w1, (*sums).s11);
+    (*sums).s02 = subgroupMatrixMultiplyAccumulate(x0, w2, (*sums).s02);
+    (*sums).s12 = subgroupMatrixMultiplyAccumulate(x1, w2, (*sums).s12);
+    (*sums).s03 = subgroupMatrixMultiplyAccumulate(x0, w3, (*sums).s03);
+    (*sums).s13 = subgroupMatrixMultiplyAccumulate(x1, w3, (*sums).s13);
+}
+
+fn store_sums(sums: ptr<function, Sums>, place: Place) {
+    store_sum((*sums).s00, place, 0u, 0u);
+    store_sum((*sums).s01, place, 0u, 1u);
+    store_sum((*sums).s02, place, 0u, 2u);
+    store_sum((*sums).s03, place, 0u, 3u);
+    store_sum((*sums).s10, place, 1u, 0u);
+    store_sum((*sums).s11, place, 1u, 1u);
+    store_sum((*sums).s12, place, 1u, 2u);
+    store_sum((*sums).s13, place, 1u, 3u);
+}

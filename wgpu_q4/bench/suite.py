@@ -1,0 +1,224 @@
+"""Which jobs are measured, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wgpu_q4 import Q4Weight
+from wgpu_q4.bench import accounting
+from wgpu_q4.bench.calls import Calls
+from wgpu_q4.bench.jobs import Jobs, random_weight
+from wgpu_q4.bench.peers import PEERS, Peer, UnavailableError, check, make
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.timing import DeviceTimer, Effort
+from wgpu_q4.kernels import Layout, OutputDtype
+from wgpu_q4.plan import MatrixShape
+
+LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
+OUTPUTS: tuple[OutputDtype, ...] = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to measure.
+
+    Attributes:
+        shape: of the matrix.
+        ids: numbers of ids to look up.
+        rows: numbers of rows of x to multiply.
+        layouts: of the weight on the device.
+        vocabs: further V to measure at the same K.
+        embed_dims: further K to measure at a V that keeps the matrix small.
+        peers: names of peers.
+    """
+
+    shape: MatrixShape
+    ids: tuple[int, ...]
+    rows: tuple[int, ...]
+    layouts: tuple[Layout, ...] = LAYOUTS
+    vocabs: tuple[int, ...] = ()
+    embed_dims: tuple[int, ...] = ()
+    peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job that is still to do.
+
+    Attributes:
+        title: what is said while it runs.
+        run: measures it; raises ValueError, DeviceError or UnavailableError if it cannot be.
+        series: jobs that differ in size alone share this name...
+        cost: ...and take time in proportion to this.
+    """
+
+    title: str
+    run: Callable[[], Result]
+    series: str
+    cost: float
+
+
+def steps(timer: DeviceTimer, selection: Selection) -> list[Step]:
+    """All jobs of a selection.  This package's come first: the threads of a peer would disturb."""
+    weight = random_weight(selection.shape)
+    return [
+        *_kernels(Jobs(timer, weight), selection),
+        *_sweeps(timer, selection),
+        *_calls(Calls(timer.context, weight, timer.effort), selection),
+        *_peers(weight, selection, timer.effort),
+    ]
+
+
+def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
+    shape, effort = selection.shape, jobs.timer.effort
+    for layout in selection.layouts:
+        for output in OUTPUTS:
+            for ids in sorted(selection.ids):
+                yield Step(
+                    f"embedding of {ids} ids, {layout}, {output}",
+                    lambda n=ids, at=layout, of=output: jobs.embedding(n, at, of),  # type: ignore[misc]
+                    f"embedding {layout} {output}",
+                    ids,
+                )
+    for layout in selection.layouts:
+        for rows in sorted(selection.rows):
+            yield Step(
+                f"linear, M={rows}, {layout}",
+                lambda n=rows, at=layout: jobs.linear(n, at),  # type: ignore[misc]
+                f"linear {layout}",
+                rows,
+            )
+    if any(layout.startswith("blocks") for layout in selection.layouts):
+        yield Step("rows to blocks", lambda: jobs.pack("blocks_buffer"), "pack", 1)
+    yield Step("upload", lambda: jobs.upload(effort), "upload", 1)
+    for nbytes in (4, 4 * shape.vocab, 64 * 4 * shape.vocab):
+        yield Step(
+            f"readback of {nbytes:,} bytes",
+            lambda n=nbytes: jobs.readback(n, effort),  # type: ignore[misc]
+            "readback",
+            nbytes,
+        )
+
+
+def _sweeps(timer: DeviceTimer, selection: Selection) -> Iterator[Step]:
+    """The main jobs over other V and K, to see how they grow."""
+    base = selection.shape
+    narrow = replace(base, vocab=min(base.vocab, 32768))
+    shapes = [replace(base, vocab=vocab) for vocab in selection.vocabs]
+    shapes += [replace(narrow, embed_dim=k) for k in selection.embed_dims]
+    for shape in dict.fromkeys(shapes):
+        made: list[Jobs] = []
+
+        def jobs(made: list[Jobs] = made, shape: MatrixShape = shape) -> Jobs:
+            if not made:  # a weight is made when its turn comes
+                made.append(Jobs(timer, random_weight(shape)))
+            return made[0]
+
+        size = f"{shape.vocab}×{shape.embed_dim}"
+        weights = shape.vocab * shape.embed_dim
+        ids = max(selection.ids)
+        yield Step(
+            f"embedding of {ids} ids of {size}",
+            lambda jobs=jobs, n=ids: jobs().embedding(n, "rows", "float32"),  # type: ignore[misc]
+            "embedding over shapes",
+            shape.embed_dim * ids,
+        )
+        for rows in (1, 128):
+            last = rows == 128
+            yield Step(
+                f"linear, M={rows}, of {size}",
+                lambda jobs=jobs, made=made, n=rows, last=last: _last(  # type: ignore[misc]
+                    jobs().linear(n, "rows"), made, last
+                ),
+                f"linear over shapes {rows}",
+                weights * rows,
+            )
+
+
+def _last(result: Result, made: list[Jobs], last: bool) -> Result:
+    if last:
+        made.clear()
+    return result
+
+
+def _calls(calls: Calls, selection: Selection) -> Iterator[Step]:
+    for ids in (1, *sorted(selection.ids)):
+        yield Step(
+            f"embedding() of {ids} ids",
+            lambda n=ids: calls.embedding(n),
+            "embedding()",
+            ids,  # type: ignore[misc]
+        )
+    for rows in sorted({1, *(rows for rows in selection.rows if rows <= 128)}):
+        yield Step(f"linear(), M={rows}", lambda n=rows: calls.linear(n), "linear()", rows)  # type: ignore[misc]
+
+
+def _peers(weight: Q4Weight, selection: Selection, effort: Effort) -> Iterator[Step]:
+    random = np.random.default_rng(1)
+    vocab, embed_dim = weight.shape
+    for name in selection.peers:
+        made: dict[str, Peer] = {}
+        *_, ops = PEERS[name]
+        jobs = [(op, n) for op in ops for n in sorted(getattr(selection, _SIZES[op]))]
+        for number, (op, size) in enumerate(jobs):
+
+            def run(
+                name: str = name,
+                made: dict[str, Peer] = made,
+                op: str = op,
+                size: int = size,
+                last: bool = number == len(jobs) - 1,
+            ) -> Result:
+                given: Any = (
+                    random.integers(0, vocab, size)
+                    if op == "embedding"
+                    else random.standard_normal((size, embed_dim), dtype=np.float32)
+                )
+                try:
+                    if name not in made:
+                        made[name] = make(name, weight, effort)
+                    return measure_peer(made[name], op, given, weight)
+                finally:
+                    if last and name in made:
+                        made.pop(name).close()
+
+            yield Step(f"{name}: {op}, {size}", run, f"{name} {op}", size)
+
+
+_SIZES = {"embedding": "ids", "linear": "rows"}
+
+
+def measure_peer(peer: Peer, op: str, given: Any, weight: Q4Weight) -> Result:
+    """One job of a peer, its answer checked first.
+
+    Raises:
+        UnavailableError: it has no such job, or computes something else.
+    """
+    task = getattr(peer, op)(given)
+    check(task, op, given, weight)
+    vocab, embed_dim = weight.shape
+    shape = MatrixShape(
+        vocab,
+        embed_dim,
+        weight.group_size,
+        "float16" if weight.scales.dtype == np.float16 else "float32",
+    )
+    flops = accounting.linear_flops(shape, len(given)) if op == "linear" else 0
+    return Result(
+        peer.who,
+        op,
+        len(given),
+        task.measure(),
+        task.clock,
+        shape,
+        task.detail,
+        task.moved,
+        flops,
+    )
+
+
+__all__ = ["LAYOUTS", "OUTPUTS", "Selection", "Step", "UnavailableError", "measure_peer", "steps"]

@@ -129,7 +129,9 @@ def link_distribution(name: str, site: Path) -> None:
 def test_wheel_carries_kernels_and_types(built: Built) -> None:
     assert len(WGSL) > 10
     names = built.wheel_names()
-    assert {name for name in names if name.endswith(".wgsl")} == {f"wgpu_q4/{w}" for w in WGSL}
+    shaders = {path.relative_to(ROOT).as_posix() for path in (ROOT / "wgpu_q4").rglob("*.wgsl")}
+    kernels = {f"wgpu_q4/{piece}" for piece in WGSL}
+    assert {name for name in names if name.endswith(".wgsl")} == kernels | shaders
     assert "wgpu_q4/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
@@ -159,7 +161,7 @@ def test_metadata(built: Built) -> None:
     metadata = built.metadata()
     assert metadata["License-Expression"] == "BSD-3-Clause"
     extras = metadata.get_all("Provides-Extra", [])
-    assert set(extras) == {"torch", "hf", "executorch", "notebook", "parity", "dev"}
+    assert set(extras) == {"torch", "hf", "executorch", "notebook", "parity", "bench", "dev"}
     assert b"wgpu-q4 = wgpu_q4.cli:main" in built.dist_info("entry_points.txt")
 
 

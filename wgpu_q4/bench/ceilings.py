@@ -75,9 +75,7 @@ class CeilingJobs:
         slices = self._bytes // _SLICE
         self._copy = self._dispatch("copy", {0: target, 1: source}, 2 * slices)
         self._read = self._dispatch("read", {0: target, 1: source}, slices)
-        self._arithmetic = self._dispatch(
-            "arithmetic", {0: sums}, self._workgroups, ROUNDS=_ROUNDS
-        )
+        self._arithmetic = self._dispatch("arithmetic", {0: sums}, self._workgroups, ROUNDS=_ROUNDS)
 
     def measure(self) -> Ceilings:
         """Measure all three."""

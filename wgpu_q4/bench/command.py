@@ -43,6 +43,9 @@ SWEEP = {
 SLOW_PEERS = ("torch.compile",)
 """Left out of a quick run."""
 
+_TELLING = 0.01
+"""Seconds from which a time grows with the size of the job; shorter ones are mostly overhead."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
@@ -172,7 +175,7 @@ def measure(steps: Sequence[Step], document: Document, longest: float) -> None:
     from wgpu_q4.bench.peers import UnavailableError
     from wgpu_q4.bench.table import line
 
-    pace: dict[str, float] = {}
+    pace: dict[str, float] = {}  # of series whose last job took long enough to judge by
     absent: set[str] = set()
     with progress(len(steps)) as bar:
         for step in steps:
@@ -190,7 +193,8 @@ def measure(steps: Sequence[Step], document: Document, longest: float) -> None:
             except (ValueError, DeviceError, MemoryError) as error:
                 _leave_out(document, step.title, str(error) or type(error).__name__, bar)
             else:
-                pace[step.series] = result.timing.median / step.cost
+                if result.timing.median >= _TELLING:
+                    pace[step.series] = result.timing.median / step.cost
                 document.results.append(result)
                 bar.say(line(result, document.copy_bandwidth))
 

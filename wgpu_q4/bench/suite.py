@@ -173,7 +173,12 @@ def _peers(weight: Q4Weight, selection: Selection, effort: Effort) -> Iterator[S
     for name in selection.peers:
         made: dict[str, Peer] = {}
         *_, ops = PEERS[name]
-        jobs = [(op, n) for op in ops for n in sorted(getattr(selection, _SIZES[op]))]
+        jobs = [
+            (op, size)
+            for op in ops
+            for size in sorted(getattr(selection, _SIZES[op]))
+            if size >= _COMPILED_FROM or name != "torch.compile"
+        ]
         for number, (op, size) in enumerate(jobs):
 
             def run(
@@ -198,6 +203,10 @@ def _peers(weight: Q4Weight, selection: Selection, effort: Effort) -> Iterator[S
 
             yield Step(f"{name}: {op}, {size}", run, f"{name} {op}", size)
 
+
+_COMPILED_FROM = 1024
+"""Ids from which torch.compile is measured: it takes seconds for each number of them, and with
+fewer only the start of a kernel is seen."""
 
 _SIZES = {"embedding": "ids", "linear": "rows"}
 

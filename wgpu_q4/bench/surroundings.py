@@ -60,9 +60,10 @@ def own_version() -> str:
         return number
     if number == "0+unknown":  # a checkout that is not installed
         number = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
-    commit = _git("rev-parse", "--short=10", "HEAD")
-    if commit is None:
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != _ROOT:  # a copy inside another repository
         return number
+    commit = _git("rev-parse", "--short=10", "HEAD")
     changed = (
         "+"
         if _git("status", "--porcelain", "--untracked-files=no", "--", "wgpu_q4", "wgsl")

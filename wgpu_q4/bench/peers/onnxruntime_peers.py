@@ -8,6 +8,7 @@ On the processor, and through WebGPU (Dawn) where one of its two packages is ins
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -133,13 +134,18 @@ def _webgpu_devices() -> list[Any]:
         return [device for device in found if device.ep_name == plugin.get_ep_name()]
 
     try:
-        if not devices():
-            onnxruntime.register_execution_provider_library(_PLUGIN, plugin.get_library_path())
+        _register(plugin.get_library_path())
     except Exception as error:  # its exceptions have no common type
         raise UnavailableError(f"its library does not load: {_first_line(error)}") from error
     if not devices():
         raise UnavailableError("onnxruntime-ep-webgpu finds no GPU here")
     return devices()
+
+
+@cache
+def _register(library: str) -> None:
+    """Load the plugin; a second time is an error."""
+    onnxruntime.register_execution_provider_library(_PLUGIN, library)
 
 
 def _session(model: bytes, options: Any, providers: list[str] | None) -> Any:

@@ -77,6 +77,7 @@ class Compiled(Eager):
     who = "torch.compile"
 
     def _gather(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        torch._dynamo.reset()  # it compiles a function for a few shapes only, then gives up
         compiled = torch.compile(unpacked_rows, dynamic=False)
 
         def gather(packed: Tensor, scales: Tensor, ids: Tensor) -> Tensor:

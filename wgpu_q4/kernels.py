@@ -25,6 +25,9 @@ Storage = Literal["buffer", "texture3d"]
 
 OutputDtype = Literal["float32", "float16"]
 
+Accuracy = Literal["exact", "fast", "int8"]
+"""What a matrix product may round besides its sum: nothing, activations to 16 bits, or to 8."""
+
 Halves = Literal["native", "integer"]
 """How half-precision numbers are converted: by the built-in functions, where a probe has shown
 that they do it right, or by integer arithmetic."""

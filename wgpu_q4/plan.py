@@ -13,7 +13,7 @@ from typing import Literal
 from wgpu_q4 import kernels
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Halves, Layout, LinearKernel, OutputDtype, Storage, Variant
+from wgpu_q4.kernels import Accuracy, Halves, Layout, LinearKernel, OutputDtype, Storage, Variant
 
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
@@ -150,10 +150,12 @@ def plan_linear(
     limits: Mapping[str, int],
     half_support: HalfSupport,
     kernel: LinearKernel | None = None,
+    accuracy: Accuracy = "exact",
 ) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
     Args:
+        accuracy: the least that the kernel chosen must reach; a better one may be faster.
         kernel: a kernel by name instead of the choice made here.
 
     Raises:

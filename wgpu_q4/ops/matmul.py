@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Layout, LinearKernel
+from wgpu_q4.kernels import Accuracy, Layout, LinearKernel
 from wgpu_q4.ops.arguments import check_option, check_weight
 from wgpu_q4.plan import GEMM_FROM_ROWS_OTHERWISE, LinearPlan, plan_linear
 from wgpu_q4.weight import Q4Weight
@@ -23,19 +23,23 @@ def linear(
     bias: arrays.ArrayLike | None = None,
     device: Any = None,
     *,
+    accuracy: Accuracy = "exact",
     layout: Layout | None = None,
     kernel: LinearKernel | None = None,
 ) -> Any:
-    """``x · Wᵀ + bias`` with the weight dequantized on the fly, accumulated in float32.
+    """``x · Wᵀ + bias`` with the weight dequantized on the fly.
 
     Args:
         x: ``[..., K]``, float32 or float16 (torch: bfloat16 too).
         weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.embedding`.
         bias: ``[V]`` of a dtype that ``x`` may have, or None.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+        accuracy: ``"exact"`` accumulates in float32 and meets its summation bound; ``"fast"``
+            allows x to be rounded to 16 bits, ``"int8"`` to 8, which some devices are faster with
+            (`wgpu_q4.reference.linear_bound` gives each bound).
         layout: how the device holds the weight; None for the layout already there, else the one
             that suits both ops (see `wgpu_q4.plan`).
-        kernel: a kernel by name; None lets `wgpu_q4.plan` choose.
+        kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.plan` choose.
 
     Returns:
         ``x.shape[:-1] + (V,)`` in the dtype of ``x``, numpy or torch as ``x`` is.  float32 is
@@ -50,6 +54,7 @@ def linear(
         DeviceError: no adapter, or a limit of the device is exceeded.
     """
     check_weight(weight)
+    check_option("accuracy", accuracy, get_args(Accuracy))
     if layout is not None:
         check_option("layout", layout, get_args(Layout))
     if kernel is not None:
@@ -72,7 +77,7 @@ def linear(
     if result.size:
         context = context_for(device)
         with context.lock:
-            _run(context, weight, layout, kernel, rows, added, result)
+            _run(context, weight, layout, kernel, accuracy, rows, added, result)
     return _like_x(result.reshape(*activations.shape[:-1], vocab), x)
 
 
@@ -81,6 +86,7 @@ def _run(
     weight: Q4Weight,
     layout: Layout | None,
     kernel: LinearKernel | None,
+    accuracy: Accuracy,
     rows: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
     result: NDArray[np.float32],
@@ -115,6 +121,7 @@ def _run(
             context.limits,
             context.half_support,
             kernel,
+            accuracy,
         )
         resources[0] = context.scratch("linear", out.nbytes, "STORAGE", "COPY_SRC")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")

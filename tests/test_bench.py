@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,10 +22,11 @@ from wgpu_q4.bench import accounting, command, jobs, surroundings
 from wgpu_q4.bench.document import SCHEMA, Document
 from wgpu_q4.bench.peers import PEERS, UnavailableError, base, make, onnxruntime_peers
 from wgpu_q4.bench.result import Result
-from wgpu_q4.bench.suite import Step, measure_peer
+from wgpu_q4.bench.suite import LAYOUTS, Step, measure_peer
 from wgpu_q4.bench.table import duration, line
 from wgpu_q4.bench.timing import DeviceTimer, Effort, Timing, time_calls
 from wgpu_q4.device import context_for
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.plan import MatrixShape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -424,6 +425,8 @@ def test_the_quick_selection_leaves_the_slow_peers_out() -> None:
     assert set(full.peers) - set(quick.peers) == set(command.SLOW_PEERS)
     assert set(full.peers) == set(PEERS) == set(command.PEER_NAMES)
     assert set(quick.rows) < set(full.rows)
+    assert quick.accuracies == full.accuracies == get_args(Accuracy)
+    assert quick.layouts == full.layouts == LAYOUTS
     assert set(quick.ids) < set(full.ids)
     assert not quick.vocabs
     assert full.vocabs

@@ -11,6 +11,7 @@ from wgpu_q4 import Q4Weight, embedding, linear
 from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.timing import Effort, time_calls
 from wgpu_q4.device import Context
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.plan import MatrixShape
 
 
@@ -34,11 +35,14 @@ class Calls:
             "embedding()", ids, {}, lambda: embedding(chosen, self._weight, device=self._device)
         )
 
-    def linear(self, rows: int) -> Result:
-        """``linear(x, weight)``."""
+    def linear(self, rows: int, accuracy: Accuracy = "exact") -> Result:
+        """``linear(x, weight, accuracy=accuracy)``."""
         x = self._x(rows)
         return self._result(
-            "linear()", rows, {}, lambda: linear(x, self._weight, device=self._device)
+            "linear()",
+            rows,
+            {"accuracy": accuracy},
+            lambda: linear(x, self._weight, device=self._device, accuracy=accuracy),
         )
 
     def _x(self, rows: int) -> Any:

@@ -31,6 +31,7 @@ PEER_NAMES = (
     *("onnxruntime", "onnxruntime-int8", "onnxruntime-webgpu"),
 )
 LAYOUT_NAMES = ("rows", "blocks_buffer")
+ACCURACY_NAMES = ("exact", "fast", "int8")
 QUICK = {"ids": (2047, 16384), "rows": (1, 4, 16, 128)}
 FULL = {
     "ids": (1, 16, 128, 1024, 2047, 4096, 16384, 65536),
@@ -61,6 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=_positive, nargs="+", metavar="M", help="rows of x")
     parser.add_argument(
         "--layouts", nargs="+", choices=LAYOUT_NAMES, default=list(LAYOUT_NAMES), metavar="LAYOUT"
+    )
+    parser.add_argument(
+        "--accuracy",
+        nargs="+",
+        choices=ACCURACY_NAMES,
+        default=list(ACCURACY_NAMES),
+        metavar="ACCURACY",
+        help=f"of products: {', '.join(ACCURACY_NAMES)}; one whose kernel is another's is not "
+        f"measured twice",
     )
     parser.add_argument(
         "--peers",
@@ -259,6 +269,7 @@ def _selection(options: argparse.Namespace, shape: MatrixShape) -> Any:
         tuple(options.ids or sizes["ids"]),
         tuple(options.rows or sizes["rows"]),
         tuple(options.layouts),
+        tuple(options.accuracy),
         peers=tuple(peers),
         **sweep,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from wgpu_q4.bench import accounting
 from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.timing import DeviceTimer, Effort, time_calls
 from wgpu_q4.device import Context, DeviceWeight
-from wgpu_q4.kernels import Layout, OutputDtype
+from wgpu_q4.kernels import Accuracy, Layout, OutputDtype
 from wgpu_q4.ops.matmul import dispatch_linear
 from wgpu_q4.plan import LinearPlan, MatrixShape, plan_embedding, plan_linear, plan_pack
 
@@ -84,10 +84,31 @@ class Jobs:
         detail = {"layout": layout, "dtype": output}
         return Result("wgpu_q4", "embedding", ids, timing, self.timer.clock, shape, detail, moved)
 
-    def linear(self, rows: int, layout: Layout) -> Result:
-        """``x · Wᵀ``, with copies of the weight in rotation so that it comes from memory."""
+    def plan(self, rows: int, layout: Layout, accuracy: Accuracy) -> LinearPlan:
+        """What runs for a product here."""
+        context = self.context
+        return plan_linear(
+            *(self.shape, rows, layout, False, context.limits, context.half_support),
+            accuracy=accuracy,
+        )
+
+    def accuracies(self, rows: int, layout: Layout) -> list[Accuracy]:
+        """The accuracies for which different kernels run."""
+        plans: dict[object, Accuracy] = {}
+        for accuracy in get_args(Accuracy):
+            plans.setdefault(self.plan(rows, layout, accuracy).product.key, accuracy)
+        return list(plans.values())
+
+    def linear(
+        self, rows: int, layout: Layout, accuracy: Accuracy = "exact", cached: bool = False
+    ) -> Result:
+        """``x · Wᵀ``, with copies of the weight in rotation so that it comes from memory.
+
+        Args:
+            cached: read one copy of the weight instead, from a cache if it fits one.
+        """
         context, shape = self.context, self.shape
-        plan = plan_linear(shape, rows, layout, False, context.limits, context.half_support)
+        plan = self.plan(rows, layout, accuracy)
         x = self._random.standard_normal((rows, shape.embed_dim), dtype=np.float32)
         x_buffer = context.create_buffer("x", x.nbytes, "STORAGE", "COPY_DST")
         context.write(x_buffer, x)
@@ -102,7 +123,8 @@ class Jobs:
                 context, compute_pass, plan, resources, groups
             )
 
-        copies = self._in_rotation(layout) if rows < _ROWS_FROM_MEMORY else [self.resident]
+        rotate = rows < _ROWS_FROM_MEMORY and not cached
+        copies = self._in_rotation(layout) if rotate else [self.resident]
         timing = self.timer.measure([variant(copy) for copy in copies])
         return Result(
             "wgpu_q4",
@@ -111,7 +133,7 @@ class Jobs:
             timing,
             self.timer.clock,
             shape,
-            {"layout": layout, "accuracy": "exact", "kernel": kernel_name(plan, layout)},
+            {"layout": layout, "accuracy": accuracy, "kernel": kernel_name(plan, layout)},
             accounting.linear_bytes(shape, rows, layout),
             accounting.linear_flops(shape, rows),
         )

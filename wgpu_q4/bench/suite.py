@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from wgpu_q4.bench.jobs import Jobs, random_weight
 from wgpu_q4.bench.peers import PEERS, Peer, UnavailableError, check, make
 from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.timing import DeviceTimer, Effort
-from wgpu_q4.kernels import Layout, OutputDtype
-from wgpu_q4.plan import MatrixShape
+from wgpu_q4.kernels import Accuracy, Layout, OutputDtype
+from wgpu_q4.plan import DEFAULT_LAYOUT, MatrixShape
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
 NARROW_VOCAB = 32768
@@ -26,6 +26,7 @@ NARROW_VOCAB = 32768
 MANY_IDS = 16384
 """Ids looked up where V and K vary, at most."""
 
+ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
 OUTPUTS: tuple[OutputDtype, ...] = ("float32", "float16")
 
 
@@ -38,6 +39,7 @@ class Selection:
         ids: numbers of ids to look up.
         rows: numbers of rows of x to multiply.
         layouts: of the weight on the device.
+        accuracies: of products.
         vocabs: further V to measure at the same K.
         embed_dims: further K to measure at a V that keeps the matrix small.
         peers: names of peers.
@@ -47,6 +49,7 @@ class Selection:
     ids: tuple[int, ...]
     rows: tuple[int, ...]
     layouts: tuple[Layout, ...] = LAYOUTS
+    accuracies: tuple[Accuracy, ...] = ACCURACIES
     vocabs: tuple[int, ...] = ()
     embed_dims: tuple[int, ...] = ()
     peers: tuple[str, ...] = ()
@@ -72,10 +75,11 @@ class Step:
 def steps(timer: DeviceTimer, selection: Selection) -> list[Step]:
     """All jobs of a selection.  This package's come first: the threads of a peer would disturb."""
     weight = random_weight(selection.shape)
+    jobs = Jobs(timer, weight)
     return [
-        *_kernels(Jobs(timer, weight), selection),
+        *_kernels(jobs, selection),
         *_sweeps(timer, selection),
-        *_calls(Calls(timer.context, weight, timer.effort), selection),
+        *_calls(Calls(timer.context, weight, timer.effort), jobs, selection),
         *_peers(weight, selection, timer.effort),
     ]
 
@@ -92,13 +96,15 @@ def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
                     ids,
                 )
     for layout in selection.layouts:
-        for rows in sorted(selection.rows):
-            yield Step(
-                f"linear, M={rows}, {layout}",
-                partial(jobs.linear, rows, layout),
-                f"linear {layout}",
-                rows,
-            )
+        for accuracy in selection.accuracies:
+            for rows in sorted(selection.rows):
+                if accuracy in jobs.accuracies(rows, layout):  # else another's kernel is used
+                    yield Step(
+                        f"linear, M={rows}, {layout}, {accuracy}",
+                        partial(jobs.linear, rows, layout, accuracy),
+                        f"linear {layout} {accuracy}",
+                        rows,
+                    )
     if any(layout.startswith("blocks") for layout in selection.layouts):
         yield Step("rows to blocks", partial(jobs.pack, "blocks_buffer"), "pack", 1)
     yield Step("upload", partial(jobs.upload, effort), "upload", 1)
@@ -160,11 +166,18 @@ class _Made:
                 self._jobs = None
 
 
-def _calls(calls: Calls, selection: Selection) -> Iterator[Step]:
+def _calls(calls: Calls, jobs: Jobs, selection: Selection) -> Iterator[Step]:
     for ids in sorted({1, *selection.ids}):
         yield Step(f"embedding() of {ids} ids", partial(calls.embedding, ids), "embedding()", ids)
-    for rows in sorted({1, *(rows for rows in selection.rows if rows <= 128)}):
-        yield Step(f"linear(), M={rows}", partial(calls.linear, rows), "linear()", rows)
+    for accuracy in selection.accuracies:
+        for rows in sorted({1, *(rows for rows in selection.rows if rows <= 128)}):
+            if accuracy in jobs.accuracies(rows, DEFAULT_LAYOUT):
+                yield Step(
+                    f"linear(), M={rows}, {accuracy}",
+                    partial(calls.linear, rows, accuracy),
+                    f"linear() {accuracy}",
+                    rows,
+                )
 
 
 def _peers(weight: Q4Weight, selection: Selection, effort: Effort) -> Iterator[Step]:

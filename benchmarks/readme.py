@@ -52,8 +52,9 @@ def section(document: Document) -> str:
         others = ""
         if wanted.get("dtype") != "float16" and wanted.get("accuracy", "exact") == "exact":
             others = ", ".join(_other(r) for r in _others(document, op, size))
-        what = f"{op}, {size:,} ids, {wanted['dtype']}"
-        if op == "linear":
+        if op == "embedding":
+            what = f"embedding, {size:,} ids, {wanted['dtype']}"
+        else:
             what = f"linear, {size} row{'s' if size > 1 else ''}, {wanted['accuracy']}"
         lines.append(f"| {what} | {duration(result.timing.median)} | {bound} | {others} |")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ FIGURES = ROOT / "benchmarks" / "results" / "nvidia-h200.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- speed: python -m benchmarks.readme -->\n", "<!-- end of speed -->\n"
 
-JOBS = (
+JOBS: tuple[tuple[str, int, dict[str, str]], ...] = (
     ("embedding", 16384, {"layout": "rows", "dtype": "float32"}),
     ("embedding", 16384, {"layout": "rows", "dtype": "float16"}),
     *(
@@ -26,6 +26,7 @@ JOBS = (
         for rows in (1, 128)
         for accuracy in ("exact", "fast", "int8")
     ),
+    *(("linear()", 1, {"accuracy": accuracy}) for accuracy in ("exact", "fast", "int8")),
 )
 """What the table shows, as far as it was measured: op, size, what the detail must say."""
 
@@ -42,22 +43,26 @@ def section(document: Document) -> str:
         "| | wgpu_q4 | of the copy's bandwidth | others, same run |",
         "| --- | --- | --- | --- |",
     ]
+    shown: set[tuple[str, int]] = set()
     for op, size, wanted in JOBS:
         ours = [r for r in document.results if _is_ours(r, document, op, size, wanted)]
         if len(ours) != 1:
             continue
         (result,) = ours
         share = result.moved / document.copy_bandwidth / result.timing.median
-        bound = f"{share:.0%}".replace("%", " %") if op == "embedding" or size == 1 else ""
-        others = ""
-        if wanted.get("dtype") != "float16" and wanted.get("accuracy", "exact") == "exact":
-            others = ", ".join(_other(r) for r in _others(document, op, size))
-        if op == "embedding":
-            what = f"embedding, {size:,} ids, {wanted['dtype']}"
-        else:
-            what = f"linear, {size} row{'s' if size > 1 else ''}, {wanted['accuracy']}"
-        lines.append(f"| {what} | {duration(result.timing.median)} | {bound} | {others} |")
+        bound = f"{share:.0%}".replace("%", " %") if result.moved and size in (1, 16384) else ""
+        others = "" if (op, size) in shown else ", ".join(map(_other, _others(document, op, size)))
+        shown.add((op, size))
+        cells = [_name(op, size, wanted), duration(result.timing.median), bound, others]
+        lines.append(" ".join(f"| {cell}".rstrip() for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _name(op: str, size: int, wanted: dict[str, str]) -> str:
+    if op == "embedding":
+        return f"embedding, {size:,} ids, {wanted['dtype']}"
+    name = f"{op.removesuffix('()')}, {size} row{'s' if size > 1 else ''}, {wanted['accuracy']}"
+    return f"{name}: whole call, numpy to numpy" if op.endswith("()") else name
 
 
 def _is_ours(
@@ -71,23 +76,24 @@ def _is_ours(
 
 
 def _others(document: Document, op: str, size: int) -> list[Result]:
-    """Peers on the same GPU, fastest first."""
+    """Peers timed alike, on the device or as whole calls, fastest first."""
     found = [
         r
         for r in document.results
-        if (r.op, r.size, r.shape) == (op, size, document.shape)
+        if (r.op, r.size, r.shape) == (op.removesuffix("()"), size, document.shape)
         and r.who != "wgpu_q4"
-        and r.detail.get("device") != "cpu"
+        and (r.clock == "calls") == op.endswith("()")
     ]
     return sorted(found, key=lambda r: r.timing.median)
 
 
 def _other(result: Result) -> str:
-    remarks = [result.detail.get("dtype", "")] if result.op == "linear" else []
-    if result.detail.get("accuracy") == "not quantized":
-        remarks.append("not quantized")
-    if result.clock == "calls":
-        remarks.append("whole call")
+    detail = result.detail
+    remarks = [detail["device"]] if detail["device"] == "cpu" else []
+    if result.op == "linear":
+        precise = detail["accuracy"] in ("exact", "not quantized")
+        remarks.append(detail["dtype"] if precise else detail["accuracy"])
+        remarks += [detail["accuracy"]] if detail["accuracy"] == "not quantized" else []
     remark = f" ({', '.join(remarks)})" if remarks else ""
     return f"{duration(result.timing.median)} {result.who}{remark}"
 

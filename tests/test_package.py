@@ -208,6 +208,14 @@ def test_console_script(bare_python: Path) -> None:
     assert "wgpu" in shown
 
 
+def test_it_measures_where_nothing_else_is_installed(bare_python: Path, tmp_path: Path) -> None:
+    size = ("--shape", "16x32x32", "--ids", "2", "--rows", "1", "--seconds", "0.001")
+    shown = run(bare_python.with_name("wgpu-q4"), "bench", *size, cwd=tmp_path)
+    assert "embedding, ids=2, 16×32, rows, float32" in shown
+    for name in ("torch", "onnxruntime"):
+        assert f"left out: {name} embedding: not installed" in shown
+
+
 def test_import_is_light() -> None:
     """Importing the package, and making a weight, loads no framework and no GPU library."""
     script = """

@@ -27,6 +27,7 @@ JOBS: tuple[tuple[str, int, dict[str, str]], ...] = (
         for accuracy in ("exact", "fast", "int8")
     ),
     *(("linear()", 1, {"accuracy": accuracy}) for accuracy in ("exact", "fast", "int8")),
+    ("linear()", 1, {"accuracy": "exact", "reduce": "argmax"}),
 )
 """What the table shows, as far as it was measured: op, size, what the detail must say."""
 
@@ -62,6 +63,8 @@ def _name(op: str, size: int, wanted: dict[str, str]) -> str:
     if op == "embedding":
         return f"embedding, {size:,} ids, {wanted['dtype']}"
     name = f"{op.removesuffix('()')}, {size} row{'s' if size > 1 else ''}, {wanted['accuracy']}"
+    if "reduce" in wanted:
+        name += f", {wanted['reduce']} on the device"
     return f"{name}: whole call, numpy to numpy" if op.endswith("()") else name
 
 
@@ -72,6 +75,7 @@ def _is_ours(
         (result.who, result.op, result.size) == ("wgpu_q4", op, size)
         and result.shape == document.shape
         and wanted.items() <= dict(result.detail).items()
+        and wanted.get("reduce") == result.detail.get("reduce")
     )
 
 

@@ -14,7 +14,8 @@ One object, schema ``wgpu_q4.bench/1``:
 * ``drift``: time after over time before of ``copy``, ``read`` and ``arithmetic``, or null
 * ``results``: a list; of each
   * ``who``, ``op``, ``size`` (ids, rows of x, or bytes), ``shape`` (or null), ``detail`` (what else
-    tells it from others: ``layout``, ``dtype``, ``accuracy``, ``kernel``, ``device``)
+    tells it from others: ``layout``, ``dtype``, ``accuracy``, ``kernel``, ``device``,
+    ``reduce``)
   * ``clock``, ``seconds`` (the median), ``quartiles`` (two), ``samples``
   * ``moved_bytes`` (what it cannot avoid to read and write, each byte once; 0 if that does not
     bound it), ``flops``

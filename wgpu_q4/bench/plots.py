@@ -120,6 +120,7 @@ def label(result: Result) -> str:
         parts += [detail.get("accuracy", "")]
     else:
         parts += [detail.get("device", "").replace("webgpu", ""), detail.get("accuracy", "")]
+    parts.append(detail.get("reduce", ""))
     if detail.get("dtype") == "float16":
         parts.append("f16")
     return ", ".join(part for part in parts if part)

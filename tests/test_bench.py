@@ -372,6 +372,20 @@ def test_a_peer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert said.count("left out: onnxruntime embedding: no such operator") == 1
 
 
+def test_a_peer_that_raises_ends_no_run() -> None:
+    class Broken(base.Peer):
+        who = "broken"
+
+        def embedding(self, ids: NDArray[np.int64]) -> base.Task:
+            raise RuntimeError("out of memory\n(and a long trace)")
+
+    weight = jobs.random_weight(SMALL)
+    with pytest.raises(UnavailableError, match=r"^it fails at embedding, 1: out of memory$"):
+        measure_peer(Broken(), "embedding", np.array([0]), weight)
+    with pytest.raises(UnavailableError, match="broken has no product here"):
+        measure_peer(Broken(), "linear", np.ones((1, 64), np.float32), weight)
+
+
 def test_groups_that_onnx_runtime_lacks() -> None:
     weight = Q4Weight(np.zeros((3, 12), np.uint8), np.ones((3, 1), np.float32))
     peer = make("onnxruntime", weight, EFFORT)

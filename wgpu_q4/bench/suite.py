@@ -235,10 +235,17 @@ def measure_peer(peer: Peer, op: str, given: Any, weight: Q4Weight) -> Result:
     """One job of a peer, its answer checked first.
 
     Raises:
-        UnavailableError: it has no such job, or computes something else.
+        UnavailableError: it has no such job, fails, or computes something else.
     """
-    task = getattr(peer, op)(given)
-    check(task, op, given, weight)
+    try:
+        task = getattr(peer, op)(given)
+        check(task, op, given, weight)
+        timing = task.measure()
+    except UnavailableError:
+        raise
+    except Exception as error:  # of any type: it is somebody else's code
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnavailableError(f"it fails at {op}, {len(given)}: {lines[0][:200]}") from error
     vocab, embed_dim = weight.shape
     shape = MatrixShape(
         vocab,
@@ -251,7 +258,7 @@ def measure_peer(peer: Peer, op: str, given: Any, weight: Q4Weight) -> Result:
         peer.who,
         op,
         len(given),
-        task.measure(),
+        timing,
         task.clock,
         shape,
         task.detail,

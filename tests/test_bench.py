@@ -271,7 +271,7 @@ def test_every_picture_is_drawn_small_and_the_same_again(measured: Path, tmp_pat
         assert "prefers-color-scheme: dark" in text
         assert "<dc:date>" not in text
     peers = first["run-peers.svg"].decode()
-    for shown in ("wgpu_q4, rows", "ONNX Runtime, cpu, exact", "torch, cpu", "limit "):
+    for shown in ("wgpu_q4, rows", "ONNX Runtime, cpu, exact", "torch, cpu", "limit, bytes"):
         assert shown in peers, shown
 
 

@@ -314,7 +314,8 @@ def both_ends(context: Context, weight: Q4Weight, accuracy: Any, watch: Stopwatc
         result = jobs.linear(rows, DEFAULT_LAYOUT, accuracy, cached=True)
         kernels += calls * result.timing.median
     ends = watch.seconds["embedding"] + watch.seconds["head"]
-    host = max(ends - kernels, 0.0)
+    kernels = min(kernels, ends)  # two measurements; the second one may have been disturbed
+    host = ends - kernels
     return f"kernels {kernels:.2f} s, host {host:.2f} s ({host / watch.total:.0%} of all)"
 
 

@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.devices import default_device
 from wgpu_q4 import Q4Weight, ops
+from wgpu_q4.device import context_for
 from wgpu_q4.nn import tie
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,21 +137,35 @@ importlib.util.find_spec = lambda name, *rest: None if name == {hidden!r} else r
     assert result.stdout == ""
 
 
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The example, imported."""
+    specification = importlib.util.spec_from_file_location("example", EXAMPLE)
+    assert specification is not None
+    assert specification.loader is not None
+    imported = importlib.util.module_from_spec(specification)
+    # Its dataclass looks its own module up.
+    monkeypatch.setitem(sys.modules, "example", imported)
+    specification.loader.exec_module(imported)
+    return imported
+
+
+def test_without_timestamps_the_ends_are_not_split(module: Any) -> None:
+    context = context_for(default_device("wgpu"))
+    weight = Q4Weight.quantize(np.ones((9, 32), np.float32))
+    assert module.both_ends(context, weight, "exact", None) == (
+        "wall clock only: the device has no timestamp-query"
+    )
+
+
 class TestCompare:
     """The comparison on a small random model, where it can be made to fail."""
 
     @pytest.fixture
     def compare(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, module: Any, capsys: pytest.CaptureFixture[str]
     ) -> Callable[..., tuple[bool, str]]:
         """Whether the example's comparison agrees, and what it printed."""
-        specification = importlib.util.spec_from_file_location("example", EXAMPLE)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        # Its dataclass looks its own module up.
-        monkeypatch.setitem(sys.modules, "example", module)
-        specification.loader.exec_module(module)
 
         def run(accuracy: Any = "exact") -> tuple[bool, str]:
             torch.manual_seed(1)

@@ -65,7 +65,9 @@ def _storage_texture(number: int, dimension: str, texel: str) -> Binding:
 
 _RESULT = _buffer(0, "storage")
 _SIZES = _buffer(4, "uniform")
-_LINEAR_BODY = (_RESULT, _buffer(1, "read-only-storage"), _SIZES)
+_X = _buffer(1, "read-only-storage")
+_SCALES_OF_X = _buffer(6, "read-only-storage")
+_LINEAR_BODY = (_RESULT, _X, _SIZES)
 
 BINDINGS: dict[str, tuple[Binding, ...]] = {
     "shape/overrides": (),
@@ -90,6 +92,8 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "scales/run": (),
     "embedding/embedding_q4gsw": (),
     "embedding/grid_flat": (_SIZES,),
+    "embedding/grid_quads": (),
+    "embedding/grid_octets": (),
     "embedding/grid_executorch": (),
     "embedding/octet_as_quads": (),
     "embedding/place_buffer": (),
@@ -110,12 +114,26 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/nibbles_integer": (),
     "linear/nibbles_subnormal": (),
     "linear/transpose_x": _LINEAR_BODY,
-    "linear/gemv_rows_wide": _LINEAR_BODY,
     "linear/gemv_rows": _LINEAR_BODY,
     "linear/gemv_blocks": _LINEAR_BODY,
-    "linear/gemm": _LINEAR_BODY,
+    "linear/team": (_RESULT, _SIZES),
+    "linear/gemv_wide": (_X,),
+    "linear/integers_order_rows": (),
+    "linear/integers_order_blocks": (),
+    "linear/quantize": (),
+    "linear/quantize_x": (*_LINEAR_BODY, _buffer(6, "storage")),
+    "linear/quantize_columns": (*_LINEAR_BODY, _buffer(6, "storage")),
+    "linear/integers_here": (_X,),
+    "linear/integers_before": (_X, _SCALES_OF_X),
+    "linear/gemv_integers": (),
+    "linear/gemv_blocks_integers": (_RESULT, _SIZES),
+    "linear/gemm_tile": (_RESULT, _SIZES),
+    "linear/gemm": (_X,),
     "linear/gemm_stage_rows": (),
     "linear/gemm_stage_blocks": (),
+    "linear/gemm_integers": (_X, _SCALES_OF_X),
+    "linear/gemm_integers_stage_rows": (),
+    "linear/gemm_integers_stage_blocks": (),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
     "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
@@ -185,6 +203,9 @@ def embedding(
 ) -> Variant:
     """Rows of the matrix by id; ids and result both in buffers or both in 3-D textures."""
     half = "half" if output == "float16" else "float"
+    result, grid = f"embedding/output_{storage}_{half}", "embedding/grid_quads"
+    if (storage, output) == ("buffer", "float16"):
+        result, grid = "embedding/output_buffer_half_wide", "embedding/grid_octets"
     pieces = (
         *_scales_pieces(scales, halves),
         *((f"half/{halves}",) if output == "float16" else ()),
@@ -192,9 +213,10 @@ def embedding(
         *_weight_pieces(layout),
         f"embedding/place_{storage}",
         f"embedding/indices_{storage}",
-        f"embedding/output_{storage}_{half}",
+        result,
         "embedding/embedding_q4gsw",
         "embedding/grid_flat",
+        grid,
     )
     return Variant(
         f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{_suffix(pieces)}",
@@ -217,11 +239,25 @@ def pack_blocks(target: Layout) -> Variant:
     )
 
 
-LinearKernel = Literal["gemv", "gemv_wide", "gemv_wide_subnormal", "gemm"]
-"""``gemv`` and ``gemm`` exist for every layout; the wide ones for rows whose K and G are multiples
-of 32, of which the second needs a device that keeps half-precision subnormals."""
+LinearKernel = Literal[
+    "gemv",
+    "gemv_wide",
+    "gemv_wide_subnormal",
+    "gemv_int16",
+    "gemv_int8",
+    "gemm",
+    "gemm_int8",
+]
+"""``gemv`` and ``gemm`` are there for every layout and shape, in float32.  The others need K and G
+to be multiples of 32, the wide ones rows as well; ``gemv_wide_subnormal`` needs a device that keeps
+half-precision subnormals.  ``int16`` and ``int8`` round x to integers of so many bits."""
 
-TRANSPOSE_X = Variant("transpose_x", ("shape/overrides", "linear/transpose_x"))
+INTEGER_BITS: dict[LinearKernel, int] = {"gemv_int16": 16, "gemv_int8": 8, "gemm_int8": 8}
+"""The kernels that round x, and to how many bits."""
+
+Preparation = Literal["transpose_x", "quantize_x", "quantize_columns"]
+"""A pass that puts x into the form in which a kernel reads it."""
+
 PROBE_HALVES = Variant("probe_halves", ("probe/halves",))
 
 
@@ -232,32 +268,70 @@ def linear(
     scales: ScalesDtype,
     bias: bool,
     halves: Halves = "native",
+    *,
+    prepared: bool = False,
 ) -> Variant:
-    """``x · Wᵀ + bias``."""
-    rows = layout.startswith("rows")
+    """``x · Wᵀ + bias``.
+
+    Args:
+        prepared: for the GEMVs on integers, whether x comes from ``quantize_x``; without it every
+            workgroup quantizes one row of x for itself.
+    """
+    is_rows = layout.startswith("rows")
     weight = _weight_pieces(layout)
     bodies: tuple[str, ...]
     if kernel == "gemm":
-        bodies = ("linear/gemm", f"linear/gemm_stage_{'rows' if rows else 'blocks'}")
+        stage = f"linear/gemm_stage_{'rows' if is_rows else 'blocks'}"
+        bodies = ("linear/exact_f32", "linear/gemm_tile", "linear/gemm", stage)
+    elif kernel == "gemm_int8":
+        stage = f"linear/gemm_integers_stage_{'rows' if is_rows else 'blocks'}"
+        bodies = ("linear/gemm_tile", "linear/gemm_integers", stage)
+    elif kernel in INTEGER_BITS:
+        order = f"linear/integers_order_{'rows' if is_rows else 'blocks'}"
+        x: tuple[str, ...] = (order, "linear/quantize", "linear/integers_here")
+        if prepared:
+            x = (order, "linear/integers_before")
+        if is_rows:
+            weight = ("weight/rows_wide",)
+            bodies = ("linear/team", *x, "linear/gemv_integers")
+        else:
+            bodies = (*x, "linear/gemv_blocks_integers")
     elif kernel == "gemv":
-        bodies = (f"linear/gemv_{'rows' if rows else 'blocks'}",)
+        bodies = ("linear/exact_f32", f"linear/gemv_{'rows' if is_rows else 'blocks'}")
     else:
         weight = ("weight/rows_wide",)
         nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
-        bodies = (f"linear/nibbles_{nibbles}", "linear/gemv_rows_wide")
+        bodies = (
+            "linear/exact_f32",
+            f"linear/nibbles_{nibbles}",
+            "linear/team",
+            "linear/gemv_wide",
+        )
     pieces = (
         "shape/overrides",
         *weight,
         *_scales_pieces(scales, halves),
-        *(() if rows else ("scales/four_rows",)),
+        *(() if is_rows else ("scales/four_rows",)),
         "linear/bias_buffer" if bias else "linear/bias_none",
-        "linear/exact_f32",
         *bodies,
     )
-    return Variant(
-        f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}{_suffix(pieces)}",
-        pieces,
+    name = f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}"
+    return Variant(f"{name}{'_prepared' if prepared else ''}{_suffix(pieces)}", pieces)
+
+
+@cache
+def preparation(name: Preparation, layout: Layout) -> Variant:
+    """The pass of that name; the order of integers follows the weight's layout."""
+    if name == "transpose_x":
+        return Variant(name, ("shape/overrides", "linear/transpose_x"))
+    order = "rows" if layout.startswith("rows") else "blocks"
+    pieces = (
+        "shape/overrides",
+        f"linear/integers_order_{order}",
+        "linear/quantize",
+        f"linear/{name}",
     )
+    return Variant(f"{name}_for_{order}", pieces)
 
 
 def all_variants() -> Iterator[Variant]:
@@ -271,14 +345,26 @@ def all_variants() -> Iterator[Variant]:
             yield embedding(layout, scales, output, storage, halves)
     yield pack_blocks("blocks_buffer")
     yield pack_blocks("blocks_texture2d")
-    yield TRANSPOSE_X
     yield PROBE_HALVES
+    yield preparation("transpose_x", "rows")
+    for order in ("rows", "blocks_buffer"):
+        yield preparation("quantize_x", order)
+        yield preparation("quantize_columns", order)
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
-        names: tuple[LinearKernel, ...] = ("gemv", "gemm")
-        if layout == "rows":
-            names = get_args(LinearKernel)
-        for name, halves in product(names, _halves(scales == "float16")):
+        for name, halves in product(linear_kernels(layout), _halves(scales == "float16")):
             yield linear(name, layout, scales, bias, halves)
+            if name in ("gemv_int16", "gemv_int8"):
+                yield linear(name, layout, scales, bias, halves, prepared=True)
+
+
+def linear_kernels(layout: Layout) -> tuple[LinearKernel, ...]:
+    """The kernels that there are for a weight held so."""
+    every: tuple[LinearKernel, ...] = get_args(LinearKernel)
+    if layout == "rows":
+        return every
+    if layout == "rows_embedding":
+        return "gemv", "gemm", "gemm_int8"
+    return tuple(name for name in every if not name.startswith("gemv_wide"))
 
 
 def _halves(used: bool) -> tuple[Halves, ...]:

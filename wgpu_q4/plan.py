@@ -8,31 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from wgpu_q4 import kernels
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Accuracy, Halves, Layout, LinearKernel, OutputDtype, Storage, Variant
+from wgpu_q4.kernels import (
+    Accuracy,
+    Halves,
+    Layout,
+    LinearKernel,
+    OutputDtype,
+    Preparation,
+    Storage,
+    Variant,
+)
 
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
 
-GEMM_FROM_ROWS = 17
-"""Rows of x from which the tiled kernel is used where a wide GEMV could be.
-
-On an H200 (V = 128256, K = 2048) it takes 0.81 ms for up to 32 rows.  A wide GEMV takes 0.064 ms
-for the first row of x, which reads the weight from memory, and 0.044 ms for each further one."""
-
-GEMM_FROM_ROWS_OTHERWISE = 12
-"""The same for the other layouts and shapes, whose GEMV takes 0.062 ms for each further row."""
-
-_EMBEDDING_QUADS_PER_WORKGROUP = 512
+_EMBEDDING_UNITS_PER_WORKGROUP = 256
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
-_TRANSPOSE_SQUARES_PER_WORKGROUP = 64
+_PREPARED_PER_WORKGROUP = 64
 _GEMV_LANES = 128
-_GEMV_TEAM_ROWS = 16
-_GEMM_TILES = ((128, 128), (64, 128), (32, 128))
+_TILE_N = 64
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,11 @@ def plan_embedding(
     half_support: HalfSupport,
 ) -> Plan:
     """The embedding of ``ids`` ids (at least one)."""
-    quads = ids * (shape.embed_dim // 4)
-    return Plan(
-        kernels.embedding(layout, shape.scales, output, storage, half_support.halves),
-        shape.constants,
-        fold(-(-quads // _EMBEDDING_QUADS_PER_WORKGROUP), limits),
-    )
+    variant = kernels.embedding(layout, shape.scales, output, storage, half_support.halves)
+    columns = 8 if "embedding/grid_octets" in variant.pieces else 4
+    units = ids * (shape.embed_dim // columns)
+    workgroups = fold(-(-units // _EMBEDDING_UNITS_PER_WORKGROUP), limits)
+    return Plan(variant, shape.constants, workgroups)
 
 
 def plan_pack(shape: MatrixShape, layout: Layout, limits: Mapping[str, int]) -> Plan:
@@ -128,18 +126,92 @@ def plan_pack(shape: MatrixShape, layout: Layout, limits: Mapping[str, int]) -> 
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A row of the table: when a kernel for ``x · Wᵀ`` is chosen, and the measurement behind it.
+
+    Attributes:
+        kernel: what is chosen.
+        accuracies: those that it is good enough for.
+        layouts: the start of the layouts' names.
+        first_rows, last_rows: rows of x.
+        wide: whether K and G must be multiples of 32.
+        subnormals: whether the device must keep half-precision subnormals.
+        because: the measurement: an H200, V = 128256, K = 2048, G = 32, weights not in cache.
+    """
+
+    kernel: LinearKernel
+    accuracies: tuple[Accuracy, ...]
+    layouts: tuple[str, ...]
+    first_rows: int
+    last_rows: int | None
+    wide: bool
+    because: str
+    subnormals: bool = False
+
+
+LAST_GEMV_ROWS = 11
+"""Rows of x up to which a GEMV is taken where none unpacks a weight for several of them."""
+
+_EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
+_ALL = ("rows", "blocks")
+
+TABLE: tuple[Choice, ...] = (
+    Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, "TBD"),
+    Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "TBD"),
+    Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, "TBD"),
+    Choice("gemv_int16", ("fast",), ("rows",), 1, 48, True, "TBD"),
+    Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "TBD"),
+    Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, "TBD", subnormals=True),
+    Choice("gemv_wide", _EVERY, ("rows",), 1, 48, True, "TBD"),
+    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "TBD"),
+    Choice("gemm", _EVERY, _ALL, LAST_GEMV_ROWS + 1, None, False, "TBD"),
+)
+"""The first row that fits is taken."""
+
+
+def choose_linear(
+    shape: MatrixShape,
+    rows: int,
+    layout: Layout,
+    half_support: HalfSupport,
+    accuracy: Accuracy = "exact",
+) -> Choice:
+    """The row of `TABLE` for ``rows`` rows of x."""
+
+    def fits(choice: Choice) -> bool:
+        return (
+            accuracy in choice.accuracies
+            and choice.kernel in kernels.linear_kernels(layout)
+            and layout.startswith(choice.layouts)
+            and choice.first_rows <= rows
+            and (choice.last_rows is None or rows <= choice.last_rows)
+            and (_is_wide(shape) or not choice.wide)
+            and (half_support.subnormals or not choice.subnormals)
+        )
+
+    return next(choice for choice in TABLE if fits(choice))
+
+
+def _is_wide(shape: MatrixShape) -> bool:
+    return shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
+
+
+@dataclass(frozen=True)
 class LinearPlan:
     """What runs for ``x · Wᵀ``.
 
     Attributes:
         product: the matrix product.
-        transpose: for the tiled kernel, the dispatch that first transposes x.
-        padded_rows: rows of the transposed x.
+        preparation: the dispatch that first puts x into the form that the product reads.
+        padded_rows: rows of x in that form.
+        x_bytes, x_scale_bytes: what the preparation writes.
     """
 
     product: Plan
-    transpose: Plan | None = None
+    preparation: Plan | None = None
     padded_rows: int = 0
+    x_bytes: int = 0
+    x_scale_bytes: int = 0
 
 
 def plan_linear(
@@ -156,44 +228,93 @@ def plan_linear(
 
     Args:
         accuracy: the least that the kernel chosen must reach; a better one may be faster.
-        kernel: a kernel by name instead of the choice made here.
+        kernel: a kernel by name instead of the choice of `TABLE`.
 
     Raises:
         ValueError: ``kernel`` cannot do this shape, layout or device.
     """
-    wide = layout == "rows" and shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
     if kernel is None:
-        kernel = _choose_linear(rows, wide, half_support.subnormals)
-    if kernel.startswith("gemv_wide") and not wide:
-        raise ValueError(f"{kernel} needs the layout 'rows', and K and G multiples of 32")
+        kernel = choose_linear(shape, rows, layout, half_support, accuracy).kernel
+    if kernel not in kernels.linear_kernels(layout):
+        others = [name for name in get_args(Layout) if kernel in kernels.linear_kernels(name)]
+        raise ValueError(f"{kernel} needs the layout {' or '.join(map(repr, others))}")
+    if kernel not in ("gemv", "gemm") and not _is_wide(shape):
+        raise ValueError(
+            f"{kernel} needs K and G multiples of 32, not {shape.embed_dim} and {shape.group_size}"
+        )
     if kernel == "gemv_wide_subnormal" and not half_support.subnormals:
         raise ValueError(f"{kernel} needs a device that keeps half-precision subnormals")
-    variant = kernels.linear(kernel, layout, shape.scales, bias, half_support.halves)
+    job = _Job(kernel, shape, rows, layout, bias, limits, half_support)
+    if kernel.startswith("gemm"):
+        return _plan_gemm(job)
+    if kernel == "gemv":
+        return _plan_gemv(job)
+    if layout == "rows":
+        return _plan_team(job)
+    return _plan_blocks_integers(job)
 
-    def plan(constants: dict[str, int], workgroups: int) -> Plan:
-        return Plan(variant, shape.constants | constants, fold(workgroups, limits))
 
-    if kernel == "gemm":
-        tile_m, tile_n = _gemm_tile(rows, limits)
-        padded = -(-rows // tile_m) * tile_m
-        squares = padded // 4 * (shape.embed_dim // 4)
-        transpose = Plan(
-            kernels.TRANSPOSE_X,
-            shape.constants,
-            fold(-(-squares // _TRANSPOSE_SQUARES_PER_WORKGROUP), limits),
+@dataclass(frozen=True)
+class _Job:
+    kernel: LinearKernel
+    shape: MatrixShape
+    rows: int
+    layout: Layout
+    bias: bool
+    limits: Mapping[str, int]
+    half_support: HalfSupport
+
+    def product(
+        self, constants: dict[str, int], workgroups: int, *, prepared: bool = False
+    ) -> Plan:
+        variant = kernels.linear(
+            self.kernel,
+            self.layout,
+            self.shape.scales,
+            self.bias,
+            self.half_support.halves,
+            prepared=prepared,
         )
-        constants = {
-            "TILE_M": tile_m,
-            "TILE_N": tile_n,
-            "INVOCATIONS": (tile_m // 8) * (tile_n // 8),
-        }
-        tiles = padded // tile_m * -(-shape.vocab // tile_n)
-        return LinearPlan(plan(constants, tiles), transpose, padded)
-    if kernel != "gemv":
-        team = max(4, _team(shape.embed_dim // 32))
-        constants = {"TEAM": team, "TEAM_ROWS": _GEMV_TEAM_ROWS}
-        outputs = _GEMV_LANES // team * _GEMV_TEAM_ROWS
-    elif layout.startswith("rows"):
+        return Plan(variant, self.shape.constants | constants, fold(workgroups, self.limits))
+
+    def prepare(self, name: Preparation, constants: dict[str, int], invocations: int) -> Plan:
+        return Plan(
+            kernels.preparation(name, self.layout),
+            self.shape.constants | constants,
+            fold(-(-invocations // _PREPARED_PER_WORKGROUP), self.limits),
+        )
+
+
+def _plan_gemm(job: _Job) -> LinearPlan:
+    """Tiles of 64 outputs by the tallest that the rows of x fill by more than half."""
+    tiles = (128, 64) if job.kernel == "gemm_int8" else (128, 64, 32)
+    fitting = (tile for tile in tiles if job.rows > tile // 2 and _gemm_fits(job, tile))
+    tile_m = next(fitting, tiles[-1])
+    padded = -(-job.rows // tile_m) * tile_m
+    product = job.product({"TILE_M": tile_m}, padded // tile_m * -(-job.shape.vocab // _TILE_N))
+    embed_dim = job.shape.embed_dim
+    if job.kernel == "gemm":
+        prepare = job.prepare("transpose_x", {}, padded // 4 * (embed_dim // 4))
+        return LinearPlan(product, prepare, padded, padded * embed_dim * 4)
+    chunks = padded * (embed_dim // 32)
+    prepare = job.prepare("quantize_columns", {"PLANES": 1}, chunks)
+    return LinearPlan(product, prepare, padded, chunks * 32, chunks * 8)
+
+
+def _gemm_fits(job: _Job, tile_m: int) -> bool:
+    bytes_used = 64 * (tile_m + _TILE_N)
+    if job.kernel == "gemm_int8":
+        bytes_used = 40 * tile_m + 36 * _TILE_N
+    return (
+        bytes_used <= job.limits["max-compute-workgroup-storage-size"]
+        and tile_m <= job.limits["max-compute-invocations-per-workgroup"]
+        and tile_m <= job.limits["max-compute-workgroup-size-x"]
+    )
+
+
+def _plan_gemv(job: _Job) -> LinearPlan:
+    shape = job.shape
+    if job.layout.startswith("rows"):
         team = _team(shape.embed_dim // 8)
         constants = {"TEAM": team}
         outputs = _GEMV_LANES // team
@@ -202,28 +323,72 @@ def plan_linear(
         team = _team(shape.embed_dim // (4 * lane_blocks))
         constants = {"TEAM": team, "LANE_BLOCKS": lane_blocks}
         outputs = _GEMV_LANES // team * 8
-    return LinearPlan(plan(constants, -(-shape.vocab // outputs) * rows))
+    return LinearPlan(job.product(constants, -(-shape.vocab // outputs) * job.rows))
 
 
-def _choose_linear(rows: int, wide: bool, half_subnormals: bool) -> LinearKernel:
-    if rows >= (GEMM_FROM_ROWS if wide else GEMM_FROM_ROWS_OTHERWISE):
-        return "gemm"
-    if wide:
-        return "gemv_wide_subnormal" if half_subnormals else "gemv_wide"
-    return "gemv"
+def _plan_team(job: _Job) -> LinearPlan:
+    """Up to 8 rows of x for each unpacking of the weight."""
+    chunks = job.shape.embed_dim // 32
+    x_rows = next((few for few in (1, 2, 4) if job.rows <= few), 8)
+    invocations = 256
+    team = min(16 if x_rows == 1 else 8, max(4, _team(chunks)))
+    constants = {"INVOCATIONS": invocations, "TEAM": team, "X_ROWS": x_rows}
+    outputs = invocations // team * 4
+    parts = -(-job.rows // x_rows)
+    if job.kernel not in kernels.INTEGER_BITS:
+        constants["SLICE"] = min(64 // x_rows, -(-chunks // team) * team)
+        return LinearPlan(job.product(constants, -(-job.shape.vocab // outputs) * parts))
+    constants["PLANES"] = planes = kernels.INTEGER_BITS[job.kernel] // 8
+    here = x_rows == 1 and _quantizes_here(job, planes, 16 * invocations)
+    constants["TILES"] = tiles = _tiles(job.shape.vocab // outputs) if here else 1
+    if here:
+        constants |= {"CHUNKS": chunks, "VECTORS": 2 * planes * chunks}
+    workgroups = -(-job.shape.vocab // (outputs * tiles)) * parts
+    padded = None if here else parts * x_rows
+    return _integers(job, constants, workgroups, planes, padded, 8)
 
 
-def _gemm_tile(rows: int, limits: Mapping[str, int]) -> tuple[int, int]:
-    """The tallest tile that the rows fill by more than half and the device has room for."""
+def _plan_blocks_integers(job: _Job) -> LinearPlan:
+    chunks = job.shape.embed_dim // 32
+    team = min(16, max(2, _team(2 * chunks)))
+    planes = kernels.INTEGER_BITS[job.kernel] // 8
+    constants = {"INVOCATIONS": 256, "TEAM": team, "PLANES": planes}
+    outputs = 256 // team * 8
+    here = job.rows == 1 and _quantizes_here(job, planes, 32 * 256)
+    constants["TILES"] = tiles = 2 if here and planes == 1 else 1
+    if here:
+        constants |= {"CHUNKS": chunks, "VECTORS": 2 * planes * chunks}
+    workgroups = -(-job.shape.vocab // (outputs * tiles)) * job.rows
+    padded = None if here else job.rows
+    return _integers(job, constants, workgroups, planes, padded, 16)
 
-    def fits(tile_m: int, tile_n: int) -> bool:
-        return (
-            rows > tile_m // 2
-            and 68 * (tile_m + tile_n) <= limits["max-compute-workgroup-storage-size"]
-            and tile_m * tile_n // 64 <= limits["max-compute-invocations-per-workgroup"]
-        )
 
-    return next((tile for tile in _GEMM_TILES if fits(*tile)), _GEMM_TILES[-1])
+def _quantizes_here(job: _Job, planes: int, other_bytes: int) -> bool:
+    """Whether the integers of one row of x find room in a workgroup's memory."""
+    x_bytes = (32 * planes + 16) * (job.shape.embed_dim // 32)
+    return x_bytes + other_bytes <= job.limits["max-compute-workgroup-storage-size"]
+
+
+def _tiles(workgroups: int) -> int:
+    """Row tiles that a workgroup does one after another: four, where that leaves hundreds."""
+    return next((tiles for tiles in (4, 2) if workgroups >= 400 * tiles), 1)
+
+
+def _integers(
+    job: _Job,
+    constants: dict[str, int],
+    workgroups: int,
+    planes: int,
+    padded: int | None,
+    scale_bytes: int,
+) -> LinearPlan:
+    """The GEMVs on integers; ``padded`` rows are quantized before, none where None."""
+    product = job.product(constants, workgroups, prepared=padded is not None)
+    if padded is None:
+        return LinearPlan(product)
+    chunks = padded * (job.shape.embed_dim // 32)
+    prepare = job.prepare("quantize_x", {"PLANES": planes}, chunks)
+    return LinearPlan(product, prepare, padded, chunks * 32 * planes, chunks * scale_bytes)
 
 
 def _team(pieces: int) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from wgpu_q4.device.adapter import (
     SoftwareAdapterWarning,
@@ -16,7 +17,8 @@ from wgpu_q4.device.adapter import (
 from wgpu_q4.device.context import Context, default_context
 from wgpu_q4.device.implementation import KNOWN, load_implementation
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.plan import DEFAULT_LAYOUT, GEMM_FROM_ROWS, MatrixShape, plan_embedding, plan_linear
+from wgpu_q4.kernels import Accuracy
+from wgpu_q4.plan import DEFAULT_LAYOUT, Choice, MatrixShape, choose_linear, plan_embedding
 
 _LIMITS = (
     "max-storage-buffer-binding-size",
@@ -27,6 +29,7 @@ _LIMITS = (
     "max-texture-dimension-2d",
     "max-texture-dimension-3d",
 )
+_MANY_ROWS = 1024
 _EXAMPLE = MatrixShape(128256, 2048, 32, "float16")
 
 
@@ -93,17 +96,6 @@ def _print_limits(context: Context, everything: bool) -> None:
 
 
 def _print_choices(context: Context) -> None:
-    def linear(rows: int) -> str:
-        plan = plan_linear(
-            _EXAMPLE,
-            rows,
-            DEFAULT_LAYOUT,
-            False,
-            context.limits,
-            context.half_support,
-        )
-        return _kernel_of(plan.product.variant.name)
-
     support = context.half_support
     embedding = plan_embedding(
         _EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits, support
@@ -112,8 +104,11 @@ def _print_choices(context: Context) -> None:
     print(f"  weight layout   {DEFAULT_LAYOUT}: one buffer for embedding and linear")
     print(f"  largest weight  {context.largest_binding:,} packed bytes (one binding)")
     print(f"  embedding       {embedding.variant.name}")
-    print(f"  linear, 1 row   {linear(1)}")
-    print(f"  linear, many    {linear(GEMM_FROM_ROWS)}, from {GEMM_FROM_ROWS} rows of x")
+    for accuracy in get_args(Accuracy):
+        print(f"  linear, {accuracy}")
+        for first, last, choice in _runs(context, accuracy):
+            rows = f"{first} to {last} rows" if last else f"from {first} rows"
+            print(f"    {rows:14}{choice.kernel:20} {choice.because}")
     print(
         f"  half precision  {support.halves} conversions; built in, this device "
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
@@ -121,8 +116,19 @@ def _print_choices(context: Context) -> None:
     )
 
 
-def _kernel_of(name: str) -> str:
-    return name.removeprefix("linear_q4gsw_").partition(f"_{DEFAULT_LAYOUT}_")[0]
+def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | None, Choice]]:
+    """First and last row of x for which each row of the table is taken; the last run has no end."""
+    first, chosen = 1, _choice(context, 1, accuracy)
+    for rows in range(2, _MANY_ROWS + 1):
+        here = _choice(context, rows, accuracy)
+        if here is not chosen:
+            yield first, rows - 1, chosen
+            first, chosen = rows, here
+    yield first, None, chosen
+
+
+def _choice(context: Context, rows: int, accuracy: Accuracy) -> Choice:
+    return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, context.half_support, accuracy)
 
 
 def _marked(used: bool) -> str:

@@ -13,7 +13,7 @@ from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import Accuracy, Layout, LinearKernel
 from wgpu_q4.ops.arguments import check_option, check_weight
-from wgpu_q4.plan import GEMM_FROM_ROWS_OTHERWISE, LinearPlan, plan_linear
+from wgpu_q4.plan import LAST_GEMV_ROWS, LinearPlan, plan_linear
 from wgpu_q4.weight import Q4Weight
 
 
@@ -100,7 +100,7 @@ def _run(
     # The tiled kernel pads the transposed x to whole tiles, at most 128 rows.
     at_a_time = at_a_time // 128 * 128 or at_a_time
     if context.largest_binding < 128 * 4 * embed_dim:
-        at_a_time = min(at_a_time, GEMM_FROM_ROWS_OTHERWISE - 1)
+        at_a_time = min(at_a_time, LAST_GEMV_ROWS)
     if at_a_time < 1:
         raise DeviceLimitError(
             f"one row of x or of the result takes {row_bytes:,} bytes in one binding; "
@@ -147,14 +147,16 @@ def dispatch_linear(
         resources: a buffer or texture view for each binding of the product, with x as it is at 1.
         groups: where the bind groups are kept for the next call.
     """
-    if plan.transpose is None:
+    if plan.preparation is None:
         context.dispatch(compute_pass, plan.product, resources, groups)
         return
-    embed_dim = plan.product.constants["EMBED_DIM"]
-    columns = context.scratch("x columns", plan.padded_rows * embed_dim * 4, "STORAGE")
-    transposed = {0: columns, 1: resources[1], 4: resources[4]}
-    context.dispatch(compute_pass, plan.transpose, transposed, groups)
-    context.dispatch(compute_pass, plan.product, {**resources, 1: columns}, groups)
+    prepared = {0: context.scratch("prepared x", plan.x_bytes, "STORAGE")}
+    if plan.x_scale_bytes:
+        prepared[6] = context.scratch("scales of x", plan.x_scale_bytes, "STORAGE")
+    given = {1: resources[1], 4: resources[4]}
+    context.dispatch(compute_pass, plan.preparation, prepared | given, groups)
+    product = {**resources, **prepared, 0: resources[0], 1: prepared[0]}
+    context.dispatch(compute_pass, plan.product, product, groups)
 
 
 def _floats(array: object, name: str) -> NDArray[np.float32]:

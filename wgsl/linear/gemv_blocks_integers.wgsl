@@ -1,0 +1,112 @@
+// y = x · Wᵀ + bias for few rows of x, weight in blocks of 8 rows × 4 columns: x as integers of 8 or
+// 16 bits (quantize.wgsl), whose products with the nibbles are exact integers.
+//
+// A team of TEAM lanes computes the 8 outputs of one strip of blocks for one row of x; a workgroup
+// of INVOCATIONS holds INVOCATIONS / TEAM teams and computes TILES such sets of strips one after
+// another.  A lane takes 4 neighbouring blocks (64 bytes, 16 columns) at a time.
+// Workgroups are folded over x and y; those that differ only in the row of x are neighbours.
+// Assumes K % 32 == 0, G % 32 == 0, X_ROWS 1, TEAM a power of two from 2 to 32, and
+// 32 · INVOCATIONS bytes of workgroup memory besides those for x.
+//
+// In range: blocks are below K / 4 by the loop and strips clamped to the last; an output is stored
+// only where its row is below V, and rows of x are below M by the grid's division.
+
+override INVOCATIONS: u32 = 256u;
+override TEAM: u32 = 32u;
+override TILES: u32 = 1u;
+const X_ROWS = 1u;
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
+
+var<workgroup> slots: array<vec4<f32>, 2u * INVOCATIONS>;  // rows 0–3 of each lane, then 4–7
+
+// Sums of products with the low and the high plane of x, for four rows.
+struct Planes {
+    low: vec4<i32>,
+    high: vec4<i32>,
+}
+
+fn dot_four(words: vec4<u32>, x: u32) -> vec4<i32> {
+    return vec4<i32>(
+        dot4I8Packed(words.x, x),
+        dot4I8Packed(words.y, x),
+        dot4I8Packed(words.z, x),
+        dot4I8Packed(words.w, x),
+    );
+}
+
+fn add_block(sums: ptr<function, Planes>, rows: vec4<u32>, low: u32, high: u32) {
+    (*sums).low += dot_four(rows, low);
+    if PLANES == 2u {
+        (*sums).high += dot_four(rows, high);
+    }
+}
+
+fn total_of(sums: Planes) -> vec4<f32> {
+    return vec4<f32>((sums.high << vec4<u32>(8u)) + sums.low);
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let m = flat % sizes.x;
+    let teams = INVOCATIONS / TEAM;
+    let last_strip = (vocab() + 7u) / 8u - 1u;
+    let mask = vec4<u32>(0x0F0F0F0Fu);
+    let x_row = prepare_x(m, lane);
+    for (var i = 0u; i < TILES; i++) {
+        let first_strip = (flat / sizes.x * TILES + i) * teams;
+        let strip = min(first_strip + lane / TEAM, last_strip);
+        var upper = vec4<f32>(0.0);
+        var lower = vec4<f32>(0.0);
+        for (var part = lane % TEAM; part < embed_dim() / 16u; part += TEAM) {
+            let block0 = load_weight_block(strip, 4u * part);
+            let block1 = load_weight_block(strip, 4u * part + 1u);
+            let block2 = load_weight_block(strip, 4u * part + 2u);
+            let block3 = load_weight_block(strip, 4u * part + 3u);
+            let chunk = part / 2u;
+            let group = chunk * 32u / group_size();
+            let upper_scales = load_scales(8u * strip, group);
+            let lower_scales = load_scales(8u * strip + 4u, group);
+            let x0 = load_words(x_row, 2u * (part % 2u), chunk);
+            let x1 = load_words(x_row, 2u * (part % 2u) + 1u, chunk);
+            let scale_of_x = load_scale_words(x_row, chunk);
+            let half_offset = select(scale_of_x.z, scale_of_x.w, part % 2u == 1u);
+            let offset = vec4<i32>(bitcast<i32>(half_offset));
+            var up = Planes(offset, vec4<i32>(0));
+            var down = Planes(offset, vec4<i32>(0));
+            add_block(&up, block0 & mask, x0.x, x0.z);
+            add_block(&up, block1 & mask, x0.y, x0.w);
+            add_block(&up, block2 & mask, x1.x, x1.z);
+            add_block(&up, block3 & mask, x1.y, x1.w);
+            add_block(&down, (block0 >> vec4<u32>(4u)) & mask, x0.x, x0.z);
+            add_block(&down, (block1 >> vec4<u32>(4u)) & mask, x0.y, x0.w);
+            add_block(&down, (block2 >> vec4<u32>(4u)) & mask, x1.x, x1.z);
+            add_block(&down, (block3 >> vec4<u32>(4u)) & mask, x1.y, x1.w);
+            let scale = bitcast<f32>(scale_of_x.x);
+            upper = fma(upper_scales * scale, total_of(up), upper);
+            lower = fma(lower_scales * scale, total_of(down), lower);
+        }
+        slots[lane] = upper;
+        slots[INVOCATIONS + lane] = lower;
+        workgroupBarrier();
+        for (var output = lane; output < teams * 8u; output += INVOCATIONS) {
+            let first_slot = (output / 4u % 2u) * INVOCATIONS + output / 8u * TEAM;
+            var sum = 0.0;
+            for (var j = 0u; j < TEAM; j++) {
+                // Every four invocations start at another slot: no two ask a memory bank at once.
+                sum += slots[first_slot + (j + output / 4u) % TEAM][output % 4u];
+            }
+            let row = first_strip * 8u + output;
+            if row < vocab() {
+                t_out[m * vocab() + row] = sum + load_bias(row);
+            }
+        }
+        workgroupBarrier();
+    }
+}

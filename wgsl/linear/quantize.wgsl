@@ -1,0 +1,79 @@
+// Activations as integers: a chunk of 32 columns of x becomes scale · a, a rounded to PLANES · 8 bits.
+//
+// scale = max |x| / LEVELS over the chunk, so |x − scale · a| ≤ scale · (1/2 + 2^-7): half a step, and
+// the roundings of 1 / scale and of the product.  With two planes a = 256 · high + low, both signed
+// bytes.  Products with nibbles u in place of u − 8 are put right by an offset of −8 · Σa, kept for
+// each half of the chunk.  A chunk whose |x| stay below 1e-30 becomes zero.
+//
+// Words of four bytes: the first and the second columns (integers_order_*.wgsl) of each octet.  With two
+// planes, vector w holds those two words of octet w in the low plane and in the high one; with one,
+// vector h those of octets 2h and 2h + 1.
+
+override PLANES: u32 = 2u;
+
+fn bytes(values: vec4<i32>) -> u32 {
+    let low = bitcast<vec4<u32>>(values) & vec4<u32>(0xFFu);
+    return low.x | (low.y << 8u) | (low.z << 16u) | (low.w << 24u);
+}
+
+fn high_bytes(values: vec4<i32>) -> u32 {
+    return bytes((values + 128) >> vec4<u32>(8u));
+}
+
+fn both_planes(first: vec4<i32>, second: vec4<i32>) -> vec4<u32> {
+    return vec4<u32>(bytes(first), bytes(second), high_bytes(first), high_bytes(second));
+}
+
+fn largest(values: vec4<f32>) -> f32 {
+    let sizes_of = abs(values);
+    return max(max(sizes_of.x, sizes_of.y), max(sizes_of.z, sizes_of.w));
+}
+
+fn rounded(values: vec4<f32>, steps: f32) -> vec4<i32> {
+    return vec4<i32>(round(values * steps));
+}
+
+fn sum_of(values: vec4<i32>) -> i32 {
+    return values.x + values.y + values.z + values.w;
+}
+
+// Quantize the chunk that starts at vector `at` of x, for place (row, chunk).
+fn quantize(at: u32, row: u32, chunk: u32) {
+    let x0 = t_x[at];
+    let x1 = t_x[at + 1u];
+    let x2 = t_x[at + 2u];
+    let x3 = t_x[at + 3u];
+    let x4 = t_x[at + 4u];
+    let x5 = t_x[at + 5u];
+    let x6 = t_x[at + 6u];
+    let x7 = t_x[at + 7u];
+    let top = max(
+        max(max(largest(x0), largest(x1)), max(largest(x2), largest(x3))),
+        max(max(largest(x4), largest(x5)), max(largest(x6), largest(x7))),
+    );
+    let levels = select(127.0, 32512.0, PLANES == 2u);
+    let is_zero = top < 1e-30;
+    let scale = select(top / levels, 0.0, is_zero);
+    let steps = select(levels / top, 0.0, is_zero);
+
+    let a0 = rounded(first_columns(x0, x1), steps);
+    let b0 = rounded(second_columns(x0, x1), steps);
+    let a1 = rounded(first_columns(x2, x3), steps);
+    let b1 = rounded(second_columns(x2, x3), steps);
+    let a2 = rounded(first_columns(x4, x5), steps);
+    let b2 = rounded(second_columns(x4, x5), steps);
+    let a3 = rounded(first_columns(x6, x7), steps);
+    let b3 = rounded(second_columns(x6, x7), steps);
+    if PLANES == 2u {
+        store_vector(row, 0u, chunk, both_planes(a0, b0));
+        store_vector(row, 1u, chunk, both_planes(a1, b1));
+        store_vector(row, 2u, chunk, both_planes(a2, b2));
+        store_vector(row, 3u, chunk, both_planes(a3, b3));
+    } else {
+        store_vector(row, 0u, chunk, vec4<u32>(bytes(a0), bytes(b0), bytes(a1), bytes(b1)));
+        store_vector(row, 1u, chunk, vec4<u32>(bytes(a2), bytes(b2), bytes(a3), bytes(b3)));
+    }
+    let first_half = -8 * sum_of(a0 + b0 + a1 + b1);
+    let second_half = -8 * sum_of(a2 + b2 + a3 + b3);
+    store_scale(row, chunk, scale_words_of(scale, first_half, second_half));
+}

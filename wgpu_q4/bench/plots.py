@@ -338,7 +338,7 @@ def _lines(axes: Axes, results: Sequence[Result]) -> None:
             [r.size for r in ordered],
             [r.timing.median for r in ordered],
             color=_COLOURS[at % len(_COLOURS)],
-            marker=_MARKERS[at % len(_MARKERS)],
+            marker=_MARKERS[(at + at // len(_COLOURS)) % len(_MARKERS)],
             linestyle="-" if who == "wgpu_q4" else "--",
             label=f"{name} (whole call)" if clock == "calls" else name,
         )

@@ -152,6 +152,19 @@ def check_wrong_ids(storage: Storage, layout: Layout, device: Any) -> None:
     np.testing.assert_array_equal(result, expected)
 
 
+def check_reduce(device: Any) -> None:
+    """Of a wide vocabulary, so that there are candidates to reduce again."""
+    weight, x = weight_of(Shape(2053, 8, 8), "float16"), random_x(3, 8)
+    logits = linear(x, weight, device=device)
+    np.testing.assert_array_equal(
+        linear(x, weight, device=device, reduce="argmax"), logits.argmax(-1)
+    )
+    top = linear(x, weight, device=device, reduce="top_k", k=9)
+    expected = np.argsort(-logits, axis=-1, kind="stable")[:, :9]
+    np.testing.assert_array_equal(top.ids, expected)
+    np.testing.assert_array_equal(top.values, np.take_along_axis(logits, expected, -1))
+
+
 def check_default_device(device: Any) -> None:
     """Without ``device=``: the adapter's own limits, and what the plan chooses there."""
     weight, ids = weight_of(WIDE, "float16"), some_ids(WIDE)
@@ -185,6 +198,7 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"halves-{storage}", partial(check_halves, storage)
         yield f"wrong-ids-{storage}", partial(check_wrong_ids, storage, "rows")
     yield "wrong-ids-blocks", partial(check_wrong_ids, "texture3d", "blocks_texture2d")
+    yield "reduce", check_reduce
     yield "integer-halves", check_integer_halves
     yield "default-device", check_default_device
 

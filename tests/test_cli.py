@@ -90,6 +90,17 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     assert few[1] in ("gemv_wide", "gemv_wide_subnormal")
     assert many.groups() == ("gemm", str(GEMM_FROM_ROWS))
     assert "half precision" in chosen
+    assert re.search(r"^ +host +native calls$", chosen, re.MULTILINE)
+    assert re.search(r"^ +small results +written where the host reads$", chosen, re.MULTILINE)
+
+
+def test_info_says_why_the_host_takes_the_slower_way(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wgpu_q4.device.context._default", {})  # a device that is not in use yet
+    monkeypatch.setenv("WGPU_Q4_ROUND_TRIP", "public")
+    chosen = "\n".join(section(info(capsys), "What wgpu_q4 uses here"))
+    assert re.search(r"^ +host +public calls: it was asked for$", chosen, re.MULTILINE)
 
 
 def test_all_lists_every_limit_and_feature(capsys: Captured) -> None:

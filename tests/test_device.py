@@ -220,7 +220,7 @@ def test_a_device_gets_what_its_adapter_has(here: Any) -> None:
     made = request_device()
     for name in WEBGPU_DEFAULTS:
         assert made.limits[name] == here.limits[name]
-    useful = {"timestamp-query", "shader-f16", "subgroup", "subgroups"}
+    useful = {"timestamp-query", "shader-f16", "subgroup", "subgroups", "mappable-primary-buffers"}
     assert made.features & useful == here.features & useful
 
 
@@ -547,6 +547,8 @@ REPEATED: dict[str, Callable[[Q4Weight, Any], Any]] = {
     "gemv with bias": lambda w, device: linear(random_x(2, 512), w, random_x(1000), device),
     "gemm": lambda weight, device: linear(random_x(40, 512), weight, device=device),
     "gemm with bias": lambda w, device: linear(random_x(40, 512), w, random_x(1000), device),
+    "argmax": lambda w, device: linear(random_x(1, 512), w, device=device, reduce="argmax"),
+    "top_k": lambda w, device: linear(random_x(3, 512), w, None, device, reduce="top_k", k=9).ids,
 }  # fmt: skip
 
 
@@ -560,7 +562,7 @@ def test_a_repeated_call_creates_nothing(device: Any) -> None:
         recorder.calls.clear()
         assert_same_bits(call(weight, device), first)
         made = {called for called, _ in recorder.calls}
-        assert made == {"create_command_encoder"}, name
+        assert made <= {"create_command_encoder"}, name
         assert counted == (kept.buffers_created, kept.bind_groups_created, kept.pipelines_created)
 
 
@@ -574,7 +576,7 @@ def test_a_smaller_call_creates_nothing(device: Any) -> None:
     ids = np.array([7])
     assert_same_bits(embedding(ids, weight, device=device), reference.embedding(ids, weight))
     check_linear(linear, random_x(2, 512), weight, device)
-    assert {called for called, _ in recorder.calls} == {"create_command_encoder"}
+    assert {called for called, _ in recorder.calls} <= {"create_command_encoder"}
 
 
 def test_a_second_weight_of_the_same_shape_compiles_nothing(device: Any) -> None:

@@ -38,7 +38,15 @@ from wgpu_q4.kernels import (
     executorch_variants,
     source_folder,
 )
-from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, plan_embedding, plan_linear, plan_pack
+from wgpu_q4.plan import (
+    HalfSupport,
+    MatrixShape,
+    Plan,
+    plan_embedding,
+    plan_linear,
+    plan_pack,
+    plan_reduce,
+)
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
@@ -71,6 +79,8 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
         outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
         for layout, storage, output in product(LAYOUTS, storages, outputs):
             yield plan_embedding(shape, 7, layout, output, storage, limits, support)
+        for reduce, kept in (("argmax", 1), ("top_k", 1), ("top_k", 40), ("top_k", 1024)):
+            yield from plan_reduce(100 * vocab, 3, reduce, kept, limits).stages  # type: ignore[arg-type]
         yield plan_pack(shape, "blocks_buffer", limits)
         yield plan_pack(shape, "blocks_texture2d", limits)
         for layout, bias, rows in product(LAYOUTS, (False, True), (1, 13, 40, 500)):

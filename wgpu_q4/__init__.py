@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wgpu_q4.device import SoftwareAdapterWarning, request_device
     from wgpu_q4.errors import DeviceError, DeviceLimitError, FormatError
     from wgpu_q4.files import from_gguf, load_file, save_file
-    from wgpu_q4.ops import embedding, linear
+    from wgpu_q4.ops import TopK, embedding, linear
     from wgpu_q4.weight import Q4Weight
 
     quantize = Q4Weight.quantize
@@ -33,6 +33,7 @@ _HOMES = {
     "FormatError": "errors",
     "Q4Weight": "weight",
     "SoftwareAdapterWarning": "device",
+    "TopK": "ops",
     "embedding": "ops",
     "from_gguf": "files",
     "linear": "ops",
@@ -47,6 +48,7 @@ __all__ = [
     "FormatError",
     "Q4Weight",
     "SoftwareAdapterWarning",
+    "TopK",
     "__version__",
     "embedding",
     "from_gguf",

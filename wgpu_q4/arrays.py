@@ -74,3 +74,13 @@ def like(result: NDArray[Any], source: object) -> Any:
         return result
     tensor: Any = source
     return sys.modules["torch"].from_numpy(result).to(tensor.device)
+
+
+def like_floats(result: NDArray[np.float32], source: Any) -> Any:
+    """The same, and in the dtype of ``source``."""
+    if is_torch(source):
+        return like(result, source).to(source.dtype)
+    if source.dtype == result.dtype:
+        return result
+    with np.errstate(over="ignore"):  # what is beyond float16 is infinite there, as in any cast
+        return result.astype(source.dtype, copy=False)

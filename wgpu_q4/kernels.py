@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -136,6 +136,11 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "linear/gemm_integers_stage_blocks": (),
     "linear/bias_none": (),
     "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
+    "reduce/of_logits": (_buffer(1, "read-only-storage"),),
+    "reduce/of_candidates": (_buffer(1, "read-only-storage"),),
+    "reduce/rank": (),
+    "reduce/argmax": (_RESULT, _SIZES),
+    "reduce/top_k": (_RESULT, _SIZES),
     "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
 }
 """What each piece declares; a test holds this against the WGSL."""
@@ -153,7 +158,7 @@ class Variant:
         """The complete WGSL module."""
         return "\n".join(f"// ---- {piece}.wgsl\n\n{_read(piece)}" for piece in self.pieces)
 
-    @property
+    @cached_property
     def bindings(self) -> tuple[Binding, ...]:
         """The bindings of all pieces, by number."""
         declared = (binding for piece in self.pieces for binding in BINDINGS[piece])
@@ -334,6 +339,20 @@ def preparation(name: Preparation, layout: Layout) -> Variant:
     return Variant(f"{name}_for_{order}", pieces)
 
 
+Reduce = Literal["argmax", "top_k"]
+"""What is kept of a row of logits."""
+
+Entries = Literal["logits", "candidates"]
+"""What a reduction reads: floats, or what an earlier reduction left."""
+
+
+@cache
+def reduction(reduce: Reduce, entries: Entries) -> Variant:
+    """The best entries of each slice of each row."""
+    pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
+    return Variant(f"{reduce}_of_{entries}", pieces)
+
+
 def all_variants() -> Iterator[Variant]:
     """Every variant that this package can run."""
     layouts: tuple[Layout, ...] = get_args(Layout)
@@ -350,6 +369,8 @@ def all_variants() -> Iterator[Variant]:
     for order in ("rows", "blocks_buffer"):
         yield preparation("quantize_x", order)
         yield preparation("quantize_columns", order)
+    for reduce, entries in product(get_args(Reduce), get_args(Entries)):
+        yield reduction(reduce, entries)
     for layout, scales, bias in product(layouts, dtypes, (False, True)):
         for name, halves in product(linear_kernels(layout), _halves(scales == "float16")):
             yield linear(name, layout, scales, bias, halves)

@@ -20,6 +20,7 @@ from wgpu_q4.kernels import (
     LinearKernel,
     OutputDtype,
     Preparation,
+    Reduce,
     Storage,
     Variant,
 )
@@ -27,6 +28,21 @@ from wgpu_q4.kernels import (
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
 
+LARGEST_MAPPED_RESULT = 1 << 20
+"""Bytes of a result that a kernel writes where the host reads them, on a device that can.
+
+On an H200 a row of 128,256 logits is then on the host 28 µs sooner: it crosses the bus while the
+kernel runs.  Larger results were not measured; they are copied, which is sure to use the bus well.
+"""
+
+LARGEST_TOP_K = 1024
+"""The most logits that ``top_k`` keeps of a row: half of what a workgroup sorts, so that each
+dispatch leaves at most half of what it was given."""
+
+_ARGMAX_SLICE = 1024
+_TOP_K_SLICE = 1024  # 126 workgroups for V = 128256; twice as many entries take twice as long
+_TOP_K_SLICE_OF_MANY = 2048  # fewer dispatches where much is kept
+_TOP_K_MANY = 64
 _EMBEDDING_UNITS_PER_WORKGROUP = 256
 _PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
 _PREPARED_PER_WORKGROUP = 64
@@ -396,3 +412,44 @@ def _team(pieces: int) -> int:
     widths: tuple[Literal[32, 16, 8, 4, 2, 1], ...] = (32, 16, 8, 4, 2, 1)
     turns = {width: -(-pieces // width) * width for width in widths}
     return next(width for width in widths if turns[width] * 3 <= pieces * 4 or width == 1)
+
+
+@dataclass(frozen=True)
+class ReducePlan:
+    """What keeps the best logits of each row: dispatches, each working on what the last one left.
+
+    Attributes:
+        stages: the dispatches.
+        stage_bytes: bytes that each writes.
+    """
+
+    stages: tuple[Plan, ...]
+    stage_bytes: tuple[int, ...]
+
+
+def plan_reduce(
+    vocab: int, rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
+) -> ReducePlan:
+    """The ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (at least one)."""
+    stages: list[Plan] = []
+    stage_bytes: list[int] = []
+    columns, parts = vocab, 0
+    while parts != 1:
+        slice_ = _reduce_slice(columns, reduce, kept)
+        parts = -(-columns // slice_)
+        constants = {"COLUMNS": columns, "SLICE": slice_}
+        if reduce == "top_k":
+            constants["KEPT"] = kept
+        variant = kernels.reduction(reduce, "candidates" if stages else "logits")
+        stages.append(Plan(variant, constants, fold(rows * parts, limits)))
+        columns = parts * kept
+        stage_bytes.append(rows * columns * 8)
+    return ReducePlan(tuple(stages), tuple(stage_bytes))
+
+
+def _reduce_slice(columns: int, reduce: Reduce, kept: int) -> int:
+    """Entries that a workgroup reduces: a power of two, no more than there are in a row."""
+    most = _ARGMAX_SLICE
+    if reduce == "top_k":
+        most = _TOP_K_SLICE if kept <= _TOP_K_MANY else _TOP_K_SLICE_OF_MANY
+    return min(most, 1 << (columns - 1).bit_length())

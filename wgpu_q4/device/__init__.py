@@ -5,6 +5,7 @@ One file per idea:
 * `implementation`  which module speaks WebGPU: wgpu (wgpu-native) or wgpudawn (Dawn)
 * `adapter`         which adapter of it is used, and a device with all that it offers
 * `context`         what is kept per device: pipelines, scratch buffers, uploaded weights
+* `roundtrip`       input there, a compute pass, its result here: by two ways
 * `upload`          one weight on one device
 * `textures`        tensors in 3-D textures, as ExecuTorch keeps them
 * `report`          what ``wgpu-q4 info`` prints

@@ -14,7 +14,10 @@ from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ADAPTER"
 
-USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups")
+MAPPABLE = "mappable-primary-buffers"
+"""wgpu-native's feature of buffers that a kernel writes and the host maps."""
+
+USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups", MAPPABLE)
 """Asked of every adapter that has them; no kernel needs one to run."""
 
 _KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")

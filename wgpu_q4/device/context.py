@@ -7,33 +7,49 @@ result.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.device.adapter import adapter_summary, request_device
+from wgpu_q4.device.adapter import MAPPABLE, adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
+from wgpu_q4.device.roundtrip import (
+    PROBE_BYTES,
+    ComputePass,
+    Record,
+    RoundTrip,
+    choose_round_trip,
+)
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import PROBE_HALVES
-from wgpu_q4.plan import HalfSupport, Plan
+from wgpu_q4.plan import LARGEST_MAPPED_RESULT, HalfSupport, Plan
 from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
 _SMALLEST_SCRATCH = 1 << 12
+_MOST_PLANS = 1 << 10
 
-_TELLING_FLOATS = (
-    *(1 + 2**-11, 1 + 3 * 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 + 2**-20),  # ties, and just past one
-    *(65504, 65519, 65520, -65520, 65536, 1e6, -3e38, 131072),  # the largest, and overflow
-    *(2**-14, 2**-24, -(2**-24), 2**-25, 3 * 2**-25, 2**-25 + 2**-40, 1023 * 2**-24, 2**-30),
-    *(0.1, -0.2, 1 / 3, 1000.3, 3e-5, -4.7e-6, 12345.6, 0, 7.5, -8, 2048.5, 4097),
+PlanT = TypeVar("PlanT")
+
+_TELLING_HALVES = np.array(
+    [0x0001, 0x000F, 0x00F0, 0x03FF, 0x8001, 0x80F0, 0x0400, 0x7BFF] * 4, np.uint16
+)
+_TELLING_FLOATS = np.array(
+    [
+        *(1 + 2**-11, 1 + 3 * 2**-11, -1 - 3 * 2**-11, 1 + 2**-11 + 2**-20),  # ties, just past one
+        *(65504, 65519, 65520, -65520, 65536, 1e6, -3e38, 131072),  # the largest, and overflow
+        *(2**-14, 2**-24, -(2**-24), 2**-25, 3 * 2**-25, 2**-25 + 2**-40, 1023 * 2**-24, 2**-30),
+        *(0.1, -0.2, 1 / 3, 1000.3, 3e-5, -4.7e-6, 12345.6, 0, 7.5, -8, 2048.5, 4097),
+    ],
+    np.float32,
 )
 """Floats that tell apart how they are rounded to half precision."""
 
@@ -47,6 +63,26 @@ class _Kernel:
 BindGroups = dict[tuple[object, ...], tuple[tuple[Any, ...], Any]]
 """Bind groups by kernel, each with the resources it binds.  A weight keeps its own, so that they
 go when it goes."""
+
+
+class _Working:
+    """See `Context.working`; a class, as a generator would take longer than what it guards."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._context.lock.acquire()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        self._context.lock.release()
+        if isinstance(error, self._context.implementation.GPUError) and "is lost" in str(error):
+            raise DeviceError(
+                f"the device {self._context.adapter_summary} is lost: it was destroyed, or its "
+                f"driver gave up. Use another one; wgpu_q4.request_device() makes it"
+            ) from error
 
 
 class Context:
@@ -71,6 +107,9 @@ class Context:
         self.bind_groups_created = 0
         self._kernels: dict[tuple[object, ...], _Kernel] = {}
         self._scratch: dict[str, Any] = {}
+        self._sizes: dict[str, tuple[int, ...]] = {}
+        self._plans: dict[object, Any] = {}
+        self._planned_within: Mapping[str, int] = self.limits
         self._weights: WeakKeyDictionary[Q4Weight, DeviceWeight] = WeakKeyDictionary()
 
     @property
@@ -82,6 +121,10 @@ class Context:
     def largest_binding(self) -> int:
         """Bytes that one storage binding may have here."""
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
+
+    def working(self) -> _Working:
+        """Hold `lock`, and say so in a `DeviceError` if the device turns out to be lost."""
+        return _Working(self)
 
     def check_process(self) -> None:
         """Raise if this process is a fork of the one that made the device.
@@ -100,26 +143,48 @@ class Context:
     @cached_property
     def half_support(self) -> HalfSupport:
         """What the built-in half-precision functions do here, found out by running them once."""
-        halves = np.array([0x0001, 0x000F, 0x00F0, 0x03FF, 0x8001, 0x80F0, 0x0400, 0x7BFF] * 4)
-        floats = np.array(_TELLING_FLOATS, np.float32)
-        pairs = np.zeros((16, 4), np.uint32)
-        pairs[:, 0] = halves.astype(np.uint16).view(np.uint32)
-        pairs[:, 2:] = floats.view(np.uint32).reshape(16, 2)
-        found = np.empty((16, 4), np.uint32)
-        with self.lock:
-            source = self.create_buffer("probe", pairs.nbytes, "STORAGE", "COPY_DST")
-            target = self.create_buffer("probe result", pairs.nbytes, "STORAGE", "COPY_SRC")
-            self.write(source, pairs)
-            encoder = self.device.create_command_encoder()
-            self.encode(encoder, Plan(PROBE_HALVES, {}, (1, 1, 1)), {0: target, 1: source})
-            self.read(encoder, target, found)
-        unpacked = halves.astype(np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+        found = self._probe_halves()
+        unpacked = _TELLING_HALVES.view(np.float16).astype(np.float32).view(np.uint32)
         with np.errstate(over="ignore"):
-            packed = floats.astype(np.float16).view(np.uint32)
+            packed = _TELLING_FLOATS.astype(np.float16).view(np.uint32)
         return HalfSupport(
             subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
             rounding=np.array_equal(found[:, 2], packed),
         )
+
+    def _probe_halves(self, *usages: str) -> NDArray[np.uint32]:
+        """What the probe's kernel writes into a buffer with these usages too."""
+        pairs = np.zeros((16, 4), np.uint32)
+        pairs[:, 0] = _TELLING_HALVES.view(np.uint32)
+        pairs[:, 2:] = _TELLING_FLOATS.view(np.uint32).reshape(16, 2)
+        found = np.zeros((16, 4), np.uint32)
+        with self.lock:
+            source = self.create_buffer("probe", pairs.nbytes, "STORAGE", "COPY_DST")
+            target = self.create_buffer("probed", pairs.nbytes, "STORAGE", "COPY_SRC", *usages)
+            self.write(source, pairs)
+
+            def record(compute_pass: ComputePass) -> Any:
+                plan = Plan(PROBE_HALVES, {}, (1, 1, 1))
+                self.dispatch(compute_pass, plan, {0: target, 1: source})
+                return target
+
+            self.run(record, found)
+        return found
+
+    @cached_property
+    def maps_results(self) -> bool:
+        """Whether the host can map what a kernel wrote and finds it there, found out by trying."""
+        if MAPPABLE not in self.device.features:
+            return False
+        return np.array_equal(self._probe_halves("MAP_READ"), self._probe_halves())
+
+    @cached_property
+    def round_trip(self) -> RoundTrip:
+        """How this device is used, found out by using it once."""
+        with self.lock:
+            source = self.create_buffer("round trip", PROBE_BYTES, "COPY_DST", "COPY_SRC")
+            staging = self.create_buffer("round trip end", PROBE_BYTES, "COPY_DST", "MAP_READ")
+            return choose_round_trip(self.device, source, staging)
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """The copy of ``weight`` on this device, made when first asked for."""
@@ -129,6 +194,21 @@ class Context:
                 resident = self._weights[weight] = DeviceWeight(self, weight)
                 weight.residents.add(resident)
             return resident
+
+    def plan(self, decide: Callable[..., PlanT], *arguments: object, **options: object) -> PlanT:
+        """``decide(*arguments, **options)`` within this device's limits, remembered.
+
+        Args:
+            decide: a function of `wgpu_q4.plan` that takes ``limits``.
+            arguments: hashable ones, as are the ``options``.
+        """
+        if self._planned_within is not self.limits or len(self._plans) >= _MOST_PLANS:
+            self._plans, self._planned_within = {}, self.limits
+        key = decide, arguments, tuple(options.values())
+        plan: PlanT | None = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = decide(*arguments, **options, limits=self.limits)
+        return plan
 
     def usage(self, *names: str) -> int:
         """Buffer usage flags by name."""
@@ -159,14 +239,26 @@ class Context:
             buffer = self._scratch[role] = self.create_buffer(f"wgpu_q4 {role}", size, *usages)
         return buffer
 
+    def result(self, role: str, nbytes: int) -> Any:
+        """The buffer kept for a result that `run` brings to the host, grown to hold ``nbytes``."""
+        if nbytes <= LARGEST_MAPPED_RESULT and self.maps_results:
+            return self.scratch(f"{role} to map", nbytes, "STORAGE", "COPY_SRC", "MAP_READ")
+        return self.scratch(role, nbytes, "STORAGE", "COPY_SRC")
+
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
-        self.device.queue.write_buffer(buffer, 0, np.ascontiguousarray(data))
+        self.round_trip.write(buffer, np.ascontiguousarray(data))
 
-    def sizes(self, *values: int) -> Any:
-        """The uniform buffer with up to four sizes in it, for the next dispatch."""
-        buffer = self.scratch("sizes", 16, "UNIFORM", "COPY_DST")
-        self.write(buffer, np.array([*values, *[0] * (4 - len(values))], np.int32))
+    def sizes(self, *values: int, role: str = "any") -> Any:
+        """The uniform buffer of ``role`` with up to four sizes in it, for the next dispatch.
+
+        Written only when they change, so that a repeated call of one op writes nothing.
+        """
+        buffer = self.scratch(f"sizes of {role}", 16, "UNIFORM", "COPY_DST")
+        if self._sizes.get(role) != values:
+            self._sizes.pop(role, None)  # if the write fails, nothing is known of the buffer
+            self.write(buffer, np.array([*values, *[0] * (4 - len(values))], np.int32))
+            self._sizes[role] = values
         return buffer
 
     def encode(
@@ -190,16 +282,16 @@ class Context:
 
     def dispatch(
         self,
-        compute_pass: Any,
+        compute_pass: ComputePass,
         plan: Plan,
         resources: Mapping[int, Any],
         groups: BindGroups | None = None,
     ) -> None:
         """The same within a compute pass that the caller began."""
         kernel = self._kernel(plan)
-        bound = tuple(resources[binding.number] for binding in plan.variant.bindings)
+        bound = tuple([resources[binding.number] for binding in plan.variant.bindings])
         kept, group = (groups or {}).get(plan.key, ((), None))
-        if group is None or any(new is not old for new, old in zip(bound, kept, strict=True)):
+        if kept != bound:
             group = self._bind(kernel, plan, bound)
             if groups is not None:
                 groups[plan.key] = bound, group
@@ -207,18 +299,40 @@ class Context:
         compute_pass.set_bind_group(0, group)
         compute_pass.dispatch_workgroups(*plan.workgroups)
 
+    def run(self, record: Record, out: NDArray[Any]) -> None:
+        """Run one compute pass and fill ``out``, C-contiguous, with its result.
+
+        Args:
+            record: appends dispatches to the pass, as `dispatch` does, and returns the buffer
+                (see `result`) from whose start the result is read.
+            out: at least one byte.
+        """
+        try:
+            self.round_trip.run(record, self._staging, out.reshape(-1).view(np.uint8))
+        except BaseException:
+            self._let_go()
+            raise
+
     def read(self, encoder: Any, source: Any, out: NDArray[Any]) -> None:
         """Finish ``encoder``, run it, and fill ``out`` from the start of the buffer ``source``."""
-        staging = self.scratch("staging", _padded(out.nbytes), "COPY_DST", "MAP_READ")
+        staging = self._staging(_padded(out.nbytes))
         encoder.copy_buffer_to_buffer(source, 0, staging, 0, _padded(out.nbytes))
         self.device.queue.submit([encoder.finish()])
-        staging.map_sync(self.implementation.MapMode.READ, 0, _padded(out.nbytes))
         try:
-            mapped = staging.read_mapped(0, _padded(out.nbytes), copy=False)
-            flat = out.reshape(-1).view(np.uint8)
-            flat[:] = np.frombuffer(mapped, np.uint8, out.nbytes)
-        finally:
-            staging.unmap()
+            self.round_trip.read(staging, out.reshape(-1).view(np.uint8))
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _staging(self, nbytes: int) -> Any:
+        return self.scratch("staging", nbytes, "COPY_DST", "MAP_READ")
+
+    def _let_go(self) -> None:
+        """Forget the buffers of which nobody knows whether they are still being mapped."""
+        mapped = self.usage("MAP_READ")
+        self._scratch = {
+            role: buffer for role, buffer in self._scratch.items() if not buffer.usage & mapped
+        }
 
     def _kernel(self, plan: Plan) -> _Kernel:
         kernel = self._kernels.get(plan.key)

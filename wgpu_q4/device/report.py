@@ -114,6 +114,11 @@ def _print_choices(context: Context) -> None:
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
         f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
     )
+    way = context.round_trip
+    print(f"  host            {way.name} calls{f': {way.reason}' if way.reason else ''}")
+    print(
+        f"  small results   {'written where the host reads' if context.maps_results else 'copied'}"
+    )
 
 
 def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | None, Choice]]:

@@ -2,5 +2,6 @@
 
 from wgpu_q4.ops.gather import embedding
 from wgpu_q4.ops.matmul import linear
+from wgpu_q4.ops.reduce import TopK
 
-__all__ = ["embedding", "linear"]
+__all__ = ["TopK", "embedding", "linear"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import arrays
-from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.device.context import BindGroups, Context, context_for
+from wgpu_q4.device.roundtrip import ComputePass
+from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.kernels import Layout, OutputDtype, Storage
 from wgpu_q4.ops.arguments import check_indices, check_option, check_weight
-from wgpu_q4.plan import plan_embedding
+from wgpu_q4.plan import Plan, plan_embedding
 from wgpu_q4.weight import Q4Weight
 
 
@@ -58,22 +62,40 @@ def embedding(
     result = np.empty((*ids.shape, embed_dim), output)
     if ids.size:
         context = context_for(device)
-        with context.lock:
+        with context.working():
+            resident = context.weight(weight)
+            layout, packed = resident.packed(context, weight, layout)
+            resident.readers.add("embedding")
+            matrix = _Matrix(resident, layout, {2: packed, 3: resident.scales})
             run = _through_buffers if storage == "buffer" else _through_textures
-            run(context, weight, layout, ids, result)
+            run(context, matrix, ids, result)
     return arrays.like(result, indices)
 
 
+class _Matrix(NamedTuple):
+    """A weight on a device, in one of its layouts."""
+
+    resident: DeviceWeight
+    layout: Layout
+    resources: dict[int, Any]
+    """What to bind for it, by binding number."""
+
+    def plan(self, context: Context, ids: int, result: NDArray[Any], storage: Storage) -> Plan:
+        """The dispatch that looks ``ids`` ids up."""
+        return context.plan(
+            plan_embedding,
+            self.resident.shape,
+            ids,
+            self.layout,
+            "float16" if result.dtype == np.float16 else "float32",
+            storage,
+            half_support=context.half_support,
+        )
+
+
 def _through_buffers(
-    context: Context,
-    weight: Q4Weight,
-    layout: Layout | None,
-    ids: NDArray[np.int32],
-    result: NDArray[Any],
+    context: Context, matrix: _Matrix, ids: NDArray[np.int32], result: NDArray[Any]
 ) -> None:
-    resident = context.weight(weight)
-    layout, packed = resident.packed(context, weight, layout)
-    resident.readers.add("embedding")
     flat_ids, rows = ids.reshape(-1), result.reshape(ids.size, -1)
     row_bytes = rows.shape[1] * rows.itemsize
     at_a_time = max(1, context.largest_binding // max(row_bytes, 4))
@@ -81,75 +103,44 @@ def _through_buffers(
         part = flat_ids[start : start + at_a_time]
         out = rows[start : start + at_a_time]
         id_buffer = context.scratch("ids", part.nbytes, "STORAGE", "COPY_DST")
-        out_buffer = context.scratch("embedding", out.nbytes, "STORAGE", "COPY_SRC")
+        out_buffer = context.result("embedding", out.nbytes)
         context.write(id_buffer, part)
-        resources = {
-            0: out_buffer,
-            1: id_buffer,
-            2: packed,
-            3: resident.scales,
-            4: context.sizes(rows.shape[1], part.size, 1, 1),
-        }
-        plan = plan_embedding(
-            resident.shape,
-            part.size,
-            layout,
-            _dtype_name(result),
-            "buffer",
-            context.limits,
-            context.half_support,
-        )
-        encoder = context.device.create_command_encoder()
-        context.encode(encoder, plan, resources, resident.bind_groups)
-        context.read(encoder, out_buffer, out)
+        sizes = context.sizes(rows.shape[1], part.size, 1, 1, role="embedding")
+        resources = {0: out_buffer, 1: id_buffer, 4: sizes, **matrix.resources}
+        plan = matrix.plan(context, part.size, result, "buffer")
+        groups = matrix.resident.bind_groups
+        context.run(partial(_record, context, plan, resources, groups), out)
+
+
+def _record(
+    context: Context,
+    plan: Plan,
+    resources: Mapping[int, Any],
+    groups: BindGroups,
+    compute_pass: ComputePass,
+) -> Any:
+    """Append the lookup; returns the buffer of the result."""
+    context.dispatch(compute_pass, plan, resources, groups)
+    return resources[0]
 
 
 def _through_textures(
-    context: Context,
-    weight: Q4Weight,
-    layout: Layout | None,
-    ids: NDArray[np.int32],
-    result: NDArray[Any],
+    context: Context, matrix: _Matrix, ids: NDArray[np.int32], result: NDArray[Any]
 ) -> None:
     """Ids ``[.., c, h, w]`` width-packed in a texture, the result in one of K/4 × w × (c · h)."""
     from wgpu_q4.device.textures import Texture3d, pack_width
 
-    resident = context.weight(weight)
-    layout, packed = resident.packed(context, weight, layout)
-    resident.readers.add("embedding")
     embed_dim = result.shape[-1]
     shape = (1,) * (3 - ids.ndim) + ids.shape
     width, height = shape[-1], shape[-2]
     others = math.prod(shape[:-2])
-    half = result.dtype == np.float16
+    texel = "rgba16float" if result.dtype == np.float16 else "rgba32float"
     id_texture = Texture3d(context, (-(-width // 4), height, others), "rgba32sint", "ids")
-    out_texture = Texture3d(
-        context,
-        (embed_dim // 4, width, height * others),
-        "rgba16float" if half else "rgba32float",
-        "embedding",
-    )
+    out_size = embed_dim // 4, width, height * others
+    out_texture = Texture3d(context, out_size, texel, "embedding")
     id_texture.write(pack_width(ids.reshape(others, height, width)))
-    resources = {
-        0: out_texture.view,
-        1: id_texture.view,
-        2: packed,
-        3: resident.scales,
-        4: context.sizes(embed_dim, width, height, others),
-    }
-    plan = plan_embedding(
-        resident.shape,
-        ids.size,
-        layout,
-        _dtype_name(result),
-        "texture3d",
-        context.limits,
-        context.half_support,
-    )
+    sizes = context.sizes(embed_dim, width, height, others, role="embedding")
+    resources = {0: out_texture.view, 1: id_texture.view, 4: sizes, **matrix.resources}
     encoder = context.device.create_command_encoder()
-    context.encode(encoder, plan, resources)
+    context.encode(encoder, matrix.plan(context, ids.size, result, "texture3d"), resources)
     out_texture.read(encoder, result.reshape(height * others, width, embed_dim))
-
-
-def _dtype_name(array: NDArray[Any]) -> OutputDtype:
-    return "float16" if array.dtype == np.float16 else "float32"

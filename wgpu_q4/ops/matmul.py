@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
+from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Accuracy, Layout, LinearKernel
+from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, Reduce
 from wgpu_q4.ops.arguments import check_option, check_weight
-from wgpu_q4.plan import LAST_GEMV_ROWS, LinearPlan, plan_linear
+from wgpu_q4.ops.reduce import check_reduce, dispatch_reduce, result_of
+from wgpu_q4.plan import LAST_GEMV_ROWS, LinearPlan, ReducePlan, plan_linear, plan_reduce
 from wgpu_q4.weight import Q4Weight
 
 
@@ -26,6 +29,8 @@ def linear(
     accuracy: Accuracy = "exact",
     layout: Layout | None = None,
     kernel: LinearKernel | None = None,
+    reduce: Reduce | None = None,
+    k: int | None = None,
 ) -> Any:
     """``x · Wᵀ + bias`` with the weight dequantized on the fly.
 
@@ -40,8 +45,16 @@ def linear(
         layout: how the device holds the weight; None for the layout already there, else the one
             that suits both ops (see `wgpu_q4.plan`).
         kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.plan` choose.
+        reduce: ``"argmax"`` for the id of the largest logit of each row of x, ``"top_k"`` for the
+            ``k`` largest: the logits then stay on the device.  NaN counts as larger than all
+            else, as for ``numpy.argmax``; among equals (−0 and 0 are) the lowest id comes first.
+            float32 logits are compared, whatever the dtype of ``x``.
+        k: for ``"top_k"``: how many, 1 to the smaller of V and 1024.
 
     Returns:
+        With ``"argmax"``, int64 ids ``x.shape[:-1]``; with ``"top_k"``, `TopK`: ``values``
+        ``x.shape[:-1] + (k,)`` in the dtype of ``x``, largest first, and their int64 ``ids``.
+        Else the logits,
         ``x.shape[:-1] + (V,)`` in the dtype of ``x``, numpy or torch as ``x`` is.  float32 is
         within float32's summation error of the exact result, for nonzero ``|x|`` from 1e-30 to
         1e30 (products are scaled after they are summed, so they must stay in float32's range);
@@ -59,6 +72,7 @@ def linear(
         check_option("layout", layout, get_args(Layout))
     if kernel is not None:
         check_option("kernel", kernel, get_args(LinearKernel))
+    reduction = check_reduce(reduce, k, weight.shape[0])
     arrays.refuse_gradient(x, "x")
     if arrays.is_torch(x):
         arrays.refuse_gradient(bias, "bias")
@@ -73,12 +87,19 @@ def linear(
     if added is not None and added.shape != (vocab,):
         raise ValueError(f"bias must have shape [{vocab}], not {list(added.shape)}")
     rows = activations.reshape(-1, embed_dim)
-    result = np.empty((rows.shape[0], vocab), np.float32)
+    leading = activations.shape[:-1]
+    result: NDArray[Any]
+    if reduction is None:
+        result = np.empty((rows.shape[0], vocab), np.float32)
+    else:
+        result = np.empty((rows.shape[0], reduction[1], 2), np.uint32)
     if result.size:
         context = context_for(device)
-        with context.lock:
-            _run(context, weight, layout, kernel, accuracy, rows, added, result)
-    return _like_x(result.reshape(*activations.shape[:-1], vocab), x)
+        with context.working():
+            _run(context, weight, layout, kernel, accuracy, rows, added, reduction, result)
+    if reduction is None:
+        return arrays.like_floats(result.reshape(*leading, vocab), x)
+    return result_of(result, reduction[0], leading, x)
 
 
 def _run(
@@ -89,13 +110,17 @@ def _run(
     accuracy: Accuracy,
     rows: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
-    result: NDArray[np.float32],
+    reduction: tuple[Reduce, int] | None,
+    result: NDArray[Any],
 ) -> None:
+    """Fill ``result``: logits ``[rows, V]``, or what ``reduction`` keeps of them."""
     resident = context.weight(weight)
     layout, packed = resident.packed(context, weight, layout)
     resident.readers.add("linear")
     vocab, embed_dim = weight.shape
     row_bytes = 4 * max(vocab, embed_dim)
+    if reduction is not None:  # what is kept of a row's slices is at most that
+        row_bytes += 8 * reduction[1]
     at_a_time = context.largest_binding // row_bytes
     # The tiled kernel pads the transposed x to whole tiles, at most 128 rows.
     at_a_time = at_a_time // 128 * 128 or at_a_time
@@ -113,30 +138,48 @@ def _run(
     for start in range(0, len(rows), at_a_time):
         part = rows[start : start + at_a_time]
         out = result[start : start + at_a_time]
-        plan = plan_linear(
+        plan = context.plan(
+            plan_linear,
             resident.shape,
             len(part),
             layout,
             bias is not None,
-            context.limits,
-            context.half_support,
-            kernel,
-            accuracy,
+            half_support=context.half_support,
+            kernel=kernel,
+            accuracy=accuracy,
         )
-        resources[0] = context.scratch("linear", out.nbytes, "STORAGE", "COPY_SRC")
+        if reduction is None:
+            resources[0] = context.result("linear", out.nbytes)
+        else:
+            resources[0] = context.scratch("logits", len(part) * vocab * 4, "STORAGE")
         resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
-        resources[4] = context.sizes(len(part), plan.padded_rows)
+        resources[4] = context.sizes(len(part), plan.padded_rows, role="linear")
         context.write(resources[1], part)
-        encoder = context.device.create_command_encoder()
-        compute_pass = encoder.begin_compute_pass()
-        dispatch_linear(context, compute_pass, plan, resources, resident.bind_groups)
-        compute_pass.end()
-        context.read(encoder, resources[0], out)
+        kept = (
+            None if reduction is None else context.plan(plan_reduce, vocab, len(part), *reduction)
+        )
+        groups = resident.bind_groups
+        context.run(partial(_record, context, plan, kept, resources, groups), out)
+
+
+def _record(
+    context: Context,
+    plan: LinearPlan,
+    kept: ReducePlan | None,
+    resources: Mapping[int, Any],
+    groups: BindGroups,
+    compute_pass: ComputePass,
+) -> Any:
+    """Append the product and what reduces it; returns the buffer of the result."""
+    dispatch_linear(context, compute_pass, plan, resources, groups)
+    if kept is None:
+        return resources[0]
+    return dispatch_reduce(context, compute_pass, kept, resources, groups)
 
 
 def dispatch_linear(
     context: Context,
-    compute_pass: Any,
+    compute_pass: ComputePass,
     plan: LinearPlan,
     resources: Mapping[int, Any],
     groups: BindGroups,
@@ -166,10 +209,3 @@ def _floats(array: object, name: str) -> NDArray[np.float32]:
         hint = f": convert with {cast}" if values.dtype.kind in "fiu" else ""
         raise TypeError(f"{name} must be float32 or float16, not {values.dtype}{hint}")
     return values.astype(np.float32, order="C", copy=False)
-
-
-def _like_x(result: NDArray[np.float32], x: Any) -> Any:
-    if arrays.is_torch(x):
-        return arrays.like(result, x).to(x.dtype)
-    with np.errstate(over="ignore"):  # a logit beyond float16 is infinite there, as in any cast
-        return result.astype(x.dtype, copy=False)

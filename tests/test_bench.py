@@ -177,6 +177,7 @@ def test_everything_asked_for_is_measured(measured: Path) -> None:
     }
     names = [result.name for result in document.results]
     assert len(set(names)) == len(names), "a name tells a result from every other"
+    assert any(result.detail.get("reduce") == "argmax" for result in document.results)
     shapes = {(r.shape.vocab, r.shape.embed_dim) for r in document.results if r.shape}
     assert shapes == {(72, 64), (16, 64), (40, 64), (72, 32), (72, 96)}
     assert document.left_out == []

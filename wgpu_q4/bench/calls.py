@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,6 @@ from wgpu_q4.bench.timing import Effort, time_calls
 from wgpu_q4.device import Context
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.plan import MatrixShape
-
-CAN_REDUCE = "reduce" in signature(linear).parameters
-"""Whether this version of `wgpu_q4.linear` can keep the logits on the device."""
 
 
 class Calls:
@@ -52,12 +48,13 @@ class Calls:
     def argmax(self, rows: int, accuracy: Accuracy = "exact") -> Result:
         """``linear(x, weight, reduce="argmax")``: ids instead of logits come back."""
         x = self._x(rows)
-        options: Any = {"reduce": "argmax", "accuracy": accuracy}
         return self._result(
             "linear()",
             rows,
             {"accuracy": accuracy, "reduce": "argmax"},
-            lambda: linear(x, self._weight, device=self._device, **options),
+            lambda: linear(
+                x, self._weight, device=self._device, accuracy=accuracy, reduce="argmax"
+            ),
         )
 
     def _x(self, rows: int) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from wgpu_q4 import Q4Weight
 from wgpu_q4.bench import accounting
-from wgpu_q4.bench.calls import CAN_REDUCE, Calls
+from wgpu_q4.bench.calls import Calls
 from wgpu_q4.bench.jobs import Jobs, random_weight
 from wgpu_q4.bench.peers import PEERS, Peer, UnavailableError, check, make
 from wgpu_q4.bench.result import Result
@@ -178,7 +178,7 @@ def _calls(calls: Calls, jobs: Jobs, selection: Selection) -> Iterator[Step]:
                     f"linear() {accuracy}",
                     rows,
                 )
-        if CAN_REDUCE and accuracy in jobs.accuracies(1, DEFAULT_LAYOUT):
+        if accuracy in jobs.accuracies(1, DEFAULT_LAYOUT):
             yield Step(
                 f"linear() with argmax, M=1, {accuracy}",
                 partial(calls.argmax, 1, accuracy),

@@ -64,7 +64,7 @@ glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ from wgsl/
 
 naga: $(NAGA) ## Install naga, the shader translator, into .cache
 
-bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter
+bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter, beside others
 	$(PY) -m benchmarks $(ARGS)
 
 parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(BROWSER) $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html

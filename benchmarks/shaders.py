@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.timing import Timing
+from wgpu_q4.bench.timing import Timing
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import OutputDtype
 from wgpu_q4.parity import Case, contract, oracle

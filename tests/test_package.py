@@ -129,7 +129,9 @@ def link_distribution(name: str, site: Path) -> None:
 def test_wheel_carries_kernels_and_types(built: Built) -> None:
     assert len(WGSL) > 10
     names = built.wheel_names()
-    assert {name for name in names if name.endswith(".wgsl")} == {f"wgpu_q4/{w}" for w in WGSL}
+    shaders = {path.relative_to(ROOT).as_posix() for path in (ROOT / "wgpu_q4").rglob("*.wgsl")}
+    kernels = {f"wgpu_q4/{piece}" for piece in WGSL}
+    assert {name for name in names if name.endswith(".wgsl")} == kernels | shaders
     assert "wgpu_q4/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
@@ -159,7 +161,7 @@ def test_metadata(built: Built) -> None:
     metadata = built.metadata()
     assert metadata["License-Expression"] == "BSD-3-Clause"
     extras = metadata.get_all("Provides-Extra", [])
-    assert set(extras) == {"torch", "hf", "executorch", "notebook", "parity", "dev"}
+    assert set(extras) == {"torch", "hf", "executorch", "notebook", "parity", "bench", "dev"}
     assert b"wgpu-q4 = wgpu_q4.cli:main" in built.dist_info("entry_points.txt")
 
 
@@ -204,6 +206,14 @@ print(wgpu_q4.__file__)
 def test_console_script(bare_python: Path) -> None:
     shown = run(bare_python.with_name("wgpu-q4"), "info", cwd=bare_python.parent.parent)
     assert "wgpu" in shown
+
+
+def test_it_measures_where_nothing_else_is_installed(bare_python: Path, tmp_path: Path) -> None:
+    size = ("--shape", "16x32x32", "--ids", "2", "--rows", "1", "--seconds", "0.001")
+    shown = run(bare_python.with_name("wgpu-q4"), "bench", *size, cwd=tmp_path)
+    assert "embedding, ids=2, 16×32, rows, float32" in shown
+    for name in ("torch", "onnxruntime"):
+        assert f"left out: {name} embedding: not installed" in shown
 
 
 def test_import_is_light() -> None:

@@ -12,13 +12,11 @@ from typing import Any
 import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk)
 import gguf
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 from torchao.quantization import IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
 
@@ -35,6 +33,7 @@ from tests.cases import (
     some_ids,
 )
 from wgpu_q4 import Q4Weight, embedding, from_gguf, linear, reference
+from wgpu_q4.bench.peers.onnx_graphs import embedding_graph, linear_graph
 from wgpu_q4.format import Convention, ScalesDtype
 
 every_scales = pytest.mark.parametrize("scales", ["float16", "float32"])
@@ -99,29 +98,10 @@ def test_linear_is_executorchs(shape: Shape, biased: bool, rows: int, scales: Sc
 ONNX_SHAPES = [WIDE, Shape(50, 128, 64), Shape(19, 48, 16), LONG]  # it has groups of 2^n, n ≥ 4
 
 
-def run_onnx(
-    operator: str,
-    inputs: dict[str, NDArray[Any]],
-    constants: dict[str, NDArray[Any]],
-    result: int,
-    **attributes: Any,
-) -> NDArray[Any]:
-    """What one operator makes of ``inputs``, then ``constants``; ``result`` is its ONNX type."""
-    kinds = {name: helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in inputs.items()}
-    names = [*inputs, *constants]
-    graph = helper.make_graph(
-        [helper.make_node(operator, names, ["out"], domain="com.microsoft", **attributes)],
-        operator,
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
-        [helper.make_tensor_value_info("out", result, None)],
-        [numpy_helper.from_array(np.array(a), name) for name, a in constants.items()],
-    )
-    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=imports, ir_version=10)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (out,) = session.run(None, inputs)
+def run_onnx(model: bytes, name: str, given: NDArray[Any]) -> NDArray[Any]:
+    """What a graph of one operator makes of its one input."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (out,) = session.run(None, {name: given})
     return np.asarray(out)
 
 
@@ -130,16 +110,7 @@ def run_onnx(
 def test_embedding_is_onnx_runtimes(shape: Shape, scales: ScalesDtype) -> None:
     """It gathers in the dtype of the scales; halves are rounded once, from an exact product."""
     weight, ids = random_weight(shape, scales), some_ids(shape)
-    theirs = run_onnx(
-        "GatherBlockQuantized",
-        {"data": weight.packed, "indices": ids},
-        {"scales": weight.scales},
-        TensorProto.FLOAT16 if scales == "float16" else TensorProto.FLOAT,
-        bits=4,
-        block_size=shape.group_size,
-        gather_axis=0,
-        quantize_axis=1,
-    )
+    theirs = run_onnx(embedding_graph(weight), "indices", ids)
     assert_same_bits(embedding(ids, weight, scales), theirs)
 
 
@@ -147,18 +118,7 @@ def test_embedding_is_onnx_runtimes(shape: Shape, scales: ScalesDtype) -> None:
 @pytest.mark.parametrize("shape", ONNX_SHAPES, ids=str)
 def test_linear_is_onnx_runtimes(shape: Shape, rows: int) -> None:
     weight, x = random_weight(shape, "float32"), random_x(rows, shape.embed_dim)
-    vocab, groups = weight.scales.shape
-    theirs = run_onnx(
-        "MatMulNBits",
-        {"A": x},
-        {"B": weight.packed.reshape(vocab, groups, -1), "scales": weight.scales},
-        TensorProto.FLOAT,
-        K=shape.embed_dim,
-        N=vocab,
-        bits=4,
-        block_size=shape.group_size,
-        accuracy_level=1,  # computed in float32
-    )
+    theirs = run_onnx(linear_graph(weight), "A", x)  # computed in float32
     assert_agree(linear(x, weight), theirs, x, weight, None)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
+from wgpu_q4.bench import command as bench_command
 from wgpu_q4.errors import DeviceError, FormatError
 from wgpu_q4.parity import command as parity_command
 
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "parity", help="compare every backend with the float64 reference on the same cases"
     )
     parity_command.add_arguments(parity)
+    bench = commands.add_parser(
+        "bench", help="measure the kernels on an adapter, beside torch and ONNX Runtime"
+    )
+    bench_command.add_arguments(bench)
     inspect = commands.add_parser(
         "inspect", help="list what an ExecuTorch program (.pte) holds, and what it shares"
     )
@@ -37,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.command == "parity":
         return parity_command.run(chosen)
+    if chosen.command == "bench":
+        return bench_command.run(chosen)
     if chosen.command == "inspect":
         return _inspect(chosen.path, as_json=chosen.json)
     return _info(chosen)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from wgpu_q4 import ops
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import OutputDtype
+from wgpu_q4.kernels import Accuracy, OutputDtype
 from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names
 from wgpu_q4.nn.replaceable import check_embedding, check_linear
 from wgpu_q4.nn.shared import Quantized
+from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.weight import Q4Weight
 
 
@@ -92,20 +93,24 @@ class QuantizedEmbedding(Quantized):
             return rows * self.embed_scale.to(rows)
         return rows if self.embed_scale is None else rows * self.embed_scale
 
-    def as_linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def as_linear(
+        self, x: Tensor, bias: Tensor | None = None, accuracy: Accuracy = "exact"
+    ) -> Tensor:
         """``x @ W.T + bias``: the same matrix as an output head; ``embed_scale`` is not in it.
 
         Args:
             x: ``[..., K]``, float16, bfloat16 or float32; float64 is computed in float32.
             bias: ``[V]`` or None.
+            accuracy: as in `wgpu_q4.linear`.
 
         Returns:
             ``[..., V]`` in the dtype of ``x``, accumulated in float32.
 
         Raises:
             RuntimeError: ``x`` or ``bias`` wants a gradient.
+            ValueError: an accuracy that does not exist.
         """
-        return self._linear(x, bias)
+        return self._linear(x, bias, accuracy)
 
     def extra_repr(self) -> str:
         scale = "" if self.embed_scale is None else f", embed_scale={float(self.embed_scale):g}"
@@ -121,12 +126,22 @@ class QuantizedLinear(Quantized):
         weight: the matrix ``[V, K]``.
         bias: ``[V]`` or None.  A parameter is kept as it is, and no longer asks for gradients.
         device: where the matrix is read, as in `wgpu_q4.linear`; the default device if None.
+        accuracy: ``"exact"``, ``"fast"`` or ``"int8"``, as in `wgpu_q4.linear`.
     """
 
     bias: nn.Parameter | None
 
-    def __init__(self, weight: Q4Weight, bias: Tensor | None = None, *, device: Any = None) -> None:
+    def __init__(
+        self,
+        weight: Q4Weight,
+        bias: Tensor | None = None,
+        *,
+        device: Any = None,
+        accuracy: Accuracy = "exact",
+    ) -> None:
         super().__init__(weight, device)
+        check_option("accuracy", accuracy, get_args(Accuracy))
+        self.accuracy: Accuracy = accuracy
         self.out_features, self.in_features = weight.shape
         if bias is not None:
             if tuple(bias.shape) != (self.out_features,):
@@ -146,20 +161,24 @@ class QuantizedLinear(Quantized):
         *,
         scales_dtype: ScalesDtype = "float16",
         device: Any = None,
+        accuracy: Accuracy = "exact",
     ) -> QuantizedLinear:
         """Quantize an ``nn.Linear``; its bias is kept, the parameter itself.
 
         Raises:
             TypeError: a subclass with a forward of its own.
+            ValueError: an accuracy that does not exist.
             FormatError: ``group_size`` does not fit the rows, or a value is not finite.
         """
         check_linear(linear, "linear")
+        check_option("accuracy", accuracy, get_args(Accuracy))
         weight = Q4Weight.quantize(linear.weight, group_size, scales_dtype)
-        return cls(weight, linear.bias, device=device)
+        return cls(weight, linear.bias, device=device, accuracy=accuracy)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x @ W.T + bias``: ``[..., K]`` to ``[..., V]``, see `QuantizedEmbedding.as_linear`."""
-        return self._linear(x, self.bias)
+        return self._linear(x, self.bias, self.accuracy)
 
     def extra_repr(self) -> str:
-        return f"{self._sizes()}, bias={self.bias is not None}"
+        accuracy = "" if self.accuracy == "exact" else f", accuracy={self.accuracy}"
+        return f"{self._sizes()}, bias={self.bias is not None}{accuracy}"

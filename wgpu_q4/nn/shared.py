@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wgpu_q4 import ops
 from wgpu_q4.errors import FormatError
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.weight import Q4Weight
 
 
@@ -101,7 +102,7 @@ class Quantized(nn.Module):
             )
         self._shared = _Shared(_interned(weight), self._shared.device)
 
-    def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _linear(self, x: Tensor, bias: Tensor | None, accuracy: Accuracy) -> Tensor:
         """``x @ W.T + bias``; gradients are refused rather than lost."""
         if torch.is_grad_enabled() and (
             x.requires_grad or (bias is not None and bias.requires_grad)
@@ -114,7 +115,8 @@ class Quantized(nn.Module):
         if bias is not None and bias.dtype == torch.float64:
             bias = bias.float()
         device = self._shared.device
-        result: Tensor = ops.linear(x.float() if wide else x, self.weight, bias, device)
+        given = x.float() if wide else x
+        result: Tensor = ops.linear(given, self.weight, bias, device, accuracy=accuracy)
         return result.double() if wide else result
 
     def _sizes(self) -> str:

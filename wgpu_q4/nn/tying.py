@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 
 from wgpu_q4.device import context_for
 from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.modules import QuantizedEmbedding, QuantizedLinear
 from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names, mebibytes
 from wgpu_q4.nn.replaceable import check_embedding, check_linear
 from wgpu_q4.nn.shared import Quantized
+from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.weight import Q4Weight
 
 
@@ -24,6 +26,7 @@ def tie(
     *,
     scales_dtype: ScalesDtype = "float16",
     device: Any = None,
+    accuracy: Accuracy = "exact",
 ) -> TieReport:
     """Replace the tied embedding and output head of a Hugging Face causal LM by one 4-bit matrix.
 
@@ -38,14 +41,17 @@ def tie(
         group_size: ``G``, a multiple of 8 that divides the hidden size.
         scales_dtype: ``"float16"`` or ``"float32"``.
         device: as in `wgpu_q4.embedding`; the default device if None.
+        accuracy: of the head, ``"exact"``, ``"fast"`` or ``"int8"``, as in `wgpu_q4.linear`.
 
     Raises:
         TypeError: no causal LM, or an embedding or head that is more than a matrix, a bias and a
             scale.
-        ValueError: the two matrices are not tied, not loaded, or have been through `tie` before.
+        ValueError: the two matrices are not tied, not loaded, or have been through `tie` before;
+            or an accuracy that does not exist.
         FormatError: ``group_size`` does not fit the rows, or a value is not finite.
         DeviceError: no such device, or the matrix is too large for it.
     """
+    check_option("accuracy", accuracy, get_args(Accuracy))
     matrix = _tied_matrix(model)
     dtype, bytes_before = matrix.dtype, matrix.numel() * matrix.element_size()
     scales: dict[nn.Module, Tensor | float | None] = {}
@@ -70,7 +76,12 @@ def tie(
         replacement[module] = (
             QuantizedEmbedding(weight, device=device, embed_scale=scales[module], dtype=dtype)
             if isinstance(module, nn.Embedding)
-            else QuantizedLinear(weight, module.bias, device=device)  # type: ignore[arg-type]
+            else QuantizedLinear(
+                weight,
+                module.bias,  # type: ignore[arg-type]
+                device=device,
+                accuracy=accuracy,
+            )
         )
     huggingface: Any = model
     embedding, head = huggingface.get_input_embeddings(), huggingface.get_output_embeddings()

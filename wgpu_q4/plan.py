@@ -214,10 +214,11 @@ class Choice:
     matrix_units: bool = False
 
 
-LAST_GEMV_ROWS = 11
+LAST_GEMV_ROWS = 9
 """Rows of x up to which a GEMV is taken where none unpacks a weight for several of them."""
 
 UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
+    "gemv": ("blocks_buffer",),
     "gemv_wide": ("rows",),
     "gemv_wide_subnormal": ("rows",),
     "gemv_int16": ("rows", "blocks_buffer"),
@@ -229,6 +230,11 @@ UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
 
 _UNITS_ROWS = "0.19 ms for up to 32 rows, 0.38 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
 _UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
+_INT8_ROWS = "44 µs for 1 row, 87 for 8, 0.41 ms for 48; gemm_int8 takes 0.50 there"
+_INT8_MANY = "0.50 ms for up to 64 rows, 0.92 for 128 (73 TFLOP/s), 3.38 for 512"
+_INT16_ROWS = "46 µs for 1 row, 144 for 8, 0.83 ms for 48; gemm takes 0.93 there"
+_WIDE = "55 µs for 1 row, 169 for 8, 0.86 ms for 48; gemm takes 0.93 there"
+_TILES = "0.58 ms for up to 32 rows, 0.93 for 64, 1.63 for 128 (41 TFLOP/s), 6.09 for 512"
 _EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
 _ALL = ("rows", "blocks")
 
@@ -237,15 +243,15 @@ _ROUNDED: tuple[Accuracy, ...] = ("fast", "int8")
 TABLE: tuple[Choice, ...] = (
     Choice("gemm_matrix", _ROUNDED, ("rows",), 9, None, True, _UNITS_ROWS, matrix_units=True),
     Choice("gemm_matrix", _ROUNDED, ("blocks",), 5, None, True, _UNITS_BLOCKS, matrix_units=True),
-    Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, "TBD"),
-    Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "TBD"),
-    Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, "TBD"),
-    Choice("gemv_int16", ("fast",), ("rows",), 1, 48, True, "TBD"),
-    Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "TBD"),
-    Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, "TBD", subnormals=True),
-    Choice("gemv_wide", _EVERY, ("rows",), 1, 48, True, "TBD"),
-    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "TBD"),
-    Choice("gemm", _EVERY, _ALL, LAST_GEMV_ROWS + 1, None, False, "TBD"),
+    Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, _INT8_ROWS),
+    Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "46 µs for 1 row"),
+    Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, _INT8_MANY),
+    Choice("gemv_int16", ("fast",), ("rows",), 1, 48, True, _INT16_ROWS),
+    Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "52 µs for 1 row"),
+    Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, _WIDE, subnormals=True),
+    Choice("gemv_wide", _EVERY, ("rows",), 1, 48, True, "64 µs for 1 row, no device refuses it"),
+    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "71 µs for 1 row, 58 for each more"),
+    Choice("gemm", _EVERY, _ALL, LAST_GEMV_ROWS + 1, None, False, _TILES),
 )
 """The first row that fits is taken."""
 
@@ -468,7 +474,7 @@ def _plan_team(job: _Job) -> LinearPlan:
     """Up to 8 rows of x for each unpacking of the weight."""
     chunks = job.shape.embed_dim // 32
     x_rows = next((few for few in (1, 2, 4) if job.rows <= few), 8)
-    invocations = 256
+    invocations = 128 if x_rows > 1 and job.kernel in kernels.INTEGER_BITS else 256
     team = min(16 if x_rows == 1 else 8, max(4, _team(chunks)))
     constants = {"INVOCATIONS": invocations, "TEAM": team, "X_ROWS": x_rows}
     outputs = invocations // team * 4

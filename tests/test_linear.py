@@ -8,6 +8,7 @@ single one in them, which read the matrix out, are held to the bit.
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -30,21 +31,27 @@ from tests.cases import (
     random_weight,
     random_x,
 )
-from wgpu_q4 import DeviceLimitError, Q4Weight, embedding, linear, reference
-from wgpu_q4.device import Context, context_for
+from wgpu_q4 import DeviceError, DeviceLimitError, Q4Weight, embedding, linear, reference
+from wgpu_q4.device import Context, context_for, request_device
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Layout, LinearKernel
+from wgpu_q4.kernels import INTEGER_BITS, Accuracy, Layout, LinearKernel
 from wgpu_q4.ops import matmul
-from wgpu_q4.plan import HalfSupport, Plan, plan_linear
+from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, choose_linear, plan_linear
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+
+INTEGER_GEMVS: tuple[LinearKernel, ...] = ("gemv_int16", "gemv_int8")
+WIDE_LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer", "blocks_texture2d")
 
 KERNELS: list[tuple[LinearKernel, Layout, Shape, int]] = [
     *(("gemv", layout, PRIME, 3) for layout in LAYOUTS),
     *(("gemm", layout, PRIME, 13) for layout in LAYOUTS),
     ("gemv_wide", "rows", WIDE, 3),
     ("gemv_wide_subnormal", "rows", WIDE, 3),
+    *((name, layout, WIDE, 3) for name in INTEGER_GEMVS for layout in WIDE_LAYOUTS),
+    *((name, layout, WIDE, 1) for name in INTEGER_GEMVS for layout in WIDE_LAYOUTS),
+    *(("gemm_int8", layout, WIDE, 13) for layout in LAYOUTS),
 ]
 """Every kernel with every layout it reads, a shape that it has trouble with, and rows of x."""
 
@@ -59,11 +66,16 @@ def random_bias(shape: Shape) -> NDArray[np.float32]:
 
 
 def assert_within_bound(
-    result: NDArray[Any], x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None = None
+    result: NDArray[Any],
+    x: NDArray[Any],
+    weight: Q4Weight,
+    bias: NDArray[Any] | None = None,
+    kernel: LinearKernel | None = None,
 ) -> None:
     expected = reference.linear(x, weight, bias)
     assert (result.dtype, result.shape) == (np.dtype(np.float32), expected.shape)
-    excess = np.abs(result - expected) - reference.linear_bound(x, weight, bias)
+    bits = None if kernel is None else INTEGER_BITS.get(kernel)
+    excess = np.abs(result - expected) - reference.linear_bound(x, weight, bias, bits)
     worst = np.unravel_index(np.argmax(excess), excess.shape)
     assert not (excess > 0).any(), f"{result[worst]} at {worst} must be {expected[worst]}"
     assert np.isfinite(result).all()
@@ -80,8 +92,15 @@ def integer_weight(shape: Shape, scales_dtype: ScalesDtype) -> Q4Weight:
     return Q4Weight(packed, scales.astype(scales_dtype))
 
 
-def integer_x(rows: int, shape: Shape) -> NDArray[np.float32]:
-    return np.random.default_rng(8).integers(-8, 9, (rows, shape.embed_dim)).astype(np.float32)
+def integer_x(rows: int, shape: Shape, kernel: LinearKernel | None = None) -> NDArray[np.float32]:
+    """Small integers, and for a kernel that rounds x a largest number in each 32 columns that makes
+    its steps powers of two: 127/16 is 127 of 1/16 and 127 · 256 of 2^-12."""
+    x = np.random.default_rng(8).integers(-8, 9, (rows, shape.embed_dim)).astype(np.float32)
+    if kernel in INTEGER_BITS:
+        columns = np.arange(0, shape.embed_dim, 32) + 7 * np.arange(rows)[:, None] % 32
+        x = np.clip(x, -7, 7)
+        np.put_along_axis(x, columns, -127 / 16, axis=1)
+    return x
 
 
 def run(
@@ -119,7 +138,7 @@ def test_every_kernel_is_within_the_bound(
     weight, x = random_weight(shape, scales), random_x(rows, shape.embed_dim)
     bias = random_bias(shape) if biased else None
     result = run(kernel, layout, x, weight, bias)
-    assert_within_bound(result, x, weight, bias)
+    assert_within_bound(result, x, weight, bias, kernel)
 
 
 @every_kernel
@@ -133,7 +152,7 @@ def test_sums_of_small_integers_are_exact(
     shape: Shape,
     rows: int,
 ) -> None:
-    weight, x = integer_weight(shape, scales), integer_x(rows, shape)
+    weight, x = integer_weight(shape, scales), integer_x(rows, shape, kernel)
     bias = np.arange(shape.vocab, dtype=np.float32) / 8 - 4 if biased else None
     result = run(kernel, layout, x, weight, bias)
     np.testing.assert_array_equal(result, reference.linear(x, weight, bias))
@@ -145,6 +164,12 @@ def test_a_single_one_reads_a_column_of_the_matrix(
     kernel: LinearKernel, layout: Layout, shape: Shape, rows: int
 ) -> None:
     """Row by row, linear of the identity is the embedding, transposed."""
+    if kernel in INTEGER_BITS:  # one is then so many steps, and their size is rounded
+        weight, one = integer_weight(shape, "float16"), np.zeros((1, shape.embed_dim), np.float32)
+        one[0, 5] = {8: 127, 16: 32512}[INTEGER_BITS[kernel]]
+        column = run(kernel, layout, one, weight)
+        np.testing.assert_array_equal(column, reference.linear(one, weight))
+        return
     weight, columns = random_weight(shape, "float16"), np.arange(0, shape.embed_dim, 3)
     identity = np.eye(shape.embed_dim, dtype=np.float32)
     result = run(kernel, layout, identity[columns], weight)
@@ -162,13 +187,107 @@ def test_every_shape_through_gemv(shape: Shape, layout: Layout) -> None:
     assert_within_bound(run("gemv", layout, x, weight, bias), x, weight, bias)
 
 
-@pytest.mark.parametrize("kernel", ["gemv_wide", "gemv_wide_subnormal"])
-@pytest.mark.parametrize("shape", [WHOLE, LONG], ids=str)
-def test_more_shapes_through_the_wide_gemv(shape: Shape, kernel: LinearKernel) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "layout"),
+    [
+        ("gemv_wide", "rows"),
+        ("gemv_wide_subnormal", "rows"),
+        *product(INTEGER_GEMVS, ("rows", "blocks_buffer")),
+    ],
+)
+@pytest.mark.parametrize("shape", [WHOLE, LONG, Shape(3, 6400, 64)], ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 8, 17])
+def test_more_shapes_through_the_wide_gemvs(
+    rows: int, shape: Shape, kernel: LinearKernel, layout: Layout
+) -> None:
+    """As many rows of x at once as there are variants; K beyond what is staged at a time."""
     exact, weight = integer_weight(shape, "float16"), random_weight(shape, "float16")
-    x = integer_x(2, shape)
-    np.testing.assert_array_equal(run(kernel, "rows", x, exact), reference.linear(x, exact))
-    assert_within_bound(run(kernel, "rows", x, weight), x, weight)
+    x, random = integer_x(rows, shape, kernel), random_x(rows, shape.embed_dim)
+    np.testing.assert_array_equal(run(kernel, layout, x, exact), reference.linear(x, exact))
+    assert_within_bound(run(kernel, layout, random, weight), random, weight, None, kernel)
+
+
+@pytest.mark.parametrize("accuracy", ["fast", "int8"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rows", [1, 3, 13, 70])
+def test_an_accuracy_is_kept(rows: int, layout: Layout, accuracy: Accuracy) -> None:
+    """And used: a rougher kernel, where there is one, gives another result."""
+    weight, x = random_weight(LONG, "float16"), random_x(rows, LONG.embed_dim)
+    chosen = choose_linear(
+        MatrixShape(LONG.vocab, LONG.embed_dim, LONG.group_size, "float16"),
+        rows,
+        layout,
+        context_for().half_support,
+        accuracy,
+    ).kernel
+    result = linear(x, weight, layout=layout, accuracy=accuracy)
+    assert_within_bound(result, x, weight, None, chosen)
+    exact = linear(x, weight, layout=layout)
+    assert np.array_equal(result, exact) == (chosen not in INTEGER_BITS)
+    assert_within_bound(exact, x, weight)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("options", [{"accuracy": "fast"}, {"kernel": "gemm_int8"}], ids=str)
+def test_what_cannot_be_rounded_is_refused(value: float, options: Any) -> None:
+    x = random_x(3, WIDE.embed_dim).copy()
+    x[1, 5] = value
+    with pytest.raises(ValueError, match=r"infinities or NaN, .* use accuracy='exact'"):
+        linear(x, random_weight(WIDE, "float16"), **options)
+
+
+@pytest.mark.parametrize("kernel", INTEGER_BITS)
+def test_activations_near_the_ends_of_float32(kernel: LinearKernel) -> None:
+    """Steps that are neither infinite nor subnormal; chunks of zeros and of next to nothing."""
+    weight = random_weight(WIDE, "float16")
+    x = random_x(4, WIDE.embed_dim) * np.float32([[1e-30], [1e30], [0], [1e-33]])
+    result = run(kernel, "rows", x, weight)
+    assert_within_bound(result, x, weight, None, kernel)
+    np.testing.assert_array_equal(result[2:], 0)
+
+
+@pytest.mark.parametrize(("kernel", "layout", "shape", "rows"), KERNELS, ids=str)
+def test_checked_and_unchecked_kernels_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: LinearKernel,
+    layout: Layout,
+    shape: Shape,
+    rows: int,
+) -> None:
+    weight, x = random_weight(shape, "float16"), random_x(rows, shape.embed_dim)
+    monkeypatch.delenv("WGPU_Q4_SHADER_CHECKS", raising=False)
+    unchecked = request_device(implementation="wgpu")
+    assert context_for(unchecked).checks_because == ""
+    monkeypatch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
+    checked = request_device(implementation="wgpu")
+    assert context_for(checked).checks_because == "WGPU_Q4_SHADER_CHECKS is set"
+    results = []
+    for device in (unchecked, checked):
+        if kernel == "gemv_wide_subnormal" and not context_for(device).half_support.subnormals:
+            kernel = "gemv_wide"
+        results.append(linear(x, weight, device=device, layout=layout, kernel=kernel))
+    np.testing.assert_array_equal(*results)
+
+
+def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
+    context, weight = context_for(), random_weight(WIDE, "float16")
+    resident = context.weight(weight)
+    _, packed = resident.packed(context, weight, "rows")
+    plan = plan_linear(
+        resident.shape, 3, "rows", False, context.limits, context.half_support, "gemv_wide"
+    ).product
+    assert plan.needs == {
+        0: 3 * WIDE.vocab * 4,
+        1: 3 * WIDE.embed_dim * 4,
+        2: weight.packed.nbytes,
+        3: weight.scales.nbytes + weight.scales.nbytes % 4,
+        4: 16,
+    }
+    buffers = {number: context.create_buffer("b", n, "STORAGE") for number, n in plan.needs.items()}
+    for number, nbytes in plan.needs.items():
+        small = context.create_buffer("small", nbytes - 4, "STORAGE")
+        with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes at binding {number}"):
+            context.dispatch(None, plan, buffers | {2: packed, number: small})
 
 
 @pytest.mark.parametrize("layout", ["rows", "blocks_buffer"])
@@ -456,7 +575,9 @@ def test_a_weight_that_is_none(weight: Any) -> None:
     [
         (ODD, {"layout": "columns"}, "layout must be one of rows, rows_embedding, blocks_buffer"),
         (ODD, {"kernel": "fast"}, "kernel must be one of gemv, gemv_wide, gemv_wide_subnormal, ge"),
-        (ODD, {"kernel": "gemv_wide"}, "gemv_wide needs the layout 'rows', and K and G multiples"),
+        (ODD, {"kernel": "gemv_wide"}, "gemv_wide needs K and G multiples of 32, not 24 and 8"),
+        (ODD, {"kernel": "gemm_int8"}, "gemm_int8 needs K and G multiples of 32"),
+        (ODD, {"accuracy": "fp8"}, "accuracy must be one of exact, fast, int8, not 'fp8'"),
         (WIDE, {"kernel": "gemv_wide", "layout": "blocks_buffer"}, "needs the layout 'rows'"),
         (WIDE, {"kernel": "gemv_wide", "layout": "rows_embedding"}, "needs the layout 'rows'"),
     ],
@@ -490,7 +611,7 @@ def test_every_kernel_writes_its_result_and_no_more(
 ) -> None:
     """Into a buffer twice as long as the result, where nothing was zero before."""
     context, weight = context_for(), integer_weight(shape, "float16")
-    x, bias = integer_x(rows, shape), np.arange(shape.vocab, dtype=np.float32)
+    x, bias = integer_x(rows, shape, kernel), np.arange(shape.vocab, dtype=np.float32)
     if kernel == "gemv_wide_subnormal" and not context.half_support.subnormals:
         kernel = "gemv_wide"
     whole = np.full((2 * rows, shape.vocab), POISON)
@@ -542,14 +663,20 @@ def test_both_ops_read_the_same_two_resources(layout: Layout) -> None:
         ("gemv", "rows_embedding", PRIME, 3, 6, (6, 5, 1)),
         ("gemv", "blocks_buffer", PRIME, 7, 4, (4, 4, 1)),
         ("gemv", "blocks_texture2d", PRIME, 7, 4, (4, 4, 1)),
-        # 101 outputs are one workgroup, for each of 7 rows.
-        ("gemv_wide", "rows", WIDE, 7, 3, (3, 3, 1)),
-        ("gemv_wide_subnormal", "rows", WIDE, 7, 3, (3, 3, 1)),
-        # 257 outputs are 3 tiles; x in columns takes 3 workgroups too.
-        ("gemm", "rows", PRIME, 13, 2, (2, 2, 1)),
-        ("gemm", "rows_embedding", PRIME, 13, 2, (2, 2, 1)),
-        ("gemm", "blocks_buffer", PRIME, 13, 2, (2, 2, 1)),
-        ("gemm", "blocks_texture2d", PRIME, 13, 2, (2, 2, 1)),
+        # 101 outputs are one workgroup, for each 8 of 50 rows.
+        ("gemv_wide", "rows", WIDE, 50, 3, (3, 3, 1)),
+        ("gemv_wide_subnormal", "rows", WIDE, 50, 3, (3, 3, 1)),
+        # 257 outputs are 5 tiles.
+        ("gemm", "rows", PRIME, 13, 3, (3, 2, 1)),
+        ("gemm", "rows_embedding", PRIME, 13, 3, (3, 2, 1)),
+        ("gemm", "blocks_buffer", PRIME, 13, 3, (3, 2, 1)),
+        ("gemm", "blocks_texture2d", PRIME, 13, 3, (3, 2, 1)),
+        # 101 outputs are 2 tiles, for each 64 of 150 rows (128 and more would be one tile).
+        ("gemm_int8", "rows", WIDE, 300, 4, (3, 2, 1)),
+        ("gemm_int8", "blocks_buffer", WIDE, 300, 4, (3, 2, 1)),
+        ("gemv_int16", "rows", WIDE, 50, 3, (3, 3, 1)),
+        # 13 strips of blocks are two workgroups, for each of 5 rows.
+        ("gemv_int8", "blocks_buffer", WIDE, 7, 3, (3, 3, 1)),
     ],
 )
 def test_grids_are_folded(
@@ -569,7 +696,7 @@ def test_grids_are_folded(
         seen.append(plan.workgroups)
         dispatch(compute_pass, plan, *rest)
 
-    weight, x = integer_weight(shape, "float16"), integer_x(rows, shape)
+    weight, x = integer_weight(shape, "float16"), integer_x(rows, shape, kernel)
     run(kernel, layout, x, weight)  # uploads and packs, within the limits that there are
     limits = {**context.limits, "max-compute-workgroups-per-dimension": limit}
     monkeypatch.setattr(context, "limits", limits)
@@ -577,8 +704,10 @@ def test_grids_are_folded(
     for values in (x, -x):  # the second finds the results of the first in its buffers
         result = run(kernel, layout, values, weight)
         np.testing.assert_array_equal(result, reference.linear(values, weight))
-    assert set(seen) == {grid}
-    assert len(seen) == (4 if kernel == "gemm" else 2)
+    assert grid in seen
+    assert max(max(x, y) for x, y, _ in seen) <= limit
+    prepares = kernel.startswith("gemm") or kernel in INTEGER_BITS
+    assert len(seen) == (4 if prepares else 2)
 
 
 @pytest.fixture(scope="module")
@@ -608,7 +737,7 @@ def test_rows_of_x_too_long_for_tiles(small: Context) -> None:
     weight, x = integer_weight(shape, "float16"), integer_x(30, shape)
     result = linear(x, weight, device=small.device)
     np.testing.assert_array_equal(result, reference.linear(x, weight))
-    with pytest.raises(DeviceLimitError, match=r"x columns takes 24,576 bytes .* allows 16,384"):
+    with pytest.raises(DeviceLimitError, match=r"prepared x takes 24,576 bytes .* allows 16,384"):
         linear(x, weight, device=small.device, kernel="gemm")
 
 

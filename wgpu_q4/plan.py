@@ -125,15 +125,27 @@ MATRIX_UNITS = MatrixUnits(16, 16, 16, "f16", "f32", 32, 32)
 
 @dataclass(frozen=True)
 class Plan:
-    """One dispatch."""
+    """One dispatch.
+
+    Attributes:
+        variant: the kernel.
+        constants: its pipeline constants.
+        workgroups: the grid.
+        needs: for a kernel that runs unchecked (see `wgpu_q4.device.unchecked`), the bytes that
+            each binding must have at least; None for one that does not.
+    """
 
     variant: Variant
     constants: Mapping[str, int]
     workgroups: tuple[int, int, int]
+    needs: Mapping[int, int] | None = None
     key: tuple[object, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", (self.variant.name, *sorted(self.constants.items())))
+        checks = "checked" if self.needs is None else "unchecked"
+        object.__setattr__(
+            self, "key", (self.variant.name, checks, *sorted(self.constants.items()))
+        )
 
 
 def fold(workgroups: int, limits: Mapping[str, int]) -> tuple[int, int, int]:
@@ -204,6 +216,16 @@ class Choice:
 
 LAST_GEMV_ROWS = 11
 """Rows of x up to which a GEMV is taken where none unpacks a weight for several of them."""
+
+UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
+    "gemv_wide": ("rows",),
+    "gemv_wide_subnormal": ("rows",),
+    "gemv_int16": ("rows", "blocks_buffer"),
+    "gemv_int8": ("rows", "blocks_buffer"),
+    "gemm": ("rows",),
+    "gemm_int8": ("rows", "blocks_buffer"),
+}
+"""Kernels, and layouts of the weight, that gain by running unchecked: see `Plan.needs`."""
 
 _UNITS_ROWS = "0.19 ms for up to 32 rows, 0.38 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
 _UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
@@ -339,8 +361,15 @@ class _Job:
     half_support: HalfSupport
 
     def product(
-        self, constants: dict[str, int], workgroups: int, *, prepared: bool = False
+        self,
+        constants: dict[str, int],
+        workgroups: int,
+        x_bytes: int = 0,
+        x_scale_bytes: int = 0,
+        *,
+        prepared: bool = False,
     ) -> Plan:
+        """The matrix product, which reads so many bytes of x, by default those of x as it is."""
         variant = kernels.linear(
             self.kernel,
             self.layout,
@@ -349,7 +378,18 @@ class _Job:
             self.half_support.halves,
             prepared=prepared,
         )
-        return Plan(variant, self.shape.constants | constants, fold(workgroups, self.limits))
+        needs = None
+        if self.layout.startswith(UNCHECKED.get(self.kernel, ())):
+            needs = {
+                0: self.rows * self.shape.vocab * 4,
+                1: x_bytes or self.rows * self.shape.embed_dim * 4,
+                2: _packed_bytes(self.shape, self.layout),
+                3: _scale_bytes(self.shape),
+                4: 16,
+                **({5: self.shape.vocab * 4} if self.bias else {}),
+                **({6: x_scale_bytes} if x_scale_bytes else {}),
+            }
+        return Plan(variant, self.shape.constants | constants, fold(workgroups, self.limits), needs)
 
     def prepare(self, name: Preparation, constants: dict[str, int], invocations: int) -> Plan:
         return Plan(
@@ -365,14 +405,17 @@ def _plan_gemm(job: _Job) -> LinearPlan:
     fitting = (tile for tile in tiles if job.rows > tile // 2 and _gemm_fits(job, tile))
     tile_m = next(fitting, tiles[-1])
     padded = -(-job.rows // tile_m) * tile_m
-    product = job.product({"TILE_M": tile_m}, padded // tile_m * -(-job.shape.vocab // _TILE_N))
     embed_dim = job.shape.embed_dim
     if job.kernel == "gemm":
         prepare = job.prepare("transpose_x", {}, padded // 4 * (embed_dim // 4))
-        return LinearPlan(product, prepare, padded, padded * embed_dim * 4)
-    chunks = padded * (embed_dim // 32)
-    prepare = job.prepare("quantize_columns", {"PLANES": 1}, chunks)
-    return LinearPlan(product, prepare, padded, chunks * 32, chunks * 8)
+        x_bytes, scale_bytes = padded * embed_dim * 4, 0
+    else:
+        chunks = padded * (embed_dim // 32)
+        prepare = job.prepare("quantize_columns", {"PLANES": 1}, chunks)
+        x_bytes, scale_bytes = chunks * 32, chunks * 8
+    tiles_in_all = padded // tile_m * -(-job.shape.vocab // _TILE_N)
+    product = job.product({"TILE_M": tile_m}, tiles_in_all, x_bytes, scale_bytes)
+    return LinearPlan(product, prepare, padded, x_bytes, scale_bytes)
 
 
 def _gemm_fits(job: _Job, tile_m: int) -> bool:
@@ -478,12 +521,24 @@ def _integers(
     scale_bytes: int,
 ) -> LinearPlan:
     """The GEMVs on integers; ``padded`` rows are quantized before, none where None."""
-    product = job.product(constants, workgroups, prepared=padded is not None)
     if padded is None:
-        return LinearPlan(product)
+        return LinearPlan(job.product(constants, workgroups))
     chunks = padded * (job.shape.embed_dim // 32)
+    x_bytes, scale_bytes = chunks * 32 * planes, chunks * scale_bytes
+    product = job.product(constants, workgroups, x_bytes, scale_bytes, prepared=True)
     prepare = job.prepare("quantize_x", {"PLANES": planes}, chunks)
-    return LinearPlan(product, prepare, padded, chunks * 32 * planes, chunks * scale_bytes)
+    return LinearPlan(product, prepare, padded, x_bytes, scale_bytes)
+
+
+def _packed_bytes(shape: MatrixShape, layout: Layout) -> int:
+    rows = shape.vocab if layout.startswith("rows") else -(-shape.vocab // 8) * 8
+    return rows * shape.embed_dim // 2
+
+
+def _scale_bytes(shape: MatrixShape) -> int:
+    nbytes = shape.vocab * (shape.embed_dim // shape.group_size)
+    nbytes *= 2 if shape.scales == "float16" else 4
+    return nbytes + -nbytes % 4
 
 
 def _team(pieces: int) -> int:

@@ -52,18 +52,36 @@ def linear(
 
 
 def linear_bound(
-    x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None = None
+    x: NDArray[Any],
+    weight: Q4Weight,
+    bias: NDArray[Any] | None = None,
+    integer_bits: int | None = None,
 ) -> NDArray[np.float64]:
     """How far a float32 result may be from `linear`: ``gamma · (|x| · |W|ᵀ + |bias|)``.
 
     ``gamma = n·u / (1 − n·u)`` with ``u = 2^−24`` bounds any order of summation of ``K`` products
     (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).  ``n = K + 4`` counts,
     besides the K − 1 additions, the roundings of the scaled weight, the product and the bias.
+
+    Args:
+        integer_bits: of the integers to which the kernel rounds x (`wgpu_q4.kernels.INTEGER_BITS`),
+            None for one that does not.  32 columns share a step ``s = max|x| / L``, ``L`` being 127
+            for 8 bits and 32512 for 16, and ``|x − s·a| ≤ (1/2 + 2^-7) · s``; so the bound grows by
+            ``(1/2 + 2^-7) · s · Σ|w|`` over each 32.  Columns below 1e-30 become zero.
     """
     roundings = (weight.shape[1] + 4) * FLOAT32_UNIT
     gamma = roundings / (1 - roundings)
-    sizes = np.abs(x.astype(np.float64)) @ np.abs(matrix(weight)).T
-    return gamma * (sizes if bias is None else sizes + np.abs(bias.astype(np.float64)))
+    exact, sizes = np.abs(matrix(weight)), np.abs(x.astype(np.float64))
+    products = sizes @ exact.T
+    rounding: NDArray[np.float64] = np.zeros_like(products)
+    if integer_bits is not None:
+        levels = {8: 127, 16: 32512}[integer_bits]
+        chunks = sizes.reshape(*sizes.shape[:-1], -1, 32).max(axis=-1)
+        errors = np.maximum((0.5 + 2.0**-7) * chunks / levels, 1e-30 * (chunks < 2e-30))
+        rounding = errors @ exact.reshape(exact.shape[0], -1, 32).sum(axis=-1).T
+    added = 0 if bias is None else np.abs(bias.astype(np.float64))
+    bound: NDArray[np.float64] = rounding + gamma * (products + rounding + added)
+    return bound
 
 
 def matrix_units_bound(

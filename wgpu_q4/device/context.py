@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.device import dawn
+from wgpu_q4.device import dawn, unchecked
 from wgpu_q4.device.adapter import MAPPABLE, adapter_summary, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.roundtrip import (
@@ -95,6 +95,8 @@ class Context:
         device: the ``GPUDevice``.
         limits: its limits, by WebGPU's names with dashes.
         lock: serialises the users of the scratch buffers.
+        checks_because: why every kernel keeps wgpu's checks of addresses; empty where those that
+            are proven go without.
     """
 
     def __init__(self, device: Any) -> None:
@@ -102,6 +104,7 @@ class Context:
         self.implementation: ModuleType = implementation_of(device)
         self.limits: Mapping[str, int] = dict(device.limits)
         self.lock = RLock()
+        self.checks_because = unchecked.may_leave_checks_out(device)
         self._process = os.getpid()
         self.buffers_created = 0
         self.pipelines_created = 0
@@ -294,6 +297,8 @@ class Context:
         groups: BindGroups | None = None,
     ) -> None:
         """The same within a compute pass that the caller began."""
+        if plan.needs is not None:
+            _check_sizes(plan, plan.needs, resources)
         kernel = self._kernel(plan)
         bound = tuple([resources[binding.number] for binding in plan.variant.bindings])
         kept, group = (groups or {}).get(plan.key, ((), None))
@@ -347,13 +352,15 @@ class Context:
             visibility = int(self.implementation.ShaderStage.COMPUTE)
             entries = [binding.layout_entry(visibility) for binding in plan.variant.bindings]
             group_layout = device.create_bind_group_layout(label=label, entries=entries)
+            is_unchecked = plan.needs is not None and not self.checks_because
+            create = unchecked.create_shader_module if is_unchecked else _create_shader_module
             pipeline = device.create_compute_pipeline(
                 label=label,
                 layout=device.create_pipeline_layout(
                     label=label, bind_group_layouts=[group_layout]
                 ),
                 compute={
-                    "module": device.create_shader_module(label=label, code=plan.variant.source),
+                    "module": create(device, label=label, code=plan.variant.source),
                     "entry_point": "main",
                     "constants": dict(plan.constants),
                 },
@@ -377,6 +384,20 @@ class Context:
         return self.device.create_bind_group(
             label=plan.variant.name, layout=kernel.group_layout, entries=entries
         )
+
+
+def _create_shader_module(device: Any, label: str, code: str) -> Any:
+    return device.create_shader_module(label=label, code=code)
+
+
+def _check_sizes(plan: Plan, needs: Mapping[int, int], resources: Mapping[int, Any]) -> None:
+    """The host's part of the proof that an unchecked kernel stays within its buffers."""
+    for number, nbytes in needs.items():
+        if resources[number].size < nbytes:
+            raise DeviceError(
+                f"{plan.variant.name} needs {nbytes:,} bytes at binding {number}, which has "
+                f"{resources[number].size:,}: a fault of wgpu_q4, please report it"
+            )
 
 
 def _padded(nbytes: int) -> int:

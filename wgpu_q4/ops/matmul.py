@@ -13,7 +13,7 @@ from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, Reduce
+from wgpu_q4.kernels import INTEGER_BITS, Accuracy, Layout, LinearKernel, Reduce
 from wgpu_q4.ops.arguments import check_option, check_weight
 from wgpu_q4.ops.reduce import check_reduce, dispatch_reduce, result_of
 from wgpu_q4.plan import LAST_GEMV_ROWS, LinearPlan, ReducePlan, plan_linear, plan_reduce
@@ -82,6 +82,11 @@ def linear(
         raise ValueError(
             f"x must have shape [..., {embed_dim}] for a weight of {vocab} × {embed_dim}, "
             f"not {list(activations.shape)}"
+        )
+    rounds_x = accuracy != "exact" or kernel in INTEGER_BITS
+    if rounds_x and not np.isfinite(activations).all():
+        raise ValueError(
+            "x holds infinities or NaN, which cannot be rounded to integers: use accuracy='exact'"
         )
     added = None if bias is None else _floats(bias, "bias")
     if added is not None and added.shape != (vocab,):

@@ -39,7 +39,7 @@ Case = tuple[int, int, int, int, str, Layout, bool]
 CASES: list[Case] = [
     # V, K, G, rows of x, scales, layout, bias.  V fills no tile; K is no multiple of 64 and has a
     # group in two steps; the rows take each of the three tiles, the last of them twice.
-    (130, 96, 32, 5, "float16", "rows", True),
+    (130, 96, 32, 9, "float16", "rows", True),
     (257, 96, 96, 40, "float32", "blocks_buffer", False),
     (131, 160, 32, 130, "float16", "rows", True),
     (50, 32, 32, 20, "float16", "blocks_buffer", True),
@@ -65,11 +65,10 @@ def matrix_of(case: Case) -> tuple[Q4Weight, NDArray[np.float32], NDArray[np.flo
 def run_emulated() -> None:
     """The process of `emulation`: how much of its bound the error of each case takes, as JSON."""
     original = kernels.Variant.source
-    needing = {variant.name for variant in matrix_variants()}
 
     def source(variant: kernels.Variant) -> str:
         text: str = original.fget(variant)  # type: ignore[attr-defined]
-        return emulated(text) if variant.name in needing else text
+        return emulated(text) if "linear/matrix_units" in variant.pieces else text
 
     kernels.Variant.source = property(source)  # type: ignore[assignment, method-assign]
     device = request_device()
@@ -306,8 +305,6 @@ def test_a_device_without_them_says_so() -> None:
         ValueError, match=r"gemm_matrix needs a device with matrix units .*wgpudawn"
     ):
         linear(x, weight, kernel="gemm_matrix")
-    result = linear(x, weight, accuracy="fast")
-    assert (np.abs(result - reference.linear(x, weight)) <= reference.linear_bound(x, weight)).all()
 
 
 def test_an_instance_that_is_there_is_left_as_it_is() -> None:

@@ -101,7 +101,6 @@ BINDINGS: dict[str, tuple[Binding, ...]] = {
     "embedding/indices_buffer": (_buffer(1, "read-only-storage"),),
     "embedding/indices_texture3d": (_texture(1, "3d"),),
     "embedding/output_buffer_float": (_RESULT,),
-    "embedding/output_buffer_half": (_RESULT,),
     "embedding/output_buffer_half_wide": (_RESULT,),
     "embedding/output_texture3d_float": (_storage_texture(0, "3d", "rgba32float"),),
     "embedding/output_texture3d_half": (_storage_texture(0, "3d", "rgba16float"),),

@@ -90,6 +90,7 @@ class Jobs:
         return plan_linear(
             *(self.shape, rows, layout, False, context.limits, context.half_support),
             accuracy=accuracy,
+            matrix_units=context.matrix_units,
         )
 
     def accuracies(self, rows: int, layout: Layout) -> list[Accuracy]:
@@ -113,7 +114,7 @@ class Jobs:
         x_buffer = context.create_buffer("x", x.nbytes, "STORAGE", "COPY_DST")
         context.write(x_buffer, x)
         out = self._result(rows * shape.vocab * 4, f"the result of {rows} rows")
-        sizes = self._sizes(rows, plan.padded_rows)
+        sizes = self._sizes(rows, plan.padded_rows, self.resident.exponent)
 
         def variant(resident: DeviceWeight) -> Any:
             _, packed = resident.packed(context, self.weight, layout)

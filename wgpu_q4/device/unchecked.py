@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from wgpu_q4.device.implementation import implementation_of
+
 ENVIRONMENT_VARIABLE = "WGPU_Q4_SHADER_CHECKS"
 
 
@@ -25,12 +27,10 @@ def may_leave_checks_out(device: Any) -> str:
     """Why not, or an empty string: whether modules of ``device`` can be made without checks."""
     if os.environ.get(ENVIRONMENT_VARIABLE, "0") not in ("", "0"):
         return f"{ENVIRONMENT_VARIABLE} is set"
-    module = type(device).__module__.partition(".")[0]
-    if module != "wgpu":
-        return f"{module} has no switch for a single kernel"
-    from wgpu.backends.wgpu_native import lib
-
-    if not hasattr(lib, "wgpuDeviceCreateShaderModuleTrusted"):
+    module = implementation_of(device)
+    if module.__name__ != "wgpu":
+        return f"{module.__name__} has no switch for a single kernel"
+    if not hasattr(module.backends.wgpu_native.lib, "wgpuDeviceCreateShaderModuleTrusted"):
         return "this wgpu-native has no wgpuDeviceCreateShaderModuleTrusted"
     return ""
 
@@ -44,8 +44,8 @@ def create_shader_module(device: Any, label: str, code: str) -> Any:
     Args:
         device: one that `may_leave_checks_out`.
     """
-    from wgpu.backends.wgpu_native import ffi, lib
-
+    native = implementation_of(device).backends.wgpu_native
+    ffi, lib = native.ffi, native.lib
     checked = device.create_shader_module(label=label, code=code)
     text, name = code.encode(), label.encode()
     code_bytes, label_bytes = ffi.new("char[]", text), ffi.new("char[]", name)

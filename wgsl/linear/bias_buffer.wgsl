@@ -1,4 +1,6 @@
 // A bias [V] of 32-bit floats.
+//
+// In range: callers ask for rows below V alone.
 
 @group(0) @binding(5) var<storage, read> t_bias: array<f32>;
 

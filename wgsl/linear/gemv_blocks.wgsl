@@ -6,6 +6,9 @@
 // Workgroups are folded over x and y; those that differ only in the row of x are neighbours, so
 // that the weight comes from the cache for all but the first.
 // Assumes TEAM a power of two up to 128, LANE_BLOCKS even, G and K multiples of 4 · LANE_BLOCKS.
+//
+// In range: strips past the last are skipped and blocks are below K / 4 (LANE_BLOCKS divides it); rows
+// of x are below M by the grid's division; an output is stored only where its row is below V.
 
 override TEAM: u32 = 32u;
 override LANE_BLOCKS: u32 = 4u;

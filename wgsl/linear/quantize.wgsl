@@ -8,6 +8,8 @@
 // Words of four bytes: the first and the second columns (integers_order_*.wgsl) of each octet.  With two
 // planes, vector w holds those two words of octet w in the low plane and in the high one; with one,
 // vector h those of octets 2h and 2h + 1.
+//
+// In range: callers pass the first vector of a chunk that x has.
 
 override PLANES: u32 = 2u;
 

@@ -1,4 +1,6 @@
 // Scales [V, K/G] as 16-bit floats, two to a word.
+//
+// In range: callers keep the row below V and the group below K / G.
 
 @group(0) @binding(3) var<storage, read> t_scales: array<u32>;
 

@@ -1,5 +1,7 @@
 // Weight as blocks of 8 rows × 4 columns: component r, byte j of block (n8, k4) holds column
 // 4·k4 + j of row 8·n8 + r in its low nibble and of row 8·n8 + 4 + r in its high one.
+//
+// In range: callers keep the strip below ⌈V / 8⌉ and the block below K / 4.
 
 @group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;
 

@@ -1,5 +1,7 @@
 // Weight as rows of K/2 bytes, linear convention: nibble i of 32-bit word k8 is column 8·k8 + i.
 // K is a multiple of 8, so every row is whole words.
+//
+// In range: callers keep the row below V and the word below K / 8.
 
 @group(0) @binding(2) var<storage, read> t_weight: array<u32>;
 

@@ -1,6 +1,8 @@
 // Weight as rows of K/2 bytes, linear convention, read 16 bytes at a time: nibble i of component c
 // of chunk k32 is column 32·k32 + 8·c + i.
 // Assumes K % 32 == 0, so that every row starts on 16 bytes.
+//
+// In range: callers keep the row below V and the chunk below K / 32.
 
 @group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;
 

@@ -1,51 +1,17 @@
-"""Which kernel runs, with which constants, on which grid.
-
-This is the one place that decides.  Everything here is arithmetic on shapes and limits, so that a
-decision can be read, printed and tested without a device.
-"""
+"""``x · Wᵀ``: the kernel that the table names, its constants, its grid, and what prepares x."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from wgpu_q4 import kernels
-from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import (
-    Accuracy,
-    Halves,
-    Layout,
-    LinearKernel,
-    MatrixTile,
-    OutputDtype,
-    Preparation,
-    Reduce,
-    Storage,
-    Variant,
-)
+from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, MatrixTile, Preparation
+from wgpu_q4.plan.dispatch import MatrixShape, Plan, fold
+from wgpu_q4.plan.table import UNCHECKED, choose_linear, is_wide
+from wgpu_q4.plan.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
 
-DEFAULT_LAYOUT: Layout = "rows"
-"""The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
-
-LARGEST_MAPPED_RESULT = 1 << 20
-"""Bytes of a result that a kernel writes where the host reads them, on a device that can.
-
-On an H200 a row of 128,256 logits is then on the host 28 µs sooner: it crosses the bus while the
-kernel runs.  Larger results were not measured; they are copied, which is sure to use the bus well.
-"""
-
-LARGEST_TOP_K = 1024
-"""The most logits that ``top_k`` keeps of a row: half of what a workgroup sorts, so that each
-dispatch leaves at most half of what it was given."""
-
-_ARGMAX_SLICE = 1024
-_TOP_K_SLICE = 1024  # 126 workgroups for V = 128256; twice as many entries take twice as long
-_TOP_K_SLICE_OF_MANY = 2048  # fewer dispatches where much is kept
-_TOP_K_MANY = 64
-_EMBEDDING_UNITS_PER_WORKGROUP = 256
-_PACK_BLOCK_PAIRS_PER_WORKGROUP = 64
 _PREPARED_PER_WORKGROUP = 64
 _GEMV_LANES = 128
 _TILE_N = 64
@@ -60,229 +26,6 @@ _MATRIX_TILE_N = 128
 _MATRIX_DEPTH = 64
 _MATRIX_WORKGROUP_BYTES = 128 * 72 * 2 + 4 * 16 * 20 * 4 + 128 * 4
 """The staged weight, a matrix of sums for each of four subgroups, a factor for each row of x."""
-
-
-@dataclass(frozen=True)
-class MatrixShape:
-    """V, K and G of a matrix, and the dtype of its scales."""
-
-    vocab: int
-    embed_dim: int
-    group_size: int
-    scales: ScalesDtype
-
-    @property
-    def constants(self) -> dict[str, int]:
-        """The pipeline constants of ``shape/overrides.wgsl``."""
-        return {
-            "VOCAB": self.vocab,
-            "EMBED_DIM": self.embed_dim,
-            "GROUP_SIZE": self.group_size,
-        }
-
-
-@dataclass(frozen=True)
-class HalfSupport:
-    """What a device's built-in half-precision functions do, as a probe found out.
-
-    Attributes:
-        subnormals: ``unpack2x16float`` keeps subnormals.
-        rounding: ``pack2x16float`` rounds to nearest even, overflows to infinity and keeps
-            subnormals.
-    """
-
-    subnormals: bool = False
-    rounding: bool = False
-
-    @property
-    def halves(self) -> Halves:
-        """Which conversions to use."""
-        return "native" if self.subnormals and self.rounding else "integer"
-
-
-@dataclass(frozen=True)
-class MatrixUnits:
-    """A multiplication that a device's matrix units do: ``m × k`` by ``k × n``.
-
-    Attributes:
-        m, n, k: the shape.
-        factors, sums: the types of what is multiplied and of what is added, as ``"f16"``.
-        least_subgroup, most_subgroup: lanes of a subgroup that does it.
-    """
-
-    m: int
-    n: int
-    k: int
-    factors: str
-    sums: str
-    least_subgroup: int
-    most_subgroup: int
-
-
-MATRIX_UNITS = MatrixUnits(16, 16, 16, "f16", "f32", 32, 32)
-"""The only one that a kernel is written for."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One dispatch.
-
-    Attributes:
-        variant: the kernel.
-        constants: its pipeline constants.
-        workgroups: the grid.
-        needs: for a kernel that runs unchecked (see `wgpu_q4.device.unchecked`), the bytes that
-            each binding must have at least; None for one that does not.
-    """
-
-    variant: Variant
-    constants: Mapping[str, int]
-    workgroups: tuple[int, int, int]
-    needs: Mapping[int, int] | None = None
-    key: tuple[object, ...] = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        checks = "checked" if self.needs is None else "unchecked"
-        object.__setattr__(
-            self, "key", (self.variant.name, checks, *sorted(self.constants.items()))
-        )
-
-
-def fold(workgroups: int, limits: Mapping[str, int]) -> tuple[int, int, int]:
-    """At least ``workgroups`` workgroups as (x, y, 1), no dimension over the device's limit.
-
-    Raises:
-        DeviceLimitError: more than the limit squared.
-    """
-    limit = limits["max-compute-workgroups-per-dimension"]
-    y = -(-workgroups // limit)
-    if y > limit:
-        raise DeviceLimitError(f"{workgroups} workgroups exceed {limit} × {limit}")
-    return -(-workgroups // y), y, 1
-
-
-def plan_embedding(
-    shape: MatrixShape,
-    ids: int,
-    layout: Layout,
-    output: OutputDtype,
-    storage: Storage,
-    limits: Mapping[str, int],
-    half_support: HalfSupport,
-) -> Plan:
-    """The embedding of ``ids`` ids (at least one)."""
-    variant = kernels.embedding(layout, shape.scales, output, storage, half_support.halves)
-    columns = 8 if "embedding/grid_octets" in variant.pieces else 4
-    units = ids * (shape.embed_dim // columns)
-    workgroups = fold(-(-units // _EMBEDDING_UNITS_PER_WORKGROUP), limits)
-    return Plan(variant, shape.constants, workgroups)
-
-
-def plan_pack(shape: MatrixShape, layout: Layout, limits: Mapping[str, int]) -> Plan:
-    """Rows into blocks."""
-    pairs = shape.embed_dim // 8 * -(-shape.vocab // 8)
-    return Plan(
-        kernels.pack_blocks(layout),
-        shape.constants,
-        fold(-(-pairs // _PACK_BLOCK_PAIRS_PER_WORKGROUP), limits),
-    )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A row of the table: when a kernel for ``x · Wᵀ`` is chosen, and the measurement behind it.
-
-    Attributes:
-        kernel: what is chosen.
-        accuracies: those that it is good enough for.
-        layouts: the start of the layouts' names.
-        first_rows, last_rows: rows of x.
-        wide: whether K and G must be multiples of 32.
-        subnormals: whether the device must keep half-precision subnormals.
-        matrix_units: whether it must have `MATRIX_UNITS`.
-        because: the measurement: an H200, V = 128256, K = 2048, G = 32, weights not in cache.
-    """
-
-    kernel: LinearKernel
-    accuracies: tuple[Accuracy, ...]
-    layouts: tuple[str, ...]
-    first_rows: int
-    last_rows: int | None
-    wide: bool
-    because: str
-    subnormals: bool = False
-    matrix_units: bool = False
-
-
-LAST_GEMV_ROWS = 9
-"""Rows of x up to which a GEMV is taken where none unpacks a weight for several of them."""
-
-UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
-    "gemv": ("blocks_buffer",),
-    "gemv_wide": ("rows",),
-    "gemv_wide_subnormal": ("rows",),
-    "gemv_int16": ("rows", "blocks_buffer"),
-    "gemv_int8": ("rows", "blocks_buffer"),
-    "gemm": ("rows",),
-    "gemm_int8": ("rows", "blocks_buffer"),
-}
-"""Kernels, and layouts of the weight, that gain by running unchecked: see `Plan.needs`."""
-
-_UNITS_ROWS = "0.19 ms for up to 32 rows, 0.38 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
-_UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
-_INT8_ROWS = "44 µs for 1 row, 87 for 8, 0.41 ms for 48; gemm_int8 takes 0.50 there"
-_INT8_MANY = "0.50 ms for up to 64 rows, 0.92 for 128 (73 TFLOP/s), 3.38 for 512"
-_INT16_ROWS = "46 µs for 1 row, 144 for 8, 0.83 ms for 48; gemm takes 0.93 there"
-_WIDE = "55 µs for 1 row, 169 for 8, 0.86 ms for 48; gemm takes 0.93 there"
-_TILES = "0.58 ms for up to 32 rows, 0.93 for 64, 1.63 for 128 (41 TFLOP/s), 6.09 for 512"
-_EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
-_ALL = ("rows", "blocks")
-
-_ROUNDED: tuple[Accuracy, ...] = ("fast", "int8")
-
-TABLE: tuple[Choice, ...] = (
-    Choice("gemm_matrix", _ROUNDED, ("rows",), 9, None, True, _UNITS_ROWS, matrix_units=True),
-    Choice("gemm_matrix", _ROUNDED, ("blocks",), 5, None, True, _UNITS_BLOCKS, matrix_units=True),
-    Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, _INT8_ROWS),
-    Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "46 µs for 1 row"),
-    Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, _INT8_MANY),
-    Choice("gemv_int16", ("fast",), ("rows",), 1, 48, True, _INT16_ROWS),
-    Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "52 µs for 1 row"),
-    Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, _WIDE, subnormals=True),
-    Choice("gemv_wide", _EVERY, ("rows",), 1, 48, True, "64 µs for 1 row, no device refuses it"),
-    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "71 µs for 1 row, 58 for each more"),
-    Choice("gemm", _EVERY, _ALL, LAST_GEMV_ROWS + 1, None, False, _TILES),
-)
-"""The first row that fits is taken."""
-
-
-def choose_linear(
-    shape: MatrixShape,
-    rows: int,
-    layout: Layout,
-    half_support: HalfSupport,
-    accuracy: Accuracy = "exact",
-    matrix_units: Collection[MatrixUnits] = (),
-) -> Choice:
-    """The row of `TABLE` for ``rows`` rows of x."""
-
-    def fits(choice: Choice) -> bool:
-        return (
-            accuracy in choice.accuracies
-            and choice.kernel in kernels.linear_kernels(layout)
-            and layout.startswith(choice.layouts)
-            and choice.first_rows <= rows
-            and (choice.last_rows is None or rows <= choice.last_rows)
-            and (_is_wide(shape) or not choice.wide)
-            and (half_support.subnormals or not choice.subnormals)
-            and (MATRIX_UNITS in matrix_units or not choice.matrix_units)
-        )
-
-    return next(choice for choice in TABLE if fits(choice))
-
-
-def _is_wide(shape: MatrixShape) -> bool:
-    return shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
 
 
 @dataclass(frozen=True)
@@ -331,7 +74,7 @@ def plan_linear(
     if kernel not in kernels.linear_kernels(layout):
         others = [name for name in get_args(Layout) if kernel in kernels.linear_kernels(name)]
         raise ValueError(f"{kernel} needs the layout {' or '.join(map(repr, others))}")
-    if kernel not in ("gemv", "gemm") and not _is_wide(shape):
+    if kernel not in ("gemv", "gemm") and not is_wide(shape):
         raise ValueError(
             f"{kernel} needs K and G multiples of 32, not {shape.embed_dim} and {shape.group_size}"
         )
@@ -552,44 +295,3 @@ def _team(pieces: int) -> int:
     widths: tuple[Literal[32, 16, 8, 4, 2, 1], ...] = (32, 16, 8, 4, 2, 1)
     turns = {width: -(-pieces // width) * width for width in widths}
     return next(width for width in widths if turns[width] * 3 <= pieces * 4 or width == 1)
-
-
-@dataclass(frozen=True)
-class ReducePlan:
-    """What keeps the best logits of each row: dispatches, each working on what the last one left.
-
-    Attributes:
-        stages: the dispatches.
-        stage_bytes: bytes that each writes.
-    """
-
-    stages: tuple[Plan, ...]
-    stage_bytes: tuple[int, ...]
-
-
-def plan_reduce(
-    vocab: int, rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
-) -> ReducePlan:
-    """The ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (at least one)."""
-    stages: list[Plan] = []
-    stage_bytes: list[int] = []
-    columns, parts = vocab, 0
-    while parts != 1:
-        slice_ = _reduce_slice(columns, reduce, kept)
-        parts = -(-columns // slice_)
-        constants = {"COLUMNS": columns, "SLICE": slice_}
-        if reduce == "top_k":
-            constants["KEPT"] = kept
-        variant = kernels.reduction(reduce, "candidates" if stages else "logits")
-        stages.append(Plan(variant, constants, fold(rows * parts, limits)))
-        columns = parts * kept
-        stage_bytes.append(rows * columns * 8)
-    return ReducePlan(tuple(stages), tuple(stage_bytes))
-
-
-def _reduce_slice(columns: int, reduce: Reduce, kept: int) -> int:
-    """Entries that a workgroup reduces: a power of two, no more than there are in a row."""
-    most = _ARGMAX_SLICE
-    if reduce == "top_k":
-        most = _TOP_K_SLICE if kept <= _TOP_K_MANY else _TOP_K_SLICE_OF_MANY
-    return min(most, 1 << (columns - 1).bit_length())

@@ -1,0 +1,67 @@
+"""A dispatch: which kernel, with which constants, on which grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wgpu_q4.errors import DeviceLimitError
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels import Variant
+
+
+@dataclass(frozen=True)
+class MatrixShape:
+    """V, K and G of a matrix, and the dtype of its scales."""
+
+    vocab: int
+    embed_dim: int
+    group_size: int
+    scales: ScalesDtype
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """The pipeline constants of ``shape/overrides.wgsl``."""
+        return {
+            "VOCAB": self.vocab,
+            "EMBED_DIM": self.embed_dim,
+            "GROUP_SIZE": self.group_size,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One dispatch.
+
+    Attributes:
+        variant: the kernel.
+        constants: its pipeline constants.
+        workgroups: the grid.
+        needs: for a kernel that runs unchecked (see `wgpu_q4.device.unchecked`), the bytes that
+            each binding must have at least; None for one that does not.
+    """
+
+    variant: Variant
+    constants: Mapping[str, int]
+    workgroups: tuple[int, int, int]
+    needs: Mapping[int, int] | None = None
+    key: tuple[object, ...] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        checks = "checked" if self.needs is None else "unchecked"
+        object.__setattr__(
+            self, "key", (self.variant.name, checks, *sorted(self.constants.items()))
+        )
+
+
+def fold(workgroups: int, limits: Mapping[str, int]) -> tuple[int, int, int]:
+    """At least ``workgroups`` workgroups as (x, y, 1), no dimension over the device's limit.
+
+    Raises:
+        DeviceLimitError: more than the limit squared.
+    """
+    limit = limits["max-compute-workgroups-per-dimension"]
+    y = -(-workgroups // limit)
+    if y > limit:
+        raise DeviceLimitError(f"{workgroups} workgroups exceed {limit} × {limit}")
+    return -(-workgroups // y), y, 1

@@ -1,0 +1,119 @@
+"""The table: which kernel multiplies, and the measurement that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from wgpu_q4 import kernels
+from wgpu_q4.kernels import Accuracy, Layout, LinearKernel
+from wgpu_q4.plan.dispatch import MatrixShape
+from wgpu_q4.plan.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
+
+DEFAULT_LAYOUT: Layout = "rows"
+"""The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
+
+LARGEST_MAPPED_RESULT = 1 << 20
+"""Bytes of a result that a kernel writes where the host reads them, on a device that can.
+
+On an H200 a row of 128,256 logits is then on the host 28 µs sooner: it crosses the bus while the
+kernel runs.  Larger results were not measured; they are copied, which is sure to use the bus well.
+"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row of the table: when a kernel for ``x · Wᵀ`` is chosen, and the measurement behind it.
+
+    Attributes:
+        kernel: what is chosen.
+        accuracies: those that it is good enough for.
+        layouts: the start of the layouts' names.
+        first_rows, last_rows: rows of x.
+        wide: whether K and G must be multiples of 32.
+        subnormals: whether the device must keep half-precision subnormals.
+        matrix_units: whether it must have `MATRIX_UNITS`.
+        because: the measurement: an H200, V = 128256, K = 2048, G = 32, weights not in cache.
+    """
+
+    kernel: LinearKernel
+    accuracies: tuple[Accuracy, ...]
+    layouts: tuple[str, ...]
+    first_rows: int
+    last_rows: int | None
+    wide: bool
+    because: str
+    subnormals: bool = False
+    matrix_units: bool = False
+
+
+LAST_GEMV_ROWS = 9
+"""Rows of x up to which a GEMV is taken where none unpacks a weight for several of them."""
+
+UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
+    "gemv": ("blocks_buffer",),
+    "gemv_wide": ("rows",),
+    "gemv_wide_subnormal": ("rows",),
+    "gemv_int16": ("rows", "blocks_buffer"),
+    "gemv_int8": ("rows", "blocks_buffer"),
+    "gemm": ("rows",),
+    "gemm_int8": ("rows", "blocks_buffer"),
+}
+"""Kernels, and layouts of the weight, that gain by running unchecked: see `Plan.needs`."""
+
+_UNITS_ROWS = "0.19 ms for up to 32 rows, 0.38 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
+_UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
+_INT8_ROWS = "44 µs for 1 row, 87 for 8, 0.41 ms for 48; gemm_int8 takes 0.50 there"
+_INT8_MANY = "0.50 ms for up to 64 rows, 0.92 for 128 (73 TFLOP/s), 3.38 for 512"
+_INT16_ROWS = "46 µs for 1 row, 144 for 8, 0.83 ms for 48; gemm takes 0.93 there"
+_WIDE = "55 µs for 1 row, 169 for 8, 0.86 ms for 48; gemm takes 0.93 there"
+_TILES = "0.58 ms for up to 32 rows, 0.93 for 64, 1.63 for 128 (41 TFLOP/s), 6.09 for 512"
+_EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
+_ALL = ("rows", "blocks")
+
+_ROUNDED: tuple[Accuracy, ...] = ("fast", "int8")
+
+TABLE: tuple[Choice, ...] = (
+    Choice("gemm_matrix", _ROUNDED, ("rows",), 9, None, True, _UNITS_ROWS, matrix_units=True),
+    Choice("gemm_matrix", _ROUNDED, ("blocks",), 5, None, True, _UNITS_BLOCKS, matrix_units=True),
+    Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, _INT8_ROWS),
+    Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "46 µs for 1 row"),
+    Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, _INT8_MANY),
+    Choice("gemv_int16", ("fast",), ("rows",), 1, 48, True, _INT16_ROWS),
+    Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "52 µs for 1 row"),
+    Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, _WIDE, subnormals=True),
+    Choice("gemv_wide", _EVERY, ("rows",), 1, 48, True, "64 µs for 1 row, no device refuses it"),
+    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "71 µs for 1 row, 58 for each more"),
+    Choice("gemm", _EVERY, _ALL, LAST_GEMV_ROWS + 1, None, False, _TILES),
+)
+"""The first row that fits is taken."""
+
+
+def choose_linear(
+    shape: MatrixShape,
+    rows: int,
+    layout: Layout,
+    half_support: HalfSupport,
+    accuracy: Accuracy = "exact",
+    matrix_units: Collection[MatrixUnits] = (),
+) -> Choice:
+    """The row of `TABLE` for ``rows`` rows of x."""
+
+    def fits(choice: Choice) -> bool:
+        return (
+            accuracy in choice.accuracies
+            and choice.kernel in kernels.linear_kernels(layout)
+            and layout.startswith(choice.layouts)
+            and choice.first_rows <= rows
+            and (choice.last_rows is None or rows <= choice.last_rows)
+            and (is_wide(shape) or not choice.wide)
+            and (half_support.subnormals or not choice.subnormals)
+            and (MATRIX_UNITS in matrix_units or not choice.matrix_units)
+        )
+
+    return next(choice for choice in TABLE if fits(choice))
+
+
+def is_wide(shape: MatrixShape) -> bool:
+    """Whether rows are whole chunks of 32 columns, each of one scale."""
+    return shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0

@@ -63,7 +63,6 @@ MATRIX_VARIANTS = {variant.name: variant for variant in matrix_variants()}
 MATRIX_PIECES = {piece for piece in PIECES if "matrix" in piece}
 """No compiler here takes them; test_matrix_units.py runs them emulated."""
 
-every_variant = pytest.mark.parametrize("name", VARIANTS)
 every_piece = pytest.mark.parametrize("piece", sorted(PIECES))
 
 
@@ -76,8 +75,19 @@ def code_of(wgsl: str) -> str:
 
 
 def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
-    """Dispatches of every variant: few rows and many, K and G wide, odd and as small as can be."""
-    sizes = [(50, 64, 32), (1, 8, 8), (257, 72, 24), (128256, 2048, 32)]
+    """Dispatches of every variant: few rows and many, K and G wide, odd and as small as can be.
+
+    1, 2, 3 and 8 rows of x are those that kernels for few of them take at once; one row of K = 16384
+    is too long to be quantized in a workgroup.
+    """
+    sizes = [
+        (50, 64, 32),
+        (1, 8, 8),
+        (257, 72, 24),
+        (128256, 2048, 32),
+        (3, 2080, 32),
+        (7, 16384, 128),
+    ]
     for (vocab, embed_dim, group), scales, support in product(sizes, SCALES, SUPPORTS):
         shape = MatrixShape(vocab, embed_dim, group, scales)
         storages: tuple[Storage, ...] = get_args(Storage)
@@ -88,36 +98,75 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
             yield from plan_reduce(100 * vocab, 3, reduce, kept, limits).stages  # type: ignore[arg-type]
         yield plan_pack(shape, "blocks_buffer", limits)
         yield plan_pack(shape, "blocks_texture2d", limits)
-        for layout, bias, rows in product(LAYOUTS, (False, True), (1, 13, 40, 500)):
+        for layout, bias, rows in product(LAYOUTS, (False, True), (1, 2, 3, 8, 40, 500)):
             for kernel in applicable(shape, layout, support):
                 linear = plan_linear(shape, rows, layout, bias, limits, support, kernel)
                 yield linear.product
-                if linear.transpose is not None:
-                    yield linear.transpose
+                if linear.preparation is not None:
+                    yield linear.preparation
     yield Plan(PROBE_HALVES, {}, (1, 1, 1))
 
 
-def applicable(
-    shape: MatrixShape, layout: Layout, support: HalfSupport
-) -> tuple[LinearKernel, ...]:
-    if layout != "rows" or shape.embed_dim % 32 or shape.group_size % 32:
-        return "gemv", "gemm"
-    kernels: tuple[LinearKernel, ...] = get_args(LinearKernel)
-    return kernels if support.subnormals else tuple(k for k in kernels if "subnormal" not in k)
+def applicable(shape: MatrixShape, layout: Layout, support: HalfSupport) -> list[LinearKernel]:
+    """Those of a layout that do the shape on a device without matrix units."""
+    found: list[LinearKernel] = []
+    for kernel in kernels.linear_kernels(layout):
+        wide = shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
+        if kernel == "gemm_matrix" or (kernel.endswith("subnormal") and not support.subnormals):
+            continue
+        if wide or kernel in ("gemv", "gemm"):
+            found.append(kernel)
+    return found
+
+
+CODE_OF_CONSTANTS = ("X_ROWS", "PLANES", "TILE_M", "LANE_BLOCKS")
+"""Constants that decide which statements there are, beside those that are sizes and counts."""
 
 
 @cache
-def constants() -> dict[str, Mapping[str, int]]:
-    """Pipeline constants for each variant: those of the first plan that runs it."""
-    found: dict[str, Mapping[str, int]] = {}
+def forms() -> dict[str, Plan]:
+    """Each variant as the first plan runs it, and those without a bias and with scales in float32,
+    which differ from the others in nothing else, with every value of `CODE_OF_CONSTANTS`."""
+    found: dict[str, Plan] = {}
     for plan in plans(WEBGPU_DEFAULTS):
-        found.setdefault(plan.variant.name, plan.constants)
+        name = plan.variant.name
+        deciding = [f"{k}={plan.constants[k]}" for k in CODE_OF_CONSTANTS if k in plan.constants]
+        if name not in found:
+            found[name] = plan
+        elif deciding and not {"scales/f16", "linear/bias_buffer"} & set(plan.variant.pieces):
+            found.setdefault(" ".join([name, *deciding]), plan)
     return found
 
 
 def test_every_variant_is_one_that_a_plan_runs() -> None:
-    assert set(constants()) == set(VARIANTS)
+    assert {plan.variant.name for plan in forms().values()} == set(VARIANTS)
     assert len(VARIANTS) == len(list(all_variants())), "two variants have one name"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_form_of_a_kernel_is_one_that_a_plan_runs(layout: Layout) -> None:
+    """Rows of x at once, tiles, and x quantized here or before, for each layout."""
+    seen: dict[str, set[Any]] = {}
+    for plan in plans(WEBGPU_DEFAULTS):
+        for kernel in kernels.linear_kernels(layout):
+            if f"linear_q4gsw_{kernel}_{layout}_f" in plan.variant.name:
+                form = plan.constants.get("X_ROWS", plan.constants.get("TILE_M"))
+                prepared = "linear/integers_before" in plan.variant.pieces
+                seen.setdefault(kernel, set()).add((form, prepared))
+    few = {(rows, False) for rows in (1, 2, 4, 8)}
+    here_and_before = {(1, False)} | {(rows, True) for rows in (1, 2, 4, 8)}
+    integers = here_and_before if layout == "rows" else {(None, False), (None, True)}
+    expected = {
+        "gemv": {(None, False)},
+        "gemv_wide": few,
+        "gemv_wide_subnormal": few,
+        "gemv_int16": integers,
+        "gemv_int8": integers,
+        "gemm": {(32, False), (64, False), (128, False)},
+        "gemm_int8": {(64, False), (128, False)},
+    }
+    names = [k for k in kernels.linear_kernels(layout) if k != "gemm_matrix"]
+    assert seen == {kernel: expected[kernel] for kernel in names}
 
 
 # Compilers
@@ -153,7 +202,7 @@ BROKEN = {
 TOO_MUCH = {
     "workgroup memory": Shader(
         kernels.linear("gemm", "rows", "float16", False).source,
-        {**SHAPE, "TILE_M": 128, "TILE_N": 128, "INVOCATIONS": 256},
+        {**SHAPE, "TILE_M": 256},
     ),
     "invocations": Shader("@compute @workgroup_size(257) fn main() {}", {}),
 }
@@ -161,7 +210,7 @@ TOO_MUCH = {
 
 
 def shaders() -> dict[str, Shader]:
-    return {name: Shader(v.source, constants()[name]) for name, v in VARIANTS.items()}
+    return {name: Shader(plan.variant.source, plan.constants) for name, plan in forms().items()}
 
 
 def compile_with(device: Any, shader: Shader) -> str | None:
@@ -179,6 +228,9 @@ def compile_with(device: Any, shader: Shader) -> str | None:
     except Exception as error:  # each implementation has its own, not all of one class
         return f"{type(error).__name__}: {error}"
     return None
+
+
+every_form = pytest.mark.parametrize("name", forms())
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +264,12 @@ def compile_with_tint() -> None:
     )
 
 
-@every_variant
+@every_form
 def test_naga_compiles(naga: Any, name: str) -> None:
     assert compile_with(naga, shaders()[name]) is None
 
 
-@every_variant
+@every_form
 def test_tint_compiles(tint: dict[str, Any], name: str) -> None:
     assert tint["errors"][name] is None
 
@@ -358,6 +410,8 @@ def workgroup_bytes(code: str, values: Mapping[str, int]) -> int:
     """Bytes of all ``var<workgroup>``."""
     types = re.findall(r"var<workgroup>\s+\w+\s*:\s*([^;]+);", code)
     assert len(types) == code.count("var<workgroup>")
+    for alias, meant in re.findall(r"\balias (\w+) = ([^;]+);", code):
+        types = [re.sub(rf"\b{alias}\b", meant, type_) for type_ in types]
     return sum(bytes_of(type_.strip(), values) for type_ in types)
 
 
@@ -390,6 +444,7 @@ def test_every_plan_stays_within_the_default_limits() -> None:
     for plan in plans(WEBGPU_DEFAULTS):
         code, values = code_of(plan.variant.source), values_of(plan)
         used = workgroup_bytes(code, values)
+        assert workgroup_size(code, values) <= WEBGPU_DEFAULTS["max-compute-workgroup-size-x"]
         assert used <= 16384, f"{plan.variant.name} with {dict(plan.constants)}: {used} bytes"
         assert 1 <= workgroup_size(code, values) <= 256, plan.variant.name
         sizes.add(used)
@@ -402,6 +457,118 @@ def test_workgroup_bytes_are_what_dawn_counts(tint: dict[str, Any]) -> None:
     counted = workgroup_bytes(code_of(shader.source), values_of(shader))
     assert counted > 16384
     assert f"({counted} bytes)" in tint["errors"]["workgroup memory"]
+
+
+# What runs unchecked
+
+
+def unchecked() -> Iterator[Plan]:
+    """Plans of kernels that run without wgpu's checks of addresses."""
+    return (plan for plan in plans(WEBGPU_DEFAULTS) if plan.needs is not None)
+
+
+def arrays_of(code: str) -> set[str]:
+    """The variables of a module that are indexed by address."""
+    pattern = r"var<(?:storage|workgroup)[^>]*>\s+(\w+)\s*:\s*array<"
+    return set(re.findall(pattern, code))
+
+
+def header_of(wgsl: str) -> str:
+    """The comment with which a file opens, on one line."""
+    lines = []
+    for line in wgsl.splitlines():
+        if not line.startswith("//"):
+            break
+        lines.append(line.removeprefix("//").strip())
+    return " ".join(lines)
+
+
+def indexing(variant: kernels.Variant) -> set[str]:
+    """The pieces of a variant that index a buffer or workgroup memory."""
+    arrays = arrays_of(code_of(variant.source))
+    indexed = re.compile(rf"\b(?:{'|'.join(arrays)})\s*\[")
+    return {piece for piece in variant.pieces if indexed.search(code_of(PIECES[piece]))}
+
+
+def test_what_runs_unchecked_says_why_it_stays_in_range() -> None:
+    variants = {plan.variant for plan in unchecked()}
+    assert len(variants) > 20
+    pieces = set().union(*map(indexing, variants))
+    assert pieces >= {"linear/team", "linear/gemv_blocks", "linear/quantize", "scales/f16"}
+    silent = [piece for piece in sorted(pieces) if "In range:" not in header_of(PIECES[piece])]
+    assert silent == []
+
+
+def test_what_runs_unchecked_reads_buffers_only() -> None:
+    """A texture has its own bounds, and addresses may not come from data."""
+    for variant in {plan.variant for plan in unchecked()}:
+        assert {binding.kind for binding in variant.bindings} == {"buffer"}
+        code, arrays = code_of(variant.source), arrays_of(code_of(variant.source))
+        for index in indices_of(code, arrays):
+            inner = re.search(rf"\b(?:{'|'.join(arrays)})\b", index)
+            assert inner is None, f"{variant.name} takes an address from data: {index}"
+
+
+def indices_of(code: str, arrays: set[str]) -> Iterator[str]:
+    """What stands between the brackets after an array's name."""
+    for match in re.finditer(rf"\b(?:{'|'.join(arrays)})\s*\[", code):
+        yield balanced(code, match.end(), "[", "]")
+
+
+def balanced(code: str, start: int, opening: str, closing: str) -> str:
+    """The text from ``start`` to the bracket that closes the one before it."""
+    depth = 1
+    for end in range(start, len(code)):
+        depth += (code[end] == opening) - (code[end] == closing)
+        if depth == 0:
+            return code[start:end]
+    raise AssertionError("a bracket is not closed")
+
+
+def test_loops_of_what_runs_unchecked_end() -> None:
+    """wgpu counts the turns of others: a variable grows by a constant of one or more, below a bound
+    that is no data, and nothing else changes it."""
+    seen = 0
+    for variant, plan in {plan.variant: plan for plan in unchecked()}.items():
+        code, values = code_of(variant.source), values_of(plan)
+        data = re.compile(rf"\b(?:{'|'.join(arrays_of(code))})\b")
+        loops = list(loops_of(code))
+        assert len(loops) == len(re.findall(r"\b(?:for|while|loop)\b", code))
+        for name, bound, step, body in loops:
+            assert not data.search(bound), f"{variant.name}: {bound}"
+            assert evaluate(step, values) >= 1
+            changes = rf"\b{name}\s*(?:[-+*/%&|^]|<<|>>)?=[^=]|\b{name}(?:\+\+|--)|&{name}\b"
+            assert not re.search(changes, body), f"{variant.name} changes {name} within its loop"
+            seen += 1
+    assert seen > 40
+
+
+def loops_of(code: str) -> Iterator[tuple[str, str, str, str]]:
+    """Variable, bound, step and body of each loop of one of the two forms that are allowed."""
+    head = r"for \(var (\w+) = [^;]+; \1 < ([^;]+); \1(?:(\+\+)| \+= ([^;{]+))\) \{"
+    for match in re.finditer(head, code):
+        body = balanced(code, match.end(), "{", "}")
+        yield match[1], match[2], "1" if match[3] else match[4], body
+    for match in re.finditer(r"while (\w+) < ([^{]+)\{", code):
+        body = balanced(code, match.end(), "{", "}")
+        last = re.search(rf"\b{match[1]} \+= ([^;]+);\s*$", body)
+        assert last is not None, f"{match[0]} does not end by adding to {match[1]}"
+        yield match[1], match[2], last[1], body[: last.start()]
+
+
+@pytest.mark.parametrize(
+    ("code", "ends"),
+    [
+        ("for (var i = 0u; i < N; i++) { f(i); }", True),
+        ("for (var i = lane; i < N; i += TEAM) { f(i); }", True),
+        ("while k < n && m < n { f(k); k += 2u; }", True),
+        ("for (var i = 0u; i != N; i++) { f(i); }", False),
+        ("for (var i = N; i > 0u; i--) { f(i); }", False),
+        ("loop { f(i); }", False),
+    ],
+)
+def test_loops_of_other_forms_are_not_taken_for_these(code: str, ends: bool) -> None:
+    assert len(list(loops_of(code))) == ends
 
 
 if __name__ == "__main__":

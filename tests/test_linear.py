@@ -7,8 +7,6 @@ single one in them, which read the matrix out, are held to the bit.
 
 from __future__ import annotations
 
-from functools import cache
-from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -31,94 +29,26 @@ from tests.cases import (
     random_weight,
     random_x,
 )
-from wgpu_q4 import DeviceError, DeviceLimitError, Q4Weight, embedding, linear, reference
-from wgpu_q4.device import Context, context_for, request_device
+from tests.products import (
+    KERNELS,
+    LAYOUTS,
+    assert_within_bound,
+    every_kernel,
+    integer_weight,
+    integer_x,
+    random_bias,
+    run,
+)
+from wgpu_q4 import DeviceLimitError, Q4Weight, embedding, linear, reference
+from wgpu_q4.device import Context, context_for
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import INTEGER_BITS, Accuracy, Layout, LinearKernel
+from wgpu_q4.kernels import INTEGER_BITS, Layout, LinearKernel
 from wgpu_q4.ops import matmul
-from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, choose_linear, plan_linear
+from wgpu_q4.plan import HalfSupport, Plan, plan_linear
 
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
 
-INTEGER_GEMVS: tuple[LinearKernel, ...] = ("gemv_int16", "gemv_int8")
-WIDE_LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer", "blocks_texture2d")
-
-KERNELS: list[tuple[LinearKernel, Layout, Shape, int]] = [
-    *(("gemv", layout, PRIME, 3) for layout in LAYOUTS),
-    *(("gemm", layout, PRIME, 13) for layout in LAYOUTS),
-    ("gemv_wide", "rows", WIDE, 3),
-    ("gemv_wide_subnormal", "rows", WIDE, 3),
-    *((name, layout, WIDE, 3) for name in INTEGER_GEMVS for layout in WIDE_LAYOUTS),
-    *((name, layout, WIDE, 1) for name in INTEGER_GEMVS for layout in WIDE_LAYOUTS),
-    *(("gemm_int8", layout, WIDE, 13) for layout in LAYOUTS),
-]
-"""Every kernel with every layout it reads, a shape that it has trouble with, and rows of x."""
-
-every_kernel = pytest.mark.parametrize(
-    ("kernel", "layout", "shape", "rows"), KERNELS, ids=lambda value: str(value)
-)
 every_scales = pytest.mark.parametrize("scales", SCALES)
-
-
-def random_bias(shape: Shape) -> NDArray[np.float32]:
-    return np.random.default_rng(6).standard_normal(shape.vocab).astype(np.float32)
-
-
-def assert_within_bound(
-    result: NDArray[Any],
-    x: NDArray[Any],
-    weight: Q4Weight,
-    bias: NDArray[Any] | None = None,
-    kernel: LinearKernel | None = None,
-) -> None:
-    expected = reference.linear(x, weight, bias)
-    assert (result.dtype, result.shape) == (np.dtype(np.float32), expected.shape)
-    bits = None if kernel is None else INTEGER_BITS.get(kernel)
-    excess = np.abs(result - expected) - reference.linear_bound(x, weight, bias, bits)
-    worst = np.unravel_index(np.argmax(excess), excess.shape)
-    assert not (excess > 0).any(), f"{result[worst]} at {worst} must be {expected[worst]}"
-    assert np.isfinite(result).all()
-
-
-@cache
-def integer_weight(shape: Shape, scales_dtype: ScalesDtype) -> Q4Weight:
-    """Scales are powers of two from 1/8 to 8, of either sign; row 2, if any, is all zeros."""
-    rng = np.random.default_rng(7)
-    packed = random_weight(shape, scales_dtype).packed.copy()
-    packed[2:3] = 0x88
-    size = shape.vocab, shape.embed_dim // shape.group_size
-    scales = 2.0 ** rng.integers(-3, 4, size) * rng.choice([-1, 1], size)
-    return Q4Weight(packed, scales.astype(scales_dtype))
-
-
-def integer_x(rows: int, shape: Shape, kernel: LinearKernel | None = None) -> NDArray[np.float32]:
-    """Small integers, and for a kernel that rounds x a largest number in each 32 columns that makes
-    its steps powers of two: 127/16 is 127 of 1/16 and 127 · 256 of 2^-12."""
-    x = np.random.default_rng(8).integers(-8, 9, (rows, shape.embed_dim)).astype(np.float32)
-    if kernel in INTEGER_BITS:
-        columns = np.arange(0, shape.embed_dim, 32) + 7 * np.arange(rows)[:, None] % 32
-        x = np.clip(x, -7, 7)
-        np.put_along_axis(x, columns, -127 / 16, axis=1)
-    return x
-
-
-def run(
-    kernel: LinearKernel,
-    layout: Layout,
-    x: NDArray[Any],
-    weight: Q4Weight,
-    bias: NDArray[Any] | None = None,
-) -> Any:
-    """`linear` with this kernel.
-
-    A device that flushes half-precision subnormals must refuse the one that needs them.
-    """
-    if kernel == "gemv_wide_subnormal" and not context_for().half_support.subnormals:
-        with pytest.raises(ValueError, match="device that keeps half-precision subnormals"):
-            linear(x, weight, bias, layout=layout, kernel=kernel)
-        kernel = "gemv_wide"
-    return linear(x, weight, bias, layout=layout, kernel=kernel)
 
 
 # Every kernel
@@ -187,109 +117,6 @@ def test_every_shape_through_gemv(shape: Shape, layout: Layout) -> None:
     assert_within_bound(run("gemv", layout, x, weight, bias), x, weight, bias)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "layout"),
-    [
-        ("gemv_wide", "rows"),
-        ("gemv_wide_subnormal", "rows"),
-        *product(INTEGER_GEMVS, ("rows", "blocks_buffer")),
-    ],
-)
-@pytest.mark.parametrize("shape", [WHOLE, LONG, Shape(3, 6400, 64)], ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 4, 5, 8, 17])
-def test_more_shapes_through_the_wide_gemvs(
-    rows: int, shape: Shape, kernel: LinearKernel, layout: Layout
-) -> None:
-    """As many rows of x at once as there are variants; K beyond what is staged at a time."""
-    exact, weight = integer_weight(shape, "float16"), random_weight(shape, "float16")
-    x, random = integer_x(rows, shape, kernel), random_x(rows, shape.embed_dim)
-    np.testing.assert_array_equal(run(kernel, layout, x, exact), reference.linear(x, exact))
-    assert_within_bound(run(kernel, layout, random, weight), random, weight, None, kernel)
-
-
-@pytest.mark.parametrize("accuracy", ["fast", "int8"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("rows", [1, 3, 13, 70])
-def test_an_accuracy_is_kept(rows: int, layout: Layout, accuracy: Accuracy) -> None:
-    """And used: a rougher kernel, where there is one, gives another result."""
-    weight, x = random_weight(LONG, "float16"), random_x(rows, LONG.embed_dim)
-    chosen = choose_linear(
-        MatrixShape(LONG.vocab, LONG.embed_dim, LONG.group_size, "float16"),
-        rows,
-        layout,
-        context_for().half_support,
-        accuracy,
-    ).kernel
-    result = linear(x, weight, layout=layout, accuracy=accuracy)
-    assert_within_bound(result, x, weight, None, chosen)
-    exact = linear(x, weight, layout=layout)
-    assert np.array_equal(result, exact) == (chosen not in INTEGER_BITS)
-    assert_within_bound(exact, x, weight)
-
-
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("options", [{"accuracy": "fast"}, {"kernel": "gemm_int8"}], ids=str)
-def test_what_cannot_be_rounded_is_refused(value: float, options: Any) -> None:
-    x = random_x(3, WIDE.embed_dim).copy()
-    x[1, 5] = value
-    with pytest.raises(ValueError, match=r"infinities or NaN, .* use accuracy='exact'"):
-        linear(x, random_weight(WIDE, "float16"), **options)
-
-
-@pytest.mark.parametrize("kernel", INTEGER_BITS)
-def test_activations_near_the_ends_of_float32(kernel: LinearKernel) -> None:
-    """Steps that are neither infinite nor subnormal; chunks of zeros and of next to nothing."""
-    weight = random_weight(WIDE, "float16")
-    x = random_x(4, WIDE.embed_dim) * np.float32([[1e-30], [1e30], [0], [1e-33]])
-    result = run(kernel, "rows", x, weight)
-    assert_within_bound(result, x, weight, None, kernel)
-    np.testing.assert_array_equal(result[2:], 0)
-
-
-@pytest.mark.parametrize(("kernel", "layout", "shape", "rows"), KERNELS, ids=str)
-def test_checked_and_unchecked_kernels_give_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch,
-    kernel: LinearKernel,
-    layout: Layout,
-    shape: Shape,
-    rows: int,
-) -> None:
-    weight, x = random_weight(shape, "float16"), random_x(rows, shape.embed_dim)
-    monkeypatch.delenv("WGPU_Q4_SHADER_CHECKS", raising=False)
-    unchecked = request_device(implementation="wgpu")
-    assert context_for(unchecked).checks_because == ""
-    monkeypatch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
-    checked = request_device(implementation="wgpu")
-    assert context_for(checked).checks_because == "WGPU_Q4_SHADER_CHECKS is set"
-    results = []
-    for device in (unchecked, checked):
-        if kernel == "gemv_wide_subnormal" and not context_for(device).half_support.subnormals:
-            kernel = "gemv_wide"
-        results.append(linear(x, weight, device=device, layout=layout, kernel=kernel))
-    np.testing.assert_array_equal(*results)
-
-
-def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
-    context, weight = context_for(), random_weight(WIDE, "float16")
-    resident = context.weight(weight)
-    _, packed = resident.packed(context, weight, "rows")
-    plan = plan_linear(
-        resident.shape, 3, "rows", False, context.limits, context.half_support, "gemv_wide"
-    ).product
-    assert plan.needs == {
-        0: 3 * WIDE.vocab * 4,
-        1: 3 * WIDE.embed_dim * 4,
-        2: weight.packed.nbytes,
-        3: weight.scales.nbytes + weight.scales.nbytes % 4,
-        4: 16,
-    }
-    buffers = {number: context.create_buffer("b", n, "STORAGE") for number, n in plan.needs.items()}
-    for number, nbytes in plan.needs.items():
-        small = context.create_buffer("small", nbytes - 4, "STORAGE")
-        with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes at binding {number}"):
-            context.dispatch(None, plan, buffers | {2: packed, number: small})
-
-
 @pytest.mark.parametrize("layout", ["rows", "blocks_buffer"])
 @pytest.mark.parametrize("shape", [TINY, ODD], ids=str)
 def test_matrices_smaller_than_a_tile_through_gemm(shape: Shape, layout: Layout) -> None:
@@ -327,7 +154,7 @@ def test_halves_converted_by_integers(
     context = context_for()
     support = HalfSupport(subnormals=context.half_support.subnormals, rounding=False)
     monkeypatch.setattr(context, "half_support", support)
-    weight, x = integer_weight(shape, "float16"), integer_x(rows, shape)
+    weight, x = integer_weight(shape, "float16"), integer_x(rows, shape, kernel)
     np.testing.assert_array_equal(run(kernel, layout, x, weight), reference.linear(x, weight))
 
 
@@ -404,9 +231,15 @@ def test_the_bound_allows_any_order_of_summation(shape: Shape) -> None:
 def test_nan_and_infinity_stay_in_their_rows(
     kernel: LinearKernel, layout: Layout, shape: Shape, rows: int
 ) -> None:
+    """Integers have neither: the kernels that round x to them refuse both."""
     weight, x = random_weight(shape, "float16"), random_x(13, shape.embed_dim)
     clean = run(kernel, layout, x, weight)
     x[3, 5], x[7, -1], x[8, 0] = np.nan, np.inf, -np.inf
+    if kernel in INTEGER_BITS:
+        for wrong in (3, 7, 8):
+            with pytest.raises(ValueError, match=r"^x holds infinities or NaN"):
+                run(kernel, layout, x[wrong : wrong + 1], weight)
+        return
     result = run(kernel, layout, x, weight)
     others = [row for row in range(13) if row not in (3, 7, 8)]
     assert_same_bits(result[others], clean[others])
@@ -671,12 +504,15 @@ def test_both_ops_read_the_same_two_resources(layout: Layout) -> None:
         ("gemm", "rows_embedding", PRIME, 13, 3, (3, 2, 1)),
         ("gemm", "blocks_buffer", PRIME, 13, 3, (3, 2, 1)),
         ("gemm", "blocks_texture2d", PRIME, 13, 3, (3, 2, 1)),
-        # 101 outputs are 2 tiles, for each 64 of 150 rows (128 and more would be one tile).
-        ("gemm_int8", "rows", WIDE, 300, 4, (3, 2, 1)),
-        ("gemm_int8", "blocks_buffer", WIDE, 300, 4, (3, 2, 1)),
+        # 101 outputs are 2 tiles, for each 128 of 300 rows, which 6 workgroups quantize.
+        ("gemm_int8", "rows", Shape(101, 32, 32), 300, 3, (3, 2, 1)),
+        ("gemm_int8", "rows_embedding", Shape(101, 32, 32), 300, 3, (3, 2, 1)),
+        ("gemm_int8", "blocks_buffer", Shape(101, 32, 32), 300, 3, (3, 2, 1)),
+        ("gemm_int8", "blocks_texture2d", Shape(101, 32, 32), 300, 3, (3, 2, 1)),
         ("gemv_int16", "rows", WIDE, 50, 3, (3, 3, 1)),
         # 13 strips of blocks are two workgroups, for each of 5 rows.
         ("gemv_int8", "blocks_buffer", WIDE, 7, 3, (3, 3, 1)),
+        ("gemv_int16", "blocks_texture2d", WIDE, 7, 3, (3, 3, 1)),
     ],
 )
 def test_grids_are_folded(

@@ -10,16 +10,13 @@
 
 @group(0) @binding(4) var<uniform> out_sizes: vec4<i32>;  // K, then the ids' dimensions, last first
 
-struct Found {
-    row: u32,
-    known: bool,
-}
-
-fn find(id: i32) -> Found {
+fn embed_quad(id: i32, k4: u32) -> vec4<f32> {
     // is_known() would do alone, but on an H200 the branch that this makes is worth 15 % of a
     // half-precision embedding.
     let known = id >= 0 && is_known(id);
-    return Found(row_of(id, known), known);
+    let row = row_of(id, known);
+    let scale = load_scale(row, k4 * 4u / group_size());
+    return embedded(known, load_weight_quad(row, k4), scale);
 }
 
 fn ids_in_all() -> u32 {

@@ -5,16 +5,11 @@ struct Octet {
     second: vec4<f32>,
 }
 
-// Eight columns lie in one group.
 fn value_at(unit: u32) -> Octet {
     let position = unit / (embed_dim() / 8u);
-    let octet = unit % (embed_dim() / 8u);
-    let found = find(load_index(place_of(position)));
-    let scale = load_scale(found.row, octet * 8u / group_size());
-    return Octet(
-        embedded(found.known, load_weight_quad(found.row, 2u * octet), scale),
-        embedded(found.known, load_weight_quad(found.row, 2u * octet + 1u), scale),
-    );
+    let id = load_index(place_of(position));
+    let quad = unit % (embed_dim() / 8u) * 2u;
+    return Octet(embed_quad(id, quad), embed_quad(id, quad + 1u));
 }
 
 fn store_at(unit: u32, value: Octet) {

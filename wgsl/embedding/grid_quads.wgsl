@@ -2,10 +2,7 @@
 
 fn value_at(unit: u32) -> vec4<f32> {
     let position = unit / (embed_dim() / 4u);
-    let quad = unit % (embed_dim() / 4u);
-    let found = find(load_index(place_of(position)));
-    let scale = load_scale(found.row, quad * 4u / group_size());
-    return embedded(found.known, load_weight_quad(found.row, quad), scale);
+    return embed_quad(load_index(place_of(position)), unit % (embed_dim() / 4u));
 }
 
 fn store_at(unit: u32, value: vec4<f32>) {

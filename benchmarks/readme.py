@@ -15,6 +15,7 @@ from wgpu_q4.bench.table import duration
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "benchmarks" / "results" / "nvidia-h200.json"
+DAWN = FIGURES.with_name("nvidia-h200-dawn.json")
 README = ROOT / "README.md"
 BEGIN, END = "<!-- speed: python -m benchmarks.readme -->\n", "<!-- end of speed -->\n"
 
@@ -32,8 +33,13 @@ JOBS: tuple[tuple[str, int, dict[str, str]], ...] = (
 """What the table shows, as far as it was measured: op, size, what the detail must say."""
 
 
-def section(document: Document) -> str:
-    """The sentence before the table, and the table, in Markdown."""
+def section(document: Document, through_dawn: Document) -> str:
+    """The sentence before the table, the table, and its last rows, in Markdown.
+
+    Args:
+        document: the figures.
+        through_dawn: those of the same card through Dawn, whose matrix units make the last rows.
+    """
     shape, adapter = document.shape, document.adapter
     lines = [
         f"One {adapter['name']}, Llama 3.2 1B's matrix ({shape.vocab} × {shape.embed_dim}, "
@@ -56,6 +62,16 @@ def section(document: Document) -> str:
         shown.add((op, size))
         cells = [_name(op, size, wanted), duration(result.timing.median), bound, others]
         lines.append(" ".join(f"| {cell}".rstrip() for cell in cells) + " |")
+    for rows in (32, 128, 512):
+        (result,) = (
+            r
+            for r in through_dawn.results
+            if _is_ours(r, through_dawn, "linear", rows, {"layout": "rows", "accuracy": "fast"})
+        )
+        assert result.detail["kernel"] == "gemm_matrix"
+        rate = result.flops / result.timing.median / 1e12
+        name = f"linear, {rows} rows, fast, on matrix units (Dawn): {rate:.0f} TFLOP/s"
+        lines.append(f"| {name} | {duration(result.timing.median)} | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -102,17 +118,18 @@ def _other(result: Result) -> str:
     return f"{duration(result.timing.median)} {result.who}{remark}"
 
 
-def rewritten(readme: str, document: Document) -> str:
+def rewritten(readme: str, document: Document, through_dawn: Document) -> str:
     """``readme`` with the section between its two marks made anew."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{section(document)}{END}{after}"
+    return f"{before}{BEGIN}{section(document, through_dawn)}{END}{after}"
 
 
 def main() -> int:
     """Entry point; returns the exit status."""
     document = Document.read(FIGURES)
-    README.write_text(rewritten(README.read_text(encoding="utf-8"), document), encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    README.write_text(rewritten(text, document, Document.read(DAWN)), encoding="utf-8")
     print(f"wrote {README}")
     for path in draw(document, FIGURES.parent, FIGURES.stem):
         print(f"wrote {path}")

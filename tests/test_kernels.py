@@ -77,8 +77,8 @@ def code_of(wgsl: str) -> str:
 def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
     """Dispatches of every variant: few rows and many, K and G wide, odd and as small as can be.
 
-    1, 2, 3 and 8 rows of x are those that kernels for few of them take at once; one row of K = 16384
-    is too long to be quantized in a workgroup.
+    1, 2, 3 and 8 rows of x are those that kernels for few of them take at once; a row of K = 16384 is
+    too long to be quantized in a workgroup.
     """
     sizes = [
         (50, 64, 32),
@@ -209,6 +209,7 @@ TOO_MUCH = {
 """Beyond the default limits.  Only Dawn checks them where the adapter itself has more."""
 
 
+@cache
 def shaders() -> dict[str, Shader]:
     return {name: Shader(plan.variant.source, plan.constants) for name, plan in forms().items()}
 

@@ -1,0 +1,60 @@
+"""Kernels without wgpu's checks of addresses: the same bits, and no buffer that is too small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cases import WIDE, Shape, random_weight, random_x
+from tests.products import KERNELS
+from wgpu_q4 import DeviceError, linear
+from wgpu_q4.device import context_for, request_device
+from wgpu_q4.kernels import Layout, LinearKernel
+from wgpu_q4.plan import plan_linear
+
+
+@pytest.mark.parametrize(("kernel", "layout", "shape", "rows"), KERNELS, ids=str)
+def test_checked_and_unchecked_kernels_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: LinearKernel,
+    layout: Layout,
+    shape: Shape,
+    rows: int,
+) -> None:
+    weight, x = random_weight(shape, "float16"), random_x(rows, shape.embed_dim)
+    monkeypatch.delenv("WGPU_Q4_SHADER_CHECKS", raising=False)
+    unchecked = request_device(implementation="wgpu")
+    assert context_for(unchecked).checks_because == ""
+    monkeypatch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
+    checked = request_device(implementation="wgpu")
+    assert context_for(checked).checks_because == "WGPU_Q4_SHADER_CHECKS is set"
+    results = []
+    for device in (unchecked, checked):
+        if kernel == "gemv_wide_subnormal" and not context_for(device).half_support.subnormals:
+            kernel = "gemv_wide"
+        results.append(linear(x, weight, device=device, layout=layout, kernel=kernel))
+    np.testing.assert_array_equal(*results)
+
+
+def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
+    context, weight = context_for(), random_weight(WIDE, "float16")
+    resident = context.weight(weight)
+    _, packed = resident.packed(context, weight, "rows")
+    plan = plan_linear(
+        resident.shape, 3, "rows", False, context.limits, context.half_support, "gemv_wide"
+    ).product
+    assert plan.needs == {
+        0: 3 * WIDE.vocab * 4,
+        1: 3 * WIDE.embed_dim * 4,
+        2: weight.packed.nbytes,
+        3: weight.scales.nbytes + weight.scales.nbytes % 4,
+        4: 16,
+    }
+    buffers = {number: context.create_buffer("b", n, "STORAGE") for number, n in plan.needs.items()}
+    nothing: Any = None  # it is refused before the pass is looked at
+    for number, nbytes in plan.needs.items():
+        small = context.create_buffer("small", nbytes - 4, "STORAGE")
+        with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes at binding {number}"):
+            context.dispatch(nothing, plan, buffers | {2: packed, number: small})

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -15,8 +16,9 @@ from tests.devices import drivers, run_python
 from wgpu_q4.cli import main
 from wgpu_q4.device import adapter_summary, list_adapters
 from wgpu_q4.device.adapter import choose_adapter
-from wgpu_q4.kernels import all_variants
-from wgpu_q4.plan import DEFAULT_LAYOUT, GEMM_FROM_ROWS
+from wgpu_q4.device.context import default_context
+from wgpu_q4.kernels import INTEGER_BITS, Accuracy, all_variants
+from wgpu_q4.plan import DEFAULT_LAYOUT, TABLE, MatrixShape, plan_linear
 
 
 @pytest.fixture(autouse=True)
@@ -83,15 +85,51 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     embedding = re.search(r"^ +embedding +(\w+)", chosen, re.MULTILINE)
     assert embedding is not None
     assert embedding[1] in names
-    few = re.search(r"linear, 1 row +(\w+)", chosen)
-    many = re.search(r"linear, many +(\w+), from (\d+) rows", chosen)
-    assert few is not None
-    assert many is not None
-    assert few[1] in ("gemv_wide", "gemv_wide_subnormal")
-    assert many.groups() == ("gemm", str(GEMM_FROM_ROWS))
     assert "half precision" in chosen
+    assert re.search(r"^ +matrix units +none that this WebGPU implementation offers$", chosen, re.M)
     assert re.search(r"^ +host +native calls$", chosen, re.MULTILINE)
     assert re.search(r"^ +small results +written where the host reads$", chosen, re.MULTILINE)
+
+
+def choices(chosen: str, accuracy: Accuracy) -> list[tuple[int, int | None, str, str]]:
+    """First and last row of x, kernel and reason of each line under an accuracy."""
+    match = re.search(rf"^  linear, {accuracy}\n((?:    .*\n?)+)", chosen, re.MULTILINE)
+    assert match is not None, f"no choices for {accuracy!r} in\n{chosen}"
+    pattern = r"    (?:(\d+) to (\d+) rows|from (\d+) rows) +(\w+) +(.+)"
+    found = []
+    for line in match[1].splitlines():
+        parts = re.fullmatch(pattern, line)
+        assert parts is not None, line
+        first, last, open_first, kernel, because = parts.groups()
+        found.append((int(first or open_first), int(last) if last else None, kernel, because))
+    return found
+
+
+@pytest.mark.parametrize("accuracy", get_args(Accuracy))
+def test_info_shows_the_choices_of_an_accuracy(capsys: Captured, accuracy: Accuracy) -> None:
+    """Rows of x without a gap, the kernel that a plan for them has, and what was measured."""
+    lines = choices("\n".join(section(info(capsys), "What wgpu_q4 uses here")), accuracy)
+    firsts, lasts = [line[0] for line in lines], [line[1] for line in lines]
+    assert firsts == [1, *(last + 1 for last in lasts[:-1] if last is not None)]
+    assert lasts[-1] is None
+    assert len(lines) >= 2
+    context, shape = default_context(), MatrixShape(128256, 2048, 32, "float16")
+    for first, last, kernel, because in lines:
+        for rows in (first, last or 10 * first):
+            plan = plan_linear(
+                shape,
+                rows,
+                DEFAULT_LAYOUT,
+                False,
+                context.limits,
+                context.half_support,
+                accuracy=accuracy,
+            )
+            name = f"linear_q4gsw_{kernel}_{DEFAULT_LAYOUT}_float16_scales"
+            assert plan.product.variant.name.startswith(name)
+        assert (kernel, because) in [(choice.kernel, choice.because) for choice in TABLE]
+    rounding = [line[2] for line in lines if line[2] in INTEGER_BITS]
+    assert bool(rounding) == (accuracy != "exact")
 
 
 def test_info_says_why_the_host_takes_the_slower_way(

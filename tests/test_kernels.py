@@ -77,8 +77,8 @@ def code_of(wgsl: str) -> str:
 def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
     """Dispatches of every variant: few rows and many, K and G wide, odd and as small as can be.
 
-    1, 2, 3 and 8 rows of x are those that kernels for few of them take at once; a row of K = 16384 is
-    too long to be quantized in a workgroup.
+    1, 2, 3 and 8 rows of x are what kernels for few of them take at once; a row of K = 16384 is too
+    long to be quantized in a workgroup.
     """
     sizes = [
         (50, 64, 32),
@@ -107,6 +107,12 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
     yield Plan(PROBE_HALVES, {}, (1, 1, 1))
 
 
+@cache
+def distinct_plans() -> list[Plan]:
+    """Those of `plans` that differ in more than their grid."""
+    return list({plan.key: plan for plan in plans(WEBGPU_DEFAULTS)}.values())
+
+
 def applicable(shape: MatrixShape, layout: Layout, support: HalfSupport) -> list[LinearKernel]:
     """Those of a layout that do the shape on a device without matrix units."""
     found: list[LinearKernel] = []
@@ -128,7 +134,7 @@ def forms() -> dict[str, Plan]:
     """Each variant as the first plan runs it, and those without a bias and with scales in float32,
     which differ from the others in nothing else, with every value of `CODE_OF_CONSTANTS`."""
     found: dict[str, Plan] = {}
-    for plan in plans(WEBGPU_DEFAULTS):
+    for plan in distinct_plans():
         name = plan.variant.name
         deciding = [f"{k}={plan.constants[k]}" for k in CODE_OF_CONSTANTS if k in plan.constants]
         if name not in found:
@@ -147,7 +153,7 @@ def test_every_variant_is_one_that_a_plan_runs() -> None:
 def test_every_form_of_a_kernel_is_one_that_a_plan_runs(layout: Layout) -> None:
     """Rows of x at once, tiles, and x quantized here or before, for each layout."""
     seen: dict[str, set[Any]] = {}
-    for plan in plans(WEBGPU_DEFAULTS):
+    for plan in distinct_plans():
         for kernel in kernels.linear_kernels(layout):
             if f"linear_q4gsw_{kernel}_{layout}_f" in plan.variant.name:
                 form = plan.constants.get("X_ROWS", plan.constants.get("TILE_M"))
@@ -442,7 +448,7 @@ def values_of(plan: Plan | Shader) -> dict[str, int]:
 def test_every_plan_stays_within_the_default_limits() -> None:
     """Where a device has WebGPU's default limits, and nothing more."""
     sizes = set()
-    for plan in plans(WEBGPU_DEFAULTS):
+    for plan in distinct_plans():
         code, values = code_of(plan.variant.source), values_of(plan)
         used = workgroup_bytes(code, values)
         assert workgroup_size(code, values) <= WEBGPU_DEFAULTS["max-compute-workgroup-size-x"]
@@ -465,7 +471,7 @@ def test_workgroup_bytes_are_what_dawn_counts(tint: dict[str, Any]) -> None:
 
 def unchecked() -> Iterator[Plan]:
     """Plans of kernels that run without wgpu's checks of addresses."""
-    return (plan for plan in plans(WEBGPU_DEFAULTS) if plan.needs is not None)
+    return (plan for plan in distinct_plans() if plan.needs is not None)
 
 
 def arrays_of(code: str) -> set[str]:

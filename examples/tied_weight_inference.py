@@ -288,7 +288,10 @@ def head_kernel(context: Context, weight: Q4Weight, accuracy: Any) -> str:
 
     shape = context.weight(weight).shape
     plan = plan_linear(
-        *(shape, 1, DEFAULT_LAYOUT, False, context.limits, context.half_support), accuracy=accuracy
+        *(shape, 1, DEFAULT_LAYOUT, False, context.limits, context.half_support),
+        accuracy=accuracy,
+        matrix_units=context.matrix_units,
+        software=context.is_software,
     )
     return f"accuracy {accuracy}, kernel {kernel_name(plan, DEFAULT_LAYOUT)}"
 

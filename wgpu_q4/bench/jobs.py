@@ -91,6 +91,7 @@ class Jobs:
             *(self.shape, rows, layout, False, context.limits, context.half_support),
             accuracy=accuracy,
             matrix_units=context.matrix_units,
+            software=context.is_software,
         )
 
     def accuracies(self, rows: int, layout: Layout) -> list[Accuracy]:

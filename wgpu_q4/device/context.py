@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.device import dawn, unchecked
-from wgpu_q4.device.adapter import MAPPABLE, adapter_summary, request_device
+from wgpu_q4.device.adapter import MAPPABLE, adapter_summary, is_software, request_device
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.roundtrip import (
     PROBE_BYTES,
@@ -95,6 +95,7 @@ class Context:
         device: the ``GPUDevice``.
         limits: its limits, by WebGPU's names with dashes.
         lock: serialises the users of the scratch buffers.
+        is_software: the adapter runs on the processor.
         checks_because: why every kernel keeps wgpu's checks of addresses; empty where those that
             are proven go without.
     """
@@ -104,6 +105,7 @@ class Context:
         self.implementation: ModuleType = implementation_of(device)
         self.limits: Mapping[str, int] = dict(device.limits)
         self.lock = RLock()
+        self.is_software = is_software(device.adapter)
         self.checks_because = unchecked.may_leave_checks_out(device)
         self._process = os.getpid()
         self.buffers_created = 0

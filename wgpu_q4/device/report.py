@@ -113,7 +113,7 @@ def _print_choices(context: Context) -> None:
     print(f"  largest weight  {context.largest_binding:,} packed bytes (one binding)")
     print(f"  embedding       {embedding.variant.name}")
     for accuracy in get_args(Accuracy):
-        print(f"  linear, {accuracy}")
+        print(f"  linear, {accuracy} (measured on an H200, unless it says otherwise)")
         for first, last, choice in _runs(context, accuracy):
             rows = f"{first} to {last} rows" if last else f"from {first} rows"
             print(f"    {rows:14}{choice.kernel:20} {choice.because}")
@@ -122,6 +122,10 @@ def _print_choices(context: Context) -> None:
         f"{'keeps' if support.subnormals else 'flushes'} subnormals and "
         f"{'rounds correctly' if support.rounding else 'does not round correctly'}"
     )
+    checks = (
+        f"on: {context.checks_because}" if context.checks_because else "off where proven needless"
+    )
+    print(f"  shader checks   {checks}")
     print(f"  matrix units    {_matrix_units(context)}")
     way = context.round_trip
     print(f"  host            {way.name} calls{f': {way.reason}' if way.reason else ''}")
@@ -151,7 +155,8 @@ def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | Non
 
 def _choice(context: Context, rows: int, accuracy: Accuracy) -> Choice:
     support, units = context.half_support, context.matrix_units
-    return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, support, accuracy, units)
+    software = context.is_software
+    return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, support, accuracy, units, software)
 
 
 def _marked(used: bool) -> str:

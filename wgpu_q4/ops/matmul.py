@@ -153,6 +153,7 @@ def _run(
             kernel=kernel,
             accuracy=accuracy,
             matrix_units=context.matrix_units,
+            software=context.is_software,
         )
         if reduction is None:
             resources[0] = context.result("linear", out.nbytes)

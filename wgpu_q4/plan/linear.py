@@ -64,6 +64,7 @@ def plan_linear(
     kernel: LinearKernel | None = None,
     accuracy: Accuracy = "exact",
     matrix_units: Collection[MatrixUnits] = (),
+    software: bool = False,
 ) -> LinearPlan:
     """``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
@@ -71,6 +72,7 @@ def plan_linear(
         accuracy: the least that the kernel chosen must reach; a better one may be faster.
         kernel: a kernel by name instead of the choice of `TABLE`.
         matrix_units: what the device's matrix units do.
+        software: whether the device runs on the processor.
 
     Raises:
         ValueError: ``kernel`` cannot do this shape, layout or device.
@@ -78,7 +80,8 @@ def plan_linear(
     if limits["max-compute-workgroup-storage-size"] < _MATRIX_WORKGROUP_BYTES:
         matrix_units = ()
     if kernel is None:
-        kernel = choose_linear(shape, rows, layout, half_support, accuracy, matrix_units).kernel
+        chosen = choose_linear(shape, rows, layout, half_support, accuracy, matrix_units, software)
+        kernel = chosen.kernel
     if kernel not in kernels.linear_kernels(layout):
         others = [name for name in get_args(Layout) if kernel in kernels.linear_kernels(name)]
         raise ValueError(f"{kernel} needs the layout {' or '.join(map(repr, others))}")

@@ -33,6 +33,7 @@ class Choice:
         wide: whether K and G must be multiples of 32.
         subnormals: whether the device must keep half-precision subnormals.
         matrix_units: whether it must have `MATRIX_UNITS`.
+        software: whether the device must run on the processor; None for either.
         because: the measurement: an H200, V = 128256, K = 2048, G = 32, weights not in cache.
     """
 
@@ -45,6 +46,7 @@ class Choice:
     because: str
     subnormals: bool = False
     matrix_units: bool = False
+    software: bool | None = None
 
 
 LAST_GEMV_ROWS = 9
@@ -67,6 +69,7 @@ _INT8_ROWS = "44 µs for 1 row, 87 for 8, 0.41 ms for 48; gemm_int8 takes 0.50 t
 _INT8_MANY = "0.50 ms for up to 64 rows, 0.92 for 128 (73 TFLOP/s), 3.38 for 512"
 _INT16_ROWS = "46 µs for 1 row, 144 for 8, 0.83 ms for 48; gemm takes 0.93 there"
 _WIDE = "55 µs for 1 row, 169 for 8, 0.86 ms for 48; gemm takes 0.93 there"
+_SOFTWARE = "Mesa on two cores, 49152 × 576: 15 ms for 1 row; gemv_int16 and _subnormal take 27"
 _TILES = "0.58 ms for up to 32 rows, 0.93 for 64, 1.63 for 128 (41 TFLOP/s), 6.09 for 512"
 _EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
 _ALL = ("rows", "blocks")
@@ -79,6 +82,7 @@ TABLE: tuple[Choice, ...] = (
     Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, _INT8_ROWS),
     Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "46 µs for 1 row"),
     Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, _INT8_MANY),
+    Choice("gemv_wide", ("exact", "fast"), ("rows",), 1, 48, True, _SOFTWARE, software=True),
     Choice("gemv_int16", ("fast",), ("rows",), 1, 48, True, _INT16_ROWS),
     Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "52 µs for 1 row"),
     Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, _WIDE, subnormals=True),
@@ -96,8 +100,9 @@ def choose_linear(
     half_support: HalfSupport,
     accuracy: Accuracy = "exact",
     matrix_units: Collection[MatrixUnits] = (),
+    software: bool = False,
 ) -> Choice:
-    """The row of `TABLE` for ``rows`` rows of x."""
+    """The row of `TABLE` for ``rows`` rows of x, on a processor if ``software``."""
 
     def fits(choice: Choice) -> bool:
         return (
@@ -109,6 +114,7 @@ def choose_linear(
             and (is_wide(shape) or not choice.wide)
             and (half_support.subnormals or not choice.subnormals)
             and (MATRIX_UNITS in matrix_units or not choice.matrix_units)
+            and choice.software in (None, software)
         )
 
     return next(choice for choice in TABLE if fits(choice))

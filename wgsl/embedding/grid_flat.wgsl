@@ -1,4 +1,6 @@
-// The grid of the embedding where the host is free to choose it: what its two forms share.
+// The grid of the embedding where the host is free to choose it.
+//
+// A unit and its value are defined by grid_quads.wgsl or grid_octets.wgsl.
 //
 // The result is ids × K / UNIT units of UNIT columns in one flat order.  A workgroup of 128 writes 256
 // neighbouring units, an invocation the two that lie 128 apart: all its loads come before its
@@ -19,6 +21,21 @@ fn embed_quad(id: i32, k4: u32) -> vec4<f32> {
     return embedded(known, load_weight_quad(row, k4), scale);
 }
 
-fn ids_in_all() -> u32 {
-    return u32(out_sizes.y * out_sizes.z * out_sizes.w);
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let units = u32(out_sizes.y * out_sizes.z * out_sizes.w) * (embed_dim() / UNIT);
+    let first = (workgroup.y * grid.x + workgroup.x) * 256u + lane;
+    let second = first + 128u;
+    let first_value = value_at(min(first, units - 1u));
+    let second_value = value_at(min(second, units - 1u));
+    if first < units {
+        store_at(first, first_value);
+    }
+    if second < units {
+        store_at(second, second_value);
+    }
 }

@@ -69,11 +69,19 @@ def integer_weight(shape: Shape, scales_dtype: ScalesDtype) -> Q4Weight:
 
 def integer_x(rows: int, shape: Shape, kernel: LinearKernel | None = None) -> NDArray[np.float32]:
     """Small integers, and for a kernel that rounds x a largest number in each 32 columns that makes
-    its steps powers of two: 127/16 is 127 of 1/16 and 127 · 256 of 2^-12."""
-    x = np.random.default_rng(8).integers(-8, 9, (rows, shape.embed_dim)).astype(np.float32)
+    its steps powers of two: 127/16 is 127 of 1/16 and 127 · 256 of 2^-12.
+
+    With 16 bits x has multiples of 1/32, 128 of those steps, so that its low byte is not zero and
+    its sign bit is set.
+    """
+    rng = np.random.default_rng(8)
+    x = rng.integers(-8, 9, (rows, shape.embed_dim)).astype(np.float32)
     if kernel in INTEGER_BITS:
         columns = np.arange(0, shape.embed_dim, 32) + 7 * np.arange(rows)[:, None] % 32
         x = np.clip(x, -7, 7)
+        if INTEGER_BITS[kernel] == 16:
+            x += (rng.integers(-31, 32, x.shape) / 32).astype(np.float32)
+            x = np.clip(x, -7.5, 7.5)
         np.put_along_axis(x, columns, -127 / 16, axis=1)
     return x
 

@@ -36,6 +36,7 @@ from tests.devices import (
     leave_workgroup_memory_as_it_is,
     run_on_swiftshader,
 )
+from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
 from wgpu_q4 import Q4Weight, embedding, linear, reference
 from wgpu_q4.device import context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
@@ -97,6 +98,21 @@ def check_linear(
     assert result.dtype == np.float32
     error = np.abs(result - reference.linear(x, weight, bias))
     assert np.all(error <= reference.linear_bound(x, weight, bias)), f"largest error {error.max()}"
+
+
+def check_integers(
+    shape: Shape,
+    rows: int,
+    scales: ScalesDtype,
+    layout: Layout,
+    kernel: LinearKernel,
+    device: Any,
+) -> None:
+    """To the bit: x is such that nothing is rounded."""
+    weight, x = integer_weight(shape, scales), integer_x(rows, shape, kernel)
+    bias = np.arange(shape.vocab, dtype=np.float32) / 8 - 4
+    result = linear(x, weight, bias, device, layout=layout, kernel=kernel)
+    np.testing.assert_array_equal(result, reference.linear(x, weight, bias))
 
 
 def check_wide_subnormal(device: Any) -> None:
@@ -194,6 +210,8 @@ def cases() -> Iterator[tuple[str, Case]]:
         name = f"{kernel}-{layout}-{scales}-scales{'-bias' if bias else ''}"
         yield name, partial(check_linear, PRIME, rows, scales, bias, layout, kernel)
     yield "gemv_wide", partial(check_linear, WIDE, 3, "float16", True, "rows", "gemv_wide")
+    yield "gemv_wide-17", partial(check_integers, WIDE, 17, "float32", "rows", "gemv_wide")
+    yield from integer_cases()
     yield "gemv_wide_subnormal", check_wide_subnormal
     for storage in storages:
         yield f"halves-{storage}", partial(check_halves, storage)
@@ -202,6 +220,28 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "reduce", check_reduce
     yield "integer-halves", check_integer_halves
     yield "default-device", check_default_device
+
+
+LONG_ROW = Shape(3, 16384, 64)
+"""One that workgroups of 16 KiB cannot quantize for themselves."""
+
+
+def integer_cases() -> Iterator[tuple[str, Case]]:
+    """Every kernel on integers with every layout it reads: x quantized here or before, 8 rows at
+    once, and both tiles."""
+    for kernel, layout in product(INTEGER_GEMVS, WIDE_LAYOUTS):
+        scales: ScalesDtype = "float16" if kernel == "gemv_int16" else "float32"
+        for shape, rows in ((WIDE, 1), (WIDE, 3), (WIDE, 9), (LONG_ROW, 1)):
+            yield (
+                f"{kernel}-{layout}-{shape}-{rows}",
+                partial(check_integers, shape, rows, scales, layout, kernel),
+            )
+    for layout, rows in product(LAYOUTS, (13, 70)):
+        scales = "float16" if rows == 13 else "float32"
+        yield (
+            f"gemm_int8-{layout}-{rows}",
+            partial(check_integers, WIDE, rows, scales, layout, "gemm_int8"),
+        )
 
 
 def record_kernels(device: Any) -> set[str]:
@@ -284,6 +324,23 @@ def backend(request: pytest.FixtureRequest, backends: dict[str, Backend]) -> Bac
 @pytest.mark.parametrize("name", [name for name, _ in cases()])
 def test_op(backend: Backend, name: str) -> None:
     assert backend.outcomes[name] is None, f"{backend}:\n{backend.outcomes[name]}"
+
+
+@pytest.fixture(scope="module")
+def lavapipe() -> Any:
+    """Or whatever this process has, with WebGPU's default limits."""
+    return default_device("wgpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    list(integer_cases()),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_integers_on_the_first_driver(lavapipe: Any, name: str, case: Case) -> None:
+    """The other tests of these kernels have the adapter's own limits, which are wider."""
+    assert context_for(lavapipe).limits["max-compute-workgroup-storage-size"] == 16384
+    case(lavapipe)
 
 
 def test_every_piece_ran(backend: Backend) -> None:

@@ -93,8 +93,16 @@ def test_one_row_prepared_and_unprepared(kernel: LinearKernel, layout: Layout) -
 @pytest.mark.parametrize("accuracy", ["fast", "int8"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rows", [1, 3, 13, 70])
-def test_an_accuracy_is_kept(rows: int, layout: Layout, accuracy: Accuracy) -> None:
+@pytest.mark.parametrize("software", [False, True], ids=["gpu", "processor"])
+def test_an_accuracy_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    software: bool,
+    rows: int,
+    layout: Layout,
+    accuracy: Accuracy,
+) -> None:
     """And used: a rougher kernel, where there is one, gives another result."""
+    monkeypatch.setattr(context_for(), "is_software", software)
     weight, x = random_weight(LONG, "float16"), random_x(rows, LONG.embed_dim)
     chosen = choose_linear(
         MatrixShape(LONG.vocab, LONG.embed_dim, LONG.group_size, "float16"),
@@ -102,6 +110,7 @@ def test_an_accuracy_is_kept(rows: int, layout: Layout, accuracy: Accuracy) -> N
         layout,
         context_for().half_support,
         accuracy,
+        software=software,
     ).kernel
     result = linear(x, weight, layout=layout, accuracy=accuracy)
     assert_within_bound(result, x, weight, None, chosen)

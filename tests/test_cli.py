@@ -86,6 +86,7 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     assert embedding is not None
     assert embedding[1] in names
     assert "half precision" in chosen
+    assert re.search(r"^ +shader checks +off where proven needless$", chosen, re.MULTILINE)
     assert re.search(r"^ +matrix units +none that this WebGPU implementation offers$", chosen, re.M)
     assert re.search(r"^ +host +native calls$", chosen, re.MULTILINE)
     assert re.search(r"^ +small results +written where the host reads$", chosen, re.MULTILINE)
@@ -93,7 +94,7 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
 
 def choices(chosen: str, accuracy: Accuracy) -> list[tuple[int, int | None, str, str]]:
     """First and last row of x, kernel and reason of each line under an accuracy."""
-    match = re.search(rf"^  linear, {accuracy}\n((?:    .*\n?)+)", chosen, re.MULTILINE)
+    match = re.search(rf"^  linear, {accuracy} \([^)]+\)\n((?:    .*\n?)+)", chosen, re.MULTILINE)
     assert match is not None, f"no choices for {accuracy!r} in\n{chosen}"
     pattern = r"    (?:(\d+) to (\d+) rows|from (\d+) rows) +(\w+) +(.+)"
     found = []
@@ -124,12 +125,14 @@ def test_info_shows_the_choices_of_an_accuracy(capsys: Captured, accuracy: Accur
                 context.limits,
                 context.half_support,
                 accuracy=accuracy,
+                software=context.is_software,
             )
             name = f"linear_q4gsw_{kernel}_{DEFAULT_LAYOUT}_float16_scales"
             assert plan.product.variant.name.startswith(name)
         assert (kernel, because) in [(choice.kernel, choice.because) for choice in TABLE]
-    rounding = [line[2] for line in lines if line[2] in INTEGER_BITS]
-    assert bool(rounding) == (accuracy != "exact")
+    rounding = {INTEGER_BITS[line[2]] for line in lines if line[2] in INTEGER_BITS}
+    assert rounding <= {"exact": set(), "fast": {16}, "int8": {8}}[accuracy]
+    assert rounding or accuracy != "int8"
 
 
 def test_info_says_why_the_host_takes_the_slower_way(

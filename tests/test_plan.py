@@ -306,7 +306,7 @@ def test_every_row_of_the_table_is_reached() -> None:
 
 @pytest.mark.parametrize("choice", TABLE, ids=lambda choice: f"{choice.kernel}-{choice.layouts[0]}")
 def test_every_row_of_the_table_has_a_measurement(choice: Choice) -> None:
-    assert re.search(r"\d+ µs|\d\.\d+ ms", choice.because), choice.because
+    assert re.search(r"\d (µs|ms)\b", choice.because), choice.because
     assert not re.search(r"TBD|TODO|\?|XXX", choice.because)
     assert choice.accuracies
     assert choice.layouts
@@ -503,11 +503,13 @@ def test_no_more_than_a_quarter_of_a_team_is_idle() -> None:
 @pytest.mark.parametrize("embed_dim", LENGTHS)
 @pytest.mark.parametrize("kernel", [*EXACT_WIDE, *INTEGER_GEMVS])
 def test_a_wide_team(kernel: LinearKernel, embed_dim: int) -> None:
-    """At least four lanes, which store the team's four outputs; fewer for more rows of x."""
-    shape = MatrixShape(50, embed_dim, 32, "float16")
+    """At least four lanes, which store the team's four outputs; more only where they have work."""
+    shape, chunks = MatrixShape(50, embed_dim, 32, "float16"), embed_dim // 32
     for rows in (1, 2, 3, 4, 5, 8, 17):
         constants = linear(shape, rows, kernel=kernel).product.constants
-        assert constants["TEAM"] in ((4, 8, 16) if rows == 1 else (4, 8))
+        team = constants["TEAM"]
+        assert team in (4, 8, 16)
+        assert team == 4 or ceil(chunks / team) * team * 3 <= chunks * 4
         assert constants["INVOCATIONS"] % constants["TEAM"] == 0
         # As many of 1, 2, 4, 8 as there are rows, or 8.
         assert constants["X_ROWS"] == min(8, 1 << (rows - 1).bit_length())

@@ -119,7 +119,7 @@ def check_ops(weight: Q4Weight, device: Any, layout: Layout | None = None) -> No
     assert_same_bits(
         embedding(ids, weight, device=device, layout=layout), reference.embedding(ids, weight)
     )
-    for rows in (2, 40):
+    for rows in (2, 60):
         check_linear(linear, random_x(rows, weight.shape[1]), weight, device, layout)
 
 
@@ -408,17 +408,24 @@ def test_a_device_with_the_default_limits_and_no_feature() -> None:
     # adapter, so the sizes are looked at here.
     assert context_for(device).limits == device.limits
     tiles = {
-        (constants["TILE_M"], constants["TILE_N"])
+        constants["TILE_M"]
         for call in recorder.named("create_compute_pipeline")
         if "TILE_M" in (constants := call["constants"])
     }
     assert tiles
-    assert all(68 * (m + n) <= 16384 and m // 8 * (n // 8) <= 256 for m, n in tiles)
+    assert all(64 * (tile_m + 64) <= 16384 and tile_m <= 256 for tile_m in tiles)
     assert max(recorder.sizes()) <= 1 << 27
 
 
-def test_the_largest_tile_is_left_to_devices_that_have_room_for_it() -> None:
+@pytest.mark.parametrize(("workgroup_bytes", "tile"), [(16384, 128), (12287, 64), (8191, 32)])
+def test_the_largest_tile_is_left_to_devices_that_have_room_for_it(
+    workgroup_bytes: int, tile: int
+) -> None:
+    """Every device has room for the largest there is, so this one is told that it has less."""
     device = default_device("wgpu")
+    kept = context_for(device)
+    assert kept.limits["max-compute-workgroup-storage-size"] == 16384
+    kept.limits = {**kept.limits, "max-compute-workgroup-storage-size": workgroup_bytes}
     weight, x = random_weight(WIDE, "float16"), random_x(128, WIDE.embed_dim)
     recorder = Recorder(device)
     check_linear(linear, x, weight, device)
@@ -427,7 +434,7 @@ def test_the_largest_tile_is_left_to_devices_that_have_room_for_it() -> None:
         for call in recorder.named("create_compute_pipeline")
         if "TILE_M" in call["constants"]
     ]
-    assert (gemm["TILE_M"], gemm["INVOCATIONS"]) == (64, 128)
+    assert gemm["TILE_M"] == tile
 
 
 def test_a_weight_too_large_for_a_binding() -> None:
@@ -567,15 +574,18 @@ def test_a_repeated_call_creates_nothing(device: Any) -> None:
 
 
 def test_a_smaller_call_creates_nothing(device: Any) -> None:
-    """Another number of ids or rows needs no other pipeline, and the larger buffers serve it."""
+    """Another number of ids or rows needs no other pipeline, and the larger buffers serve it.
+
+    5 rows and more are taken 8 at a time.
+    """
     weight = anew(random_weight(BIG, "float16"))
     embedding(np.arange(100), weight, device=device)
-    linear(random_x(9, 512), weight, device=device)
+    linear(random_x(17, 512), weight, device=device)
     embedding(np.arange(100), weight, device=device)
     recorder = Recorder(device)
     ids = np.array([7])
     assert_same_bits(embedding(ids, weight, device=device), reference.embedding(ids, weight))
-    check_linear(linear, random_x(2, 512), weight, device)
+    check_linear(linear, random_x(5, 512), weight, device)
     assert {called for called, _ in recorder.calls} <= {"create_command_encoder"}
 
 
@@ -783,6 +793,7 @@ def test_the_probe_sees_flaws_and_the_ops_avoid_them(
 ) -> None:
     sound = context_for(device).half_support
     flawed = Context(device)
+    flawed.is_software = False  # a processor would not take the kernel that needs subnormals
     device._wgpu_q4_context = flawed
     monkeypatch.setattr(context, "PROBE_HALVES", Changed(PROBE_HALVES, changes))
     found = flawed.half_support

@@ -216,6 +216,5 @@ def _timestamp_seconds(context: Context) -> float:
     """
     if context.implementation.__name__ != "wgpu":
         return 1e-9
-    from wgpu.backends.wgpu_native import lib
-
+    lib = context.implementation.backends.wgpu_native.lib
     return float(lib.wgpuQueueGetTimestampPeriod(context.device.queue._internal)) * 1e-9

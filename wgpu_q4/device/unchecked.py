@@ -10,7 +10,7 @@ an H200 that costs a matrix product 5 to 20 % (``benchmarks/NOTES.md``).  A kern
   them with the buffers bound, at every dispatch.
 
 The embedding keeps its checks: they cost it nothing, and its indices are data.  So does whatever
-reads a texture.  ``WGPU_Q4_SHADER_CHECKS=1`` keeps them all.  Dawn knows no single kernel: where its
+reads a texture.  ``WGPU_Q4_SHADER_CHECKS=1`` keeps them all.  Dawn has no such switch: where its
 matrix units are used, a whole device goes without (`wgpu_q4.device.dawn`).
 """
 

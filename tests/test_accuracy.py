@@ -143,6 +143,36 @@ def test_activations_near_the_ends_of_float32(kernel: LinearKernel) -> None:
     np.testing.assert_array_equal(result[2:], 0)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "layout"),
+    [
+        ("gemv_int16", "rows"),
+        ("gemv_int8", "rows"),
+        ("gemv_int16", "blocks_buffer"),
+        ("gemv_int8", "blocks_buffer"),
+        ("gemm_int8", "rows"),
+    ],
+)
+@pytest.mark.parametrize("size", [1e-8, 6e-8])
+def test_two_small_scales_whose_product_is_subnormal(
+    size: float, kernel: LinearKernel, layout: Layout
+) -> None:
+    """The results are normal floats: they keep the bound, and are no zeros."""
+    rng = np.random.default_rng(9)
+    packed = rng.integers(0, 256, (WIDE.vocab, WIDE.embed_dim // 2), np.uint8)
+    scales = np.full((WIDE.vocab, WIDE.embed_dim // WIDE.group_size), size, np.float32)
+    weight, x = Q4Weight(packed, scales), random_x(3, WIDE.embed_dim) * np.float32(3e-30)
+    result = run(kernel, layout, x, weight)
+    assert_within_bound(result, x, weight, None, kernel)
+    assert np.abs(result).min() > 0
+
+
+def test_a_kernel_on_matrix_units_refuses_infinities_too() -> None:
+    x = np.full((3, WIDE.embed_dim), np.inf, np.float32)
+    with pytest.raises(ValueError, match=r"infinities or NaN, .* use accuracy='exact'"):
+        linear(x, random_weight(WIDE, "float16"), kernel="gemm_matrix")
+
+
 def test_exact_is_what_nobody_asked_for() -> None:
     weight, x = random_weight(WIDE, "float16"), random_x(3, WIDE.embed_dim)
     assert_same_bits(linear(x, weight), linear(x, weight, accuracy="exact"))

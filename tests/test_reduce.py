@@ -462,3 +462,15 @@ def test_wrong_characters_are_red_and_right_ones_are_not(
 
 if __name__ == "__main__":
     main()
+
+
+def test_logits_and_their_reduction_in_turn_make_no_bind_group() -> None:
+    """They go to different buffers, and both are remembered."""
+    context, weight, x = context_for(), random_weight(PRIME, "float16"), random_x(1, 72)
+    linear(x, weight)
+    linear(x, weight, reduce="argmax")
+    made = context.bind_groups_created
+    for _ in range(3):
+        linear(x, weight)
+        linear(x, weight, reduce="argmax")
+    assert context.bind_groups_created == made

@@ -273,6 +273,9 @@ MatrixTile = Literal["32x128", "32x64", "16x64"]
 INTEGER_BITS: dict[LinearKernel, int] = {"gemv_int16": 16, "gemv_int8": 8, "gemm_int8": 8}
 """The kernels that round x, and to how many bits."""
 
+ROUNDING: frozenset[LinearKernel] = frozenset({*INTEGER_BITS, "gemm_matrix"})
+"""The kernels that round x to anything less than float32."""
+
 Preparation = Literal["transpose_x", "quantize_x", "quantize_columns"]
 """A pass that puts x into the form in which a kernel reads it."""
 

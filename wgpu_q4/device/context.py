@@ -37,6 +37,9 @@ from wgpu_q4.weight import Q4Weight
 _ATTRIBUTE = "_wgpu_q4_context"
 _SMALLEST_SCRATCH = 1 << 12
 _MOST_PLANS = 1 << 10
+_MOST_GROUPS = 2
+"""Of one kernel and weight: logits that are read and logits that are reduced go to different
+buffers."""
 
 PlanT = TypeVar("PlanT")
 
@@ -61,9 +64,9 @@ class _Kernel:
     group_layout: Any
 
 
-BindGroups = dict[tuple[object, ...], tuple[tuple[Any, ...], Any]]
-"""Bind groups by kernel, each with the resources it binds.  A weight keeps its own, so that they
-go when it goes."""
+BindGroups = dict[tuple[object, ...], dict[tuple[Any, ...], Any]]
+"""Bind groups by kernel, and by the resources that each binds.  A weight keeps its own, so that
+they go when it goes."""
 
 
 class _Working:
@@ -303,11 +306,12 @@ class Context:
             _check_sizes(plan, plan.needs, resources)
         kernel = self._kernel(plan)
         bound = tuple([resources[binding.number] for binding in plan.variant.bindings])
-        kept, group = (groups or {}).get(plan.key, ((), None))
-        if kept != bound:
-            group = self._bind(kernel, plan, bound)
-            if groups is not None:
-                groups[plan.key] = bound, group
+        kept = {} if groups is None else groups.setdefault(plan.key, {})
+        group = kept.get(bound)
+        if group is None:
+            if len(kept) >= _MOST_GROUPS:
+                del kept[next(iter(kept))]  # the oldest, with the buffers that it holds
+            group = kept[bound] = self._bind(kernel, plan, bound)
         compute_pass.set_pipeline(kernel.pipeline)
         compute_pass.set_bind_group(0, group)
         compute_pass.dispatch_workgroups(*plan.workgroups)

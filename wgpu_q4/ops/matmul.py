@@ -13,7 +13,7 @@ from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import INTEGER_BITS, Accuracy, Layout, LinearKernel, Reduce
+from wgpu_q4.kernels import ROUNDING, Accuracy, Layout, LinearKernel, Reduce
 from wgpu_q4.ops.arguments import check_option, check_weight
 from wgpu_q4.ops.reduce import check_reduce, dispatch_reduce, result_of
 from wgpu_q4.plan import LAST_GEMV_ROWS, LinearPlan, ReducePlan, plan_linear, plan_reduce
@@ -83,11 +83,9 @@ def linear(
             f"x must have shape [..., {embed_dim}] for a weight of {vocab} × {embed_dim}, "
             f"not {list(activations.shape)}"
         )
-    rounds_x = accuracy != "exact" or kernel in INTEGER_BITS
+    rounds_x = accuracy != "exact" or kernel in ROUNDING
     if rounds_x and not np.isfinite(activations).all():
-        raise ValueError(
-            "x holds infinities or NaN, which cannot be rounded to integers: use accuracy='exact'"
-        )
+        raise ValueError("x holds infinities or NaN, which cannot be rounded: use accuracy='exact'")
     added = None if bias is None else _floats(bias, "bias")
     if added is not None and added.shape != (vocab,):
         raise ValueError(f"bias must have shape [{vocab}], not {list(added.shape)}")

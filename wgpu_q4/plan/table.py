@@ -63,13 +63,14 @@ UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
 }
 """Kernels, and layouts of the weight, that gain by running unchecked: see `Plan.needs`."""
 
-_UNITS_ROWS = "0.19 ms for up to 32 rows, 0.38 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
-_UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.23 for 512 (219 TFLOP/s), on Dawn"
+_UNITS_ROWS = "0.17 ms for up to 32 rows, 0.32 for 128, 1.22 for 512 (220 TFLOP/s), on Dawn"
+_UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.20 for 512 (224 TFLOP/s), on Dawn"
 _INT8_ROWS = "44 µs for 1 row, 87 for 8, 0.41 ms for 48; gemm_int8 takes 0.50 there"
 _INT8_MANY = "0.50 ms for up to 64 rows, 0.92 for 128 (73 TFLOP/s), 3.38 for 512"
-_INT16_ROWS = "46 µs for 1 row, 144 for 8, 0.83 ms for 48; gemm takes 0.93 there"
+_INT16_ROWS = "45 µs for 1 row, 145 for 8, 0.83 ms for 48; gemm takes 0.93 there"
 _WIDE = "55 µs for 1 row, 169 for 8, 0.86 ms for 48; gemm takes 0.93 there"
-_SOFTWARE = "Mesa on two cores, 49152 × 576: 15 ms for 1 row; gemv_int16 and _subnormal take 27"
+_SOFTWARE = "Mesa on two cores, 49152 × 576: 15 to 24 ms for 1 row; gemv_int16 and _subnormal 27"
+_SOFTWARE_BLOCKS = "Mesa on two cores, 49152 × 576: 20 to 26 ms for 1 row; gemv_int16 takes 35"
 _TILES = "0.58 ms for up to 32 rows, 0.93 for 64, 1.63 for 128 (41 TFLOP/s), 6.09 for 512"
 _EVERY: tuple[Accuracy, ...] = ("exact", "fast", "int8")
 _ALL = ("rows", "blocks")
@@ -79,6 +80,9 @@ _ROUNDED: tuple[Accuracy, ...] = ("fast", "int8")
 TABLE: tuple[Choice, ...] = (
     Choice("gemm_matrix", _ROUNDED, ("rows",), 9, None, True, _UNITS_ROWS, matrix_units=True),
     Choice("gemm_matrix", _ROUNDED, ("blocks",), 5, None, True, _UNITS_BLOCKS, matrix_units=True),
+    Choice(
+        *("gemv", _EVERY, ("blocks",), 1, LAST_GEMV_ROWS, False, _SOFTWARE_BLOCKS), software=True
+    ),
     Choice("gemv_int8", ("int8",), ("rows",), 1, 48, True, _INT8_ROWS),
     Choice("gemv_int8", ("int8",), ("blocks",), 1, LAST_GEMV_ROWS, True, "46 µs for 1 row"),
     Choice("gemm_int8", ("int8",), _ALL, LAST_GEMV_ROWS + 1, None, True, _INT8_MANY),
@@ -87,7 +91,7 @@ TABLE: tuple[Choice, ...] = (
     Choice("gemv_int16", ("fast",), ("blocks",), 1, LAST_GEMV_ROWS, True, "52 µs for 1 row"),
     Choice("gemv_wide_subnormal", _EVERY, ("rows",), 1, 48, True, _WIDE, subnormals=True),
     Choice("gemv_wide", _EVERY, ("rows",), 1, 48, True, "64 µs for 1 row, no device refuses it"),
-    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "71 µs for 1 row, 58 for each more"),
+    Choice("gemv", _EVERY, _ALL, 1, LAST_GEMV_ROWS, False, "71 µs for 1 row, 56 for each more"),
     Choice("gemm", _EVERY, _ALL, LAST_GEMV_ROWS + 1, None, False, _TILES),
 )
 """The first row that fits is taken."""

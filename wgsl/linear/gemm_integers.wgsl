@@ -99,7 +99,8 @@ fn accumulate(counts: ptr<function, Counts>, k: u32, m_at: u32, n_at: u32) {
 }
 
 fn scaled(counts: vec4<i32>, scales: vec4<f32>, scale_of_x: f32, sums: vec4<f32>) -> vec4<f32> {
-    return fma(vec4<f32>(counts), scales * scale_of_x, sums);
+    // The scale of x first: a product of the two scales may be subnormal where this is not.
+    return fma(vec4<f32>(counts) * scale_of_x, scales, sums);
 }
 
 fn x_scale(m: u32) -> f32 {

@@ -12,6 +12,9 @@
 // Assumes x padded with zeros to whole tiles of rows and to a multiple of 64 columns.
 // Keep the workgroup's memory under 24 KiB: with more, an H200 has room for one workgroup instead of
 // two, and takes half as long again.
+//
+// In range: rows of x are below M' by the tile; steps of the weight are clamped by its pieces; an output
+// is stored only where its row is below V and its row of x below M.
 
 override SUBGROUPS_M: u32 = 4u;  // of the four; the others lie along the outputs
 override TILE_M: u32 = SIDE * SUMS_M * SUBGROUPS_M;

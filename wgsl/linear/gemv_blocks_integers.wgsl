@@ -17,7 +17,7 @@ override TILES: u32 = 1u;
 const X_ROWS = 1u;
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, ...
 
 var<workgroup> slots: array<vec4<f32>, 2u * INVOCATIONS>;  // rows 0–3 of each lane, then 4–7
 
@@ -89,8 +89,9 @@ fn main(
             add_block(&down, (block2 >> vec4<u32>(4u)) & mask, x1.x, x1.z);
             add_block(&down, (block3 >> vec4<u32>(4u)) & mask, x1.y, x1.w);
             let scale = bitcast<f32>(scale_of_x.x);
-            upper = fma(upper_scales * scale, total_of(up), upper);
-            lower = fma(lower_scales * scale, total_of(down), lower);
+            // The scale of x first: a product of the two may be subnormal where this is not.
+            upper = fma(upper_scales, total_of(up) * scale, upper);
+            lower = fma(lower_scales, total_of(down) * scale, lower);
         }
         slots[lane] = upper;
         slots[INVOCATIONS + lane] = lower;

@@ -67,7 +67,8 @@ fn add_words(counts: ptr<function, Counts>, words: vec4<u32>, x_row: u32, w: u32
 
 fn scaled(counts: Planes, x: ScaleWords, scales: vec4<f32>, sums: vec4<f32>) -> vec4<f32> {
     let dots = (counts.high << vec4<u32>(8u)) + counts.low + bitcast<i32>(x.y);
-    return fma(scales * bitcast<f32>(x.x), vec4<f32>(dots), sums);
+    // The scales of x first: a product of the two scales may be subnormal where this is not.
+    return fma(scales, vec4<f32>(dots) * bitcast<f32>(x.x), sums);
 }
 
 fn add_chunk(sums: ptr<function, Sums>, rows: Rows, x_row: u32, chunk: u32) {

@@ -5,6 +5,8 @@
 // workgroup memory.  Workgroups are folded over x and y; those that differ only in the row of x
 // are neighbours, so that the weight comes from the cache for all but the first.
 // Assumes TEAM a power of two up to 128.
+//
+// In range: rows past V and words past K / 8 are skipped; rows of x are below M by the grid's division.
 
 override TEAM: u32 = 32u;
 

@@ -5,6 +5,8 @@
 //
 // A workgroup of 64 converts one row; workgroups are folded over x and y.
 // Assumes K' a multiple of 16, M' of 16.
+//
+// In range: rows past M' do nothing, rows of x are clamped to M − 1 and quads to the last.
 
 const LANES = 64u;
 

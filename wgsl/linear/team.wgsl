@@ -17,7 +17,7 @@ override TEAM: u32 = 16u;
 override X_ROWS: u32 = 1u;
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, ...
 
 var<workgroup> slots: array<vec4<f32>, INVOCATIONS>;
 

@@ -2,6 +2,8 @@
 //
 // One invocation moves a square of 4 rows × 4 columns.  The squares are flat, rows fastest;
 // workgroups of 64 are folded over x and y.
+//
+// In range: rows are clamped to M − 1, and squares past the last column do nothing.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;

@@ -3,6 +3,9 @@
 // A workgroup of 256 reduces SLICE entries to one: each lane walks its own, 256 apart, and the
 // lanes meet in workgroup memory.  Slices are flat, those of a row neighbours; workgroups are folded
 // over x and y.  Run again on what it left (of_candidates.wgsl), it ends with one entry a row.
+//
+// In range: rows past the last do nothing; entry_at() reads none past COLUMNS; a lane's place is below
+// LANES.
 
 override SLICE: u32 = 1024u;
 

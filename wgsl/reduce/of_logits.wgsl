@@ -1,4 +1,6 @@
 // What is reduced: rows of COLUMNS floats, each an entry with its bits and its column as id.
+//
+// In range: callers keep the row below the rows that there are and the column below COLUMNS.
 
 @group(0) @binding(1) var<storage, read> t_in: array<u32>;
 

@@ -5,6 +5,9 @@
 // the first KEPT.  Slices are flat, those of a row neighbours; workgroups are folded over x and y.
 // Run again on what it left (of_candidates.wgsl), it ends with KEPT entries a row.
 // Assumes KEPT at most SLICE, SLICE at most 2048: 16 KiB of workgroup memory.
+//
+// In range: rows past the last do nothing; entry_at() reads none past COLUMNS; places are below SLICE,
+// of which KEPT is at most all.
 
 override SLICE: u32 = 1024u;
 override KEPT: u32 = 1u;

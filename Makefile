@@ -60,7 +60,7 @@ format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 	$(PY) -m ruff format .
 
 glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ from wgsl/
-	$(PY) -m wgpu_q4.codegen
+	$(PY) -m tools.codegen
 
 naga: $(NAGA) ## Install naga, the shader translator, into .cache
 
@@ -68,7 +68,7 @@ bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this 
 	$(PY) -m benchmarks $(ARGS)
 
 parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(BROWSER) $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
-	$(PY) -m wgpu_q4.cli parity --html build/parity.html $(ARGS)
+	$(PY) -m tools.parity --html build/parity.html $(ARGS)
 
 wheel: $(VENV)/.stamp-test ## Build the wheel and the source distribution into dist/
 	$(PY) -m build --no-isolation
@@ -109,14 +109,14 @@ $(VENV)/.stamp-shader-tools: | $(VENV)/.stamp-venv
 	scripts/ensure_shader_tools.sh
 	@touch $@
 
-$(NAGA): wgpu_q4/codegen/package-lock.json | $(VENV)/.stamp-test
+$(NAGA): tools/codegen/package-lock.json | $(VENV)/.stamp-test
 	@mkdir -p .cache/naga
-	cp wgpu_q4/codegen/package.json wgpu_q4/codegen/package-lock.json .cache/naga/
+	cp tools/codegen/package.json tools/codegen/package-lock.json .cache/naga/
 	cd .cache/naga && $(CURDIR)/$(VENV)/bin/npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/.stamp-browser: | $(VENV)/.stamp-venv
-	$(PY) -c "from wgpu_q4.parity.chromium import find_browser; exit(not find_browser())" \
+	$(PY) -c "from tools.parity.chromium import find_browser; exit(not find_browser())" \
 		|| scripts/apt_install.sh chromium
 	@touch $@
 

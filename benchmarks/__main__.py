@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from wgpu_q4.bench import command
+from tools.bench import command
 
 
 def main(arguments: list[str] | None = None) -> int:

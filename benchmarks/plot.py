@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from wgpu_q4.bench.document import Document
-from wgpu_q4.bench.plots import draw
+from tools.bench.document import Document
+from tools.bench.plots import draw
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from wgpu_q4.bench.document import Document
-from wgpu_q4.bench.plots import draw
-from wgpu_q4.bench.result import Result
-from wgpu_q4.bench.table import duration
+from tools.bench.document import Document
+from tools.bench.plots import draw
+from tools.bench.result import Result
+from tools.bench.table import duration
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "benchmarks" / "results" / "nvidia-h200.json"

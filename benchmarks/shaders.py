@@ -18,13 +18,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wgpu_q4.bench.timing import Timing
+from tools.bench.timing import Timing
+from tools.parity import Case, contract, oracle
+from tools.parity.cases import WeightKind
+from tools.parity.harness import generated_folder
+from tools.vulkan import Device
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import OutputDtype
-from wgpu_q4.parity import Case, contract, oracle
-from wgpu_q4.parity.cases import WeightKind
-from wgpu_q4.parity.harness import generated_folder
-from wgpu_q4.vulkan import Device
 
 SCALAR = Path(__file__).parent / "glsl"
 
@@ -42,7 +42,7 @@ def cases(vocab: int, embed_dim: int, ids: int) -> list[Case]:
 
 def build_both(out: Path) -> None:
     """Build the generated and the scalar shaders into two folders of ``out``."""
-    from wgpu_q4.codegen import build
+    from tools.codegen import build
 
     build(generated_folder(), out / "generated")
     build(SCALAR, out / "scalar")

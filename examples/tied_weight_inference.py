@@ -283,7 +283,7 @@ def read(model: Any, sequence: Tensor, positions: int) -> Read:
 
 def head_kernel(context: Context, weight: Q4Weight, accuracy: Any) -> str:
     """The accuracy that was asked for, and the kernel that a row of it runs."""
-    from wgpu_q4.bench.jobs import kernel_name
+    from tools.bench.jobs import kernel_name
     from wgpu_q4.plan import DEFAULT_LAYOUT, plan_linear
 
     shape = context.weight(weight).shape
@@ -302,8 +302,8 @@ def both_ends(context: Context, weight: Q4Weight, accuracy: Any, watch: Stopwatc
     The kernels are timed by themselves, on as many ids and rows as there were in each call; what is
     left of a call is Python, the driver, and the way of the results.
     """
-    from wgpu_q4.bench.jobs import Jobs
-    from wgpu_q4.bench.timing import DeviceTimer, Effort
+    from tools.bench.jobs import Jobs
+    from tools.bench.timing import DeviceTimer, Effort
     from wgpu_q4.plan import DEFAULT_LAYOUT
 
     timer = DeviceTimer(context, Effort(repeats=16, seconds=0.2))

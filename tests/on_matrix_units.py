@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.test_matrix_units import CASES, Case, matrix_of
+from tests.gpu.test_matrix_units import CASES, Case, matrix_of
 from wgpu_q4 import Q4Weight, linear, reference, request_device
 from wgpu_q4.device import context_for
 from wgpu_q4.kernels import Layout, matrix_variants

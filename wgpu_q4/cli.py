@@ -7,9 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.bench import command as bench_command
 from wgpu_q4.errors import DeviceError, FormatError
-from wgpu_q4.parity import command as parity_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,24 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     info.add_argument("--adapter", help="part of an adapter's name, as in WGPU_Q4_ADAPTER")
     info.add_argument("--implementation", help="wgpu or wgpudawn, as in WGPU_Q4_IMPLEMENTATION")
     info.add_argument("--all", action="store_true", help="every limit and feature")
-    parity = commands.add_parser(
-        "parity", help="compare every backend with the float64 reference on the same cases"
-    )
-    parity_command.add_arguments(parity)
-    bench = commands.add_parser(
-        "bench", help="measure the kernels on an adapter, beside torch and ONNX Runtime"
-    )
-    bench_command.add_arguments(bench)
     inspect = commands.add_parser(
         "inspect", help="list what an ExecuTorch program (.pte) holds, and what it shares"
     )
     inspect.add_argument("path", metavar="model.pte")
     inspect.add_argument("--json", action="store_true", help="as a JSON object")
     chosen = parser.parse_args(arguments)
-    if chosen.command == "parity":
-        return parity_command.run(chosen)
-    if chosen.command == "bench":
-        return bench_command.run(chosen)
     if chosen.command == "inspect":
         return _inspect(chosen.path, as_json=chosen.json)
     return _info(chosen)

@@ -8,6 +8,7 @@ in the text: shapes and tile sizes are pipeline constants (``override``).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -35,9 +36,16 @@ that they do it right, or by integer arithmetic."""
 
 @dataclass(frozen=True)
 class Binding:
-    """One binding of group 0, as a WebGPU bind group layout entry describes it."""
+    """One binding of group 0, as a WebGPU bind group layout entry describes it.
+
+    Attributes:
+        number: its ``@binding``.
+        name: the WGSL variable's name.
+        kind: the entry of the layout that ``description`` belongs to.
+    """
 
     number: int
+    name: str
     kind: Literal["buffer", "texture", "storage_texture"]
     description: tuple[tuple[str, str], ...]
 
@@ -50,107 +58,49 @@ class Binding:
         }
 
 
-def _buffer(number: int, kind: str) -> Binding:
-    return Binding(number, "buffer", (("type", kind),))
+_DECLARATION = re.compile(
+    r"^@group\(0\) @binding\((\d+)\) var(?:<(storage, read_write|storage, read|uniform)>)? "
+    r"(\w+): ([^;]+);",
+    re.MULTILINE,
+)
 
-
-def _texture(number: int, dimension: str) -> Binding:
-    return Binding(number, "texture", (("sample_type", "sint"), ("view_dimension", dimension)))
-
-
-def _storage_texture(number: int, dimension: str, texel: str) -> Binding:
-    description = (("access", "write-only"), ("format", texel), ("view_dimension", dimension))
-    return Binding(number, "storage_texture", description)
-
-
-_RESULT = _buffer(0, "storage")
-_SIZES = _buffer(4, "uniform")
-_X = _buffer(1, "read-only-storage")
-_SCALES_OF_X = _buffer(6, "read-only-storage")
-_LINEAR_BODY = (_RESULT, _X, _SIZES)
-
-BINDINGS: dict[str, tuple[Binding, ...]] = {
-    "shape/overrides": (),
-    "shape/executorch": (_SIZES, _buffer(5, "uniform")),
-    "shape/executorch_pack": (_buffer(5, "uniform"),),
-    "shape/vocab_of_rows": (),
-    "shape/vocab_of_scales_f16": (),
-    "shape/vocab_of_scales_f32": (),
-    "weight/nibbles_embedding": (),
-    "weight/rows": (_buffer(2, "read-only-storage"),),
-    "weight/rows_embedding": (_buffer(2, "read-only-storage"),),
-    "weight/rows_embedding_wide": (_buffer(2, "read-only-storage"),),
-    "weight/rows_wide": (_buffer(2, "read-only-storage"),),
-    "weight/run_of_quads": (),
-    "weight/blocks_buffer": (_buffer(2, "read-only-storage"),),
-    "weight/blocks_texture2d": (_texture(2, "2d"),),
-    "half/native": (),
-    "half/integer": (),
-    "scales/f16": (_buffer(3, "read-only-storage"),),
-    "scales/f32": (_buffer(3, "read-only-storage"),),
-    "scales/four_rows": (),
-    "scales/run": (),
-    "embedding/embedding_q4gsw": (),
-    "embedding/grid_flat": (_SIZES,),
-    "embedding/grid_quads": (),
-    "embedding/grid_octets": (),
-    "embedding/grid_executorch": (),
-    "embedding/octet_as_quads": (),
-    "embedding/place_buffer": (),
-    "embedding/place_texture3d": (),
-    "embedding/indices_buffer": (_buffer(1, "read-only-storage"),),
-    "embedding/indices_texture3d": (_texture(1, "3d"),),
-    "embedding/output_buffer_float": (_RESULT,),
-    "embedding/output_buffer_half_wide": (_RESULT,),
-    "embedding/output_texture3d_float": (_storage_texture(0, "3d", "rgba32float"),),
-    "embedding/output_texture3d_half": (_storage_texture(0, "3d", "rgba16float"),),
-    "pack/pack_q4_linear_weight": (),
-    "pack/grid_flat": (),
-    "pack/grid_executorch": (),
-    "pack/target_buffer": (_RESULT,),
-    "pack/target_texture2d": (_storage_texture(0, "2d", "rgba32sint"),),
-    "linear/exact_f32": (),
-    "linear/nibbles_integer": (),
-    "linear/nibbles_subnormal": (),
-    "linear/transpose_x": _LINEAR_BODY,
-    "linear/gemv_rows": _LINEAR_BODY,
-    "linear/gemv_blocks": _LINEAR_BODY,
-    "linear/team": (_RESULT, _SIZES),
-    "linear/gemv_wide": (_X,),
-    "linear/integers_order_rows": (),
-    "linear/integers_order_blocks": (),
-    "linear/quantize": (),
-    "linear/quantize_x": (*_LINEAR_BODY, _buffer(6, "storage")),
-    "linear/quantize_columns": (*_LINEAR_BODY, _buffer(6, "storage")),
-    "linear/integers_here": (_X,),
-    "linear/integers_before": (_X, _SCALES_OF_X),
-    "linear/gemv_integers": (),
-    "linear/gemv_blocks_integers": (_RESULT, _SIZES),
-    "linear/gemm_tile": (_RESULT, _SIZES),
-    "linear/gemm": (_X,),
-    "linear/gemm_stage_rows": (),
-    "linear/gemm_stage_blocks": (),
-    "linear/gemm_integers": (_X, _SCALES_OF_X),
-    "linear/gemm_integers_stage_rows": (),
-    "linear/gemm_integers_stage_blocks": (),
-    "linear/matrix_units": (),
-    "linear/matrix_tile_32x128": (),
-    "linear/matrix_tile_32x64": (),
-    "linear/matrix_tile_16x64": (),
-    "linear/gemm_matrix": (*_LINEAR_BODY, _SCALES_OF_X),
-    "linear/gemm_matrix_stage_rows": (),
-    "linear/gemm_matrix_stage_blocks": (),
-    "linear/halve_x": (*_LINEAR_BODY, _buffer(6, "storage")),
-    "linear/bias_none": (),
-    "linear/bias_buffer": (_buffer(5, "read-only-storage"),),
-    "reduce/of_logits": (_buffer(1, "read-only-storage"),),
-    "reduce/of_candidates": (_buffer(1, "read-only-storage"),),
-    "reduce/rank": (),
-    "reduce/argmax": (_RESULT, _SIZES),
-    "reduce/top_k": (_RESULT, _SIZES),
-    "probe/halves": (_RESULT, _buffer(1, "read-only-storage")),
+_BUFFER_TYPES = {
+    "storage, read_write": "storage",
+    "storage, read": "read-only-storage",
+    "uniform": "uniform",
 }
-"""What each piece declares; a test holds this against the WGSL."""
+
+
+def parse_bindings(source: str) -> tuple[Binding, ...]:
+    """Return the bindings that a piece of WGSL declares, in the order of the text.
+
+    Raises:
+        ValueError: a declaration has a form that no piece uses yet.
+    """
+    found = tuple(_parsed(match) for match in _DECLARATION.finditer(source))
+    if len(found) != len(re.findall(r"@binding\(", source)):
+        raise ValueError("a binding must be declared on one line, as '@group(0) @binding(N) var…'")
+    return found
+
+
+def _parsed(match: re.Match[str]) -> Binding:
+    number, space, name, declared = int(match[1]), match[2], match[3], match[4]
+    if space is not None:
+        return Binding(number, name, "buffer", (("type", _BUFFER_TYPES[space]),))
+    description: tuple[tuple[str, str], ...]
+    texture = re.fullmatch(r"texture_(\dd)<i32>", declared)
+    if texture is not None:
+        description = (("sample_type", "sint"), ("view_dimension", texture[1]))
+        return Binding(number, name, "texture", description)
+    stored = re.fullmatch(r"texture_storage_(\dd)<(\w+), write>", declared)
+    if stored is None:
+        raise ValueError(f"{name}: no kernel binds a {declared}")
+    description = (
+        ("access", "write-only"),
+        ("format", stored[2]),
+        ("view_dimension", stored[1]),
+    )
+    return Binding(number, name, "storage_texture", description)
 
 
 @dataclass(frozen=True)
@@ -168,7 +118,7 @@ class Variant:
     @cached_property
     def bindings(self) -> tuple[Binding, ...]:
         """The bindings of all pieces, by number."""
-        declared = (binding for piece in self.pieces for binding in BINDINGS[piece])
+        declared = (binding for piece in self.pieces for binding in piece_bindings(piece))
         return tuple(sorted(declared, key=lambda binding: binding.number))
 
 
@@ -185,6 +135,19 @@ def source_folder() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "wgsl"
     return installed if installed.is_dir() else package.parent / "wgsl"
+
+
+def piece_names() -> tuple[str, ...]:
+    """Return the names of all pieces, sorted: paths below ``wgsl/`` without a suffix."""
+    root = source_folder()
+    return tuple(
+        sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.wgsl"))
+    )
+
+
+def piece_bindings(piece: str) -> tuple[Binding, ...]:
+    """Return the bindings that the piece of that name declares."""
+    return parse_bindings(_read(piece))
 
 
 @cache
@@ -302,38 +265,38 @@ def linear(
     weight = _weight_pieces(layout)
     bodies: tuple[str, ...]
     if kernel == "gemm":
-        stage = f"linear/gemm_stage_{'rows' if is_rows else 'blocks'}"
-        bodies = ("linear/exact_f32", "linear/gemm_tile", "linear/gemm", stage)
+        stage = f"linear/gemm/stage_{'rows' if is_rows else 'blocks'}"
+        bodies = ("linear/common/exact_f32", "linear/common/gemm_tile", "linear/gemm/gemm", stage)
     elif kernel == "gemm_int8":
-        stage = f"linear/gemm_integers_stage_{'rows' if is_rows else 'blocks'}"
-        bodies = ("linear/gemm_tile", "linear/gemm_integers", stage)
+        stage = f"linear/gemm_integers/stage_{'rows' if is_rows else 'blocks'}"
+        bodies = ("linear/common/gemm_tile", "linear/gemm_integers/gemm", stage)
     elif kernel in INTEGER_BITS:
-        order = f"linear/integers_order_{'rows' if is_rows else 'blocks'}"
-        x: tuple[str, ...] = (order, "linear/quantize", "linear/integers_here")
+        order = f"linear/common/integers_order_{'rows' if is_rows else 'blocks'}"
+        x: tuple[str, ...] = (order, "linear/common/quantize", "linear/gemv_integers/integers_here")
         if prepared:
-            x = (order, "linear/integers_before")
+            x = (order, "linear/gemv_integers/integers_before")
         if is_rows:
             weight = ("weight/rows_wide",)
-            bodies = ("linear/team", *x, "linear/gemv_integers")
+            bodies = ("linear/gemv/team", *x, "linear/gemv_integers/gemv_rows")
         else:
-            bodies = (*x, "linear/gemv_blocks_integers")
+            bodies = (*x, "linear/gemv_integers/gemv_blocks")
     elif kernel == "gemv":
-        bodies = ("linear/exact_f32", f"linear/gemv_{'rows' if is_rows else 'blocks'}")
+        bodies = ("linear/common/exact_f32", f"linear/gemv/gemv_{'rows' if is_rows else 'blocks'}")
     else:
         weight = ("weight/rows_wide",)
         nibbles = "subnormal" if kernel == "gemv_wide_subnormal" else "integer"
         bodies = (
-            "linear/exact_f32",
-            f"linear/nibbles_{nibbles}",
-            "linear/team",
-            "linear/gemv_wide",
+            "linear/common/exact_f32",
+            f"linear/gemv/nibbles_{nibbles}",
+            "linear/gemv/team",
+            "linear/gemv/gemv_wide",
         )
     pieces = (
         "shape/overrides",
         *weight,
         *_scales_pieces(scales, halves),
         *(() if is_rows else ("scales/four_rows",)),
-        "linear/bias_buffer" if bias else "linear/bias_none",
+        "linear/common/bias_buffer" if bias else "linear/common/bias_none",
         *bodies,
     )
     name = f"linear_q4gsw_{kernel}_{layout}_{scales}_scales{'_bias' if bias else ''}"
@@ -344,13 +307,15 @@ def linear(
 def preparation(name: Preparation, layout: Layout) -> Variant:
     """The pass of that name; the order of integers follows the weight's layout."""
     if name == "transpose_x":
-        return Variant(name, ("shape/overrides", "linear/transpose_x"))
+        return Variant(name, ("shape/overrides", "linear/gemm/transpose_x"))
     order = "rows" if layout.startswith("rows") else "blocks"
     pieces = (
         "shape/overrides",
-        f"linear/integers_order_{order}",
-        "linear/quantize",
-        f"linear/{name}",
+        f"linear/common/integers_order_{order}",
+        "linear/common/quantize",
+        "linear/gemv_integers/quantize_x"
+        if name == "quantize_x"
+        else "linear/gemm_integers/quantize_columns",
     )
     return Variant(f"{name}_for_{order}", pieces)
 
@@ -366,14 +331,14 @@ def linear_matrix(
     """``x · Wᵀ + bias`` on matrix units, which takes x as `halve_x` makes it."""
     rows = layout == "rows"
     pieces = (
-        "linear/matrix_units",
+        "linear/matrix_units/extensions",
         "shape/overrides",
         "weight/rows_wide" if rows else f"weight/{layout}",
         *_scales_pieces(scales, halves),
-        "linear/bias_buffer" if bias else "linear/bias_none",
-        f"linear/matrix_tile_{tile}",
-        "linear/gemm_matrix",
-        f"linear/gemm_matrix_stage_{'rows' if rows else 'blocks'}",
+        "linear/common/bias_buffer" if bias else "linear/common/bias_none",
+        f"linear/matrix_units/tile_{tile}",
+        "linear/matrix_units/gemm",
+        f"linear/matrix_units/stage_{'rows' if rows else 'blocks'}",
     )
     name = f"linear_q4gsw_gemm_matrix_{layout}_{scales}_scales{'_bias' if bias else ''}_{tile}"
     return Variant(f"{name}{_suffix(pieces)}", pieces)
@@ -382,7 +347,7 @@ def linear_matrix(
 @cache
 def halve_x(halves: Halves = "native") -> Variant:
     """x in half precision, in tiles, each row with its own power of two."""
-    pieces = ("shape/overrides", f"half/{halves}", "linear/halve_x")
+    pieces = ("shape/overrides", f"half/{halves}", "linear/matrix_units/halve_x")
     return Variant(f"halve_x{_suffix(pieces)}", pieces)
 
 

@@ -1,0 +1,376 @@
+"""The ops on a second driver, through both implementations of WebGPU: naga's code and Tint's.
+
+One process for each runs every case on SwiftShader, on a device with WebGPU's default limits and no
+feature, which Dawn enforces strictly.  Run by hand: ``python -m tests.gpu.test_backends``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.cases import (
+    ODD,
+    PRIME,
+    WIDE,
+    Shape,
+    anew,
+    assert_same_bits,
+    random_weight,
+    random_x,
+    some_ids,
+)
+from tests.devices import (
+    default_device,
+    leave_workgroup_memory_as_it_is,
+    run_on_swiftshader,
+)
+from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
+from wgpu_q4 import Q4Weight, embedding, linear, reference
+from wgpu_q4.device import context_for, default_context
+from wgpu_q4.device.implementation import load_implementation
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels import (
+    Layout,
+    LinearKernel,
+    OutputDtype,
+    Storage,
+    all_variants,
+    executorch_variants,
+    matrix_variants,
+    piece_names,
+)
+from wgpu_q4.ops import gather
+from wgpu_q4.plan import HalfSupport
+
+Case = Callable[[Any], None]
+"""A check on a device, which raises."""
+
+IMPLEMENTATIONS = ("wgpu", "wgpudawn")
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+# The cases, as they run in the process of a backend
+
+
+@cache
+def weight_of(shape: Shape, scales: ScalesDtype) -> Q4Weight:
+    """One object for all cases, so that a device uploads it once."""
+    return anew(random_weight(shape, scales))
+
+
+def check_embedding(
+    shape: Shape,
+    scales: ScalesDtype,
+    dtype: OutputDtype,
+    storage: Storage,
+    layout: Layout,
+    device: Any,
+) -> None:
+    weight, ids = weight_of(shape, scales), some_ids(shape)
+    result = embedding(ids, weight, dtype, device, layout=layout, storage=storage)
+    assert_same_bits(result, reference.embedding(ids, weight, dtype))
+
+
+def check_linear(
+    shape: Shape,
+    rows: int,
+    scales: ScalesDtype,
+    with_bias: bool,
+    layout: Layout,
+    kernel: LinearKernel,
+    device: Any,
+) -> None:
+    weight, x = weight_of(shape, scales), random_x(rows, shape.embed_dim)
+    bias = random_x(shape.vocab) if with_bias else None
+    result = linear(x, weight, bias, device, layout=layout, kernel=kernel)
+    assert result.dtype == np.float32
+    error = np.abs(result - reference.linear(x, weight, bias))
+    assert np.all(error <= reference.linear_bound(x, weight, bias)), f"largest error {error.max()}"
+
+
+def check_integers(
+    shape: Shape,
+    rows: int,
+    scales: ScalesDtype,
+    layout: Layout,
+    kernel: LinearKernel,
+    device: Any,
+) -> None:
+    """To the bit: x is such that nothing is rounded."""
+    weight, x = integer_weight(shape, scales), integer_x(rows, shape, kernel)
+    bias = np.arange(shape.vocab, dtype=np.float32) / 8 - 4
+    result = linear(x, weight, bias, device, layout=layout, kernel=kernel)
+    np.testing.assert_array_equal(result, reference.linear(x, weight, bias))
+
+
+def check_wide_subnormal(device: Any) -> None:
+    """Where the device cannot, it must say so."""
+    check = partial(check_linear, WIDE, 3, "float16", True, "rows", "gemv_wide_subnormal")
+    if context_for(device).half_support.subnormals:
+        check(device)
+    else:
+        with pytest.raises(ValueError, match="needs a device that keeps half-precision subnormals"):
+            check(device)
+
+
+def extremes(largest: int) -> Q4Weight:
+    """Products from below the smallest half up to 10.4 · 2^largest, ties among them."""
+    scales = 2.0 ** np.arange(-28, largest + 1) * np.array([[1], [1 + 2**-10], [-1.3]])
+    packed = np.random.default_rng(6).integers(0, 256, (scales.size, 4), np.uint8)
+    return Q4Weight(packed, scales.reshape(-1, 1).astype(np.float32))
+
+
+def check_halves(storage: Storage, device: Any) -> None:
+    """Over the whole range and beyond; in a texture only as far as the range goes.
+
+    Given an infinity, SwiftShader's texture store writes a NaN, and spoils the value beside it.
+    """
+    weight = extremes(17 if storage == "buffer" else 12)
+    ids = np.arange(weight.shape[0])
+    result = embedding(ids, weight, "float16", device, storage=storage)
+    assert_same_bits(result, reference.embedding(ids, weight, "float16"))
+
+
+def check_integer_halves(device: Any) -> None:
+    """As on a device whose conversions are wrong: they are not used."""
+    device = default_device(load_implementation().__name__)
+    recorded = record_kernels(device)
+    vars(context_for(device))["half_support"] = HalfSupport()
+    check_halves("buffer", device)
+    check_halves("texture3d", device)
+    check_embedding(ODD, "float16", "float32", "buffer", "rows", device)
+    check_linear(WIDE, 3, "float16", False, "rows", "gemv_wide", device)
+    assert recorded
+    assert all(("float16" in name or "half" in name) == ("integer" in name) for name in recorded)
+
+
+def check_wrong_ids(storage: Storage, layout: Layout, device: Any) -> None:
+    """The kernel's own guard, with the host's check out of the way: zeros, and no other row."""
+    weight = weight_of(ODD, "float16")
+    ids = np.array([0, -1, ODD.vocab - 1, ODD.vocab, 5, 2**31 - 1, -(2**31)], np.int32)
+    known = (ids >= 0) & (ids < ODD.vocab)
+    expected = reference.embedding(np.where(known, ids, 0), weight)
+    expected[~known] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "check_indices", lambda indices, vocab: indices)
+        result = embedding(ids, weight, device=device, layout=layout, storage=storage)
+    np.testing.assert_array_equal(result, expected)
+
+
+def check_reduce(device: Any) -> None:
+    """Of a wide vocabulary, so that there are candidates to reduce again."""
+    weight, x = weight_of(Shape(2053, 8, 8), "float16"), random_x(3, 8)
+    logits = linear(x, weight, device=device)
+    np.testing.assert_array_equal(
+        linear(x, weight, device=device, reduce="argmax"), logits.argmax(-1)
+    )
+    top = linear(x, weight, device=device, reduce="top_k", k=9)
+    expected = np.argsort(-logits, axis=-1, kind="stable")[:, :9]
+    np.testing.assert_array_equal(top.ids, expected)
+    np.testing.assert_array_equal(top.values, np.take_along_axis(logits, expected, -1))
+
+
+def check_default_device(device: Any) -> None:
+    """Without ``device=``: the adapter's own limits, and what the plan chooses there."""
+    weight, ids = weight_of(WIDE, "float16"), some_ids(WIDE)
+    assert_same_bits(embedding(ids, weight), reference.embedding(ids, weight))
+    x = random_x(2, WIDE.embed_dim)
+    error = np.abs(linear(x, weight) - reference.linear(x, weight))
+    assert np.all(error <= reference.linear_bound(x, weight))
+    assert default_context().implementation is context_for(device).implementation
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    """Every storage, layout and dtype of the embedding; every kernel and layout of the linear."""
+    storages: tuple[Storage, ...] = get_args(Storage)
+    dtypes: tuple[OutputDtype, ...] = get_args(OutputDtype)
+    shapes: dict[ScalesDtype, Shape] = {"float16": PRIME, "float32": ODD}
+    for (scales, shape), dtype, storage, layout in product(
+        shapes.items(), dtypes, storages, LAYOUTS
+    ):
+        name = f"embedding-{layout}-{scales}-scales-{storage}-{dtype}"
+        yield name, partial(check_embedding, shape, scales, dtype, storage, layout)
+    kernels: tuple[LinearKernel, ...] = ("gemv", "gemm")
+    # Either dtype of scales with a bias and without one, for either kernel, in four layouts.
+    for (turn, layout), kernel in product(enumerate(LAYOUTS), kernels):
+        scales = "float16" if turn % 2 == 0 else "float32"
+        bias, rows = (turn < 2) == (kernel == "gemv"), 70 if kernel == "gemm" else 3
+        name = f"{kernel}-{layout}-{scales}-scales{'-bias' if bias else ''}"
+        yield name, partial(check_linear, PRIME, rows, scales, bias, layout, kernel)
+    yield "gemv_wide", partial(check_linear, WIDE, 3, "float16", True, "rows", "gemv_wide")
+    yield "gemv_wide-17", partial(check_integers, WIDE, 17, "float32", "rows", "gemv_wide")
+    yield from integer_cases()
+    yield "gemv_wide_subnormal", check_wide_subnormal
+    for storage in storages:
+        yield f"halves-{storage}", partial(check_halves, storage)
+        yield f"wrong-ids-{storage}", partial(check_wrong_ids, storage, "rows")
+    yield "wrong-ids-blocks", partial(check_wrong_ids, "texture3d", "blocks_texture2d")
+    yield "reduce", check_reduce
+    yield "integer-halves", check_integer_halves
+    yield "default-device", check_default_device
+
+
+LONG_ROW = Shape(3, 16384, 64)
+"""One that workgroups of 16 KiB cannot quantize for themselves."""
+
+
+def integer_cases() -> Iterator[tuple[str, Case]]:
+    """Every kernel on integers with every layout it reads: x quantized here or before, 8 rows at
+    once, and both tiles."""
+    for kernel, layout in product(INTEGER_GEMVS, WIDE_LAYOUTS):
+        scales: ScalesDtype = "float16" if kernel == "gemv_int16" else "float32"
+        for shape, rows in ((WIDE, 1), (WIDE, 3), (WIDE, 9), (LONG_ROW, 1)):
+            yield (
+                f"{kernel}-{layout}-{shape}-{rows}",
+                partial(check_integers, shape, rows, scales, layout, kernel),
+            )
+    for layout, rows in product(LAYOUTS, (13, 70)):
+        scales = "float16" if rows == 13 else "float32"
+        yield (
+            f"gemm_int8-{layout}-{rows}",
+            partial(check_integers, WIDE, rows, scales, layout, "gemm_int8"),
+        )
+
+
+def record_kernels(device: Any) -> set[str]:
+    """The names of the kernels that a device compiles from now on."""
+    names: set[str] = set()
+    create = device.create_compute_pipeline
+
+    def recorded(**arguments: Any) -> Any:
+        names.add(arguments["label"])
+        return create(**arguments)
+
+    device.create_compute_pipeline = recorded
+    return names
+
+
+def outcome(case: Case, device: Any) -> str | None:
+    """None, or what went wrong."""
+    try:
+        case(device)
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+def main() -> None:
+    """Run all cases here; print the outcomes as JSON."""
+    if load_implementation().__name__ == "wgpudawn":
+        leave_workgroup_memory_as_it_is()
+    device = default_device(load_implementation().__name__)
+    names = record_kernels(device)
+    outcomes = {name: outcome(case, device) for name, case in cases()}
+    report = {
+        "implementation": type(device).__module__.partition(".")[0],
+        "adapter": device.adapter.info["device"],
+        "subnormals": context_for(device).half_support.subnormals,
+        "kernels": sorted(names),
+        "outcomes": outcomes,
+    }
+    json.dump(report, sys.stdout)
+
+
+# The tests, which read the outcomes
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An implementation on an adapter, and what came of the cases there."""
+
+    implementation: str
+    adapter: str
+    subnormals: bool
+    kernels: list[str]
+    outcomes: Mapping[str, str | None]
+
+    def __str__(self) -> str:
+        return f"{self.implementation} on {self.adapter}"
+
+
+def run_cases(implementation: str) -> Backend:
+    report = run_on_swiftshader("tests.gpu.test_backends", implementation)
+    return Backend(**json.loads(report))
+
+
+@pytest.fixture(scope="module")
+def backends() -> dict[str, Backend]:
+    """Both at once: each keeps one core busy, mostly with compiling."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(IMPLEMENTATIONS, pool.map(run_cases, IMPLEMENTATIONS), strict=True))
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def backend(request: pytest.FixtureRequest, backends: dict[str, Backend]) -> Backend:
+    asked: str = request.param
+    found = backends[asked]
+    assert found.implementation == asked, f"asked for {asked}, ran {found}"
+    assert "SwiftShader" in found.adapter, f"SwiftShader was to run this, not {found}"
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name, _ in cases()])
+def test_op(backend: Backend, name: str) -> None:
+    assert backend.outcomes[name] is None, f"{backend}:\n{backend.outcomes[name]}"
+
+
+@pytest.fixture(scope="module")
+def lavapipe() -> Any:
+    """Or whatever this process has, with WebGPU's default limits."""
+    return default_device("wgpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    list(integer_cases()),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_integers_on_the_first_driver(lavapipe: Any, name: str, case: Case) -> None:
+    """The other tests of these kernels have the adapter's own limits, which are wider."""
+    assert context_for(lavapipe).limits["max-compute-workgroup-storage-size"] == 16384
+    case(lavapipe)
+
+
+def test_every_piece_ran(backend: Backend) -> None:
+    """What the cases are meant to cover, from the names of the kernels that were compiled."""
+    variants = {variant.name: variant for variant in all_variants()}
+    ran = {piece for name in backend.kernels for piece in variants[name].pieces}
+    for_others = {piece for variant in executorch_variants() for piece in variant.pieces}
+    runnable = {piece for variant in variants.values() for piece in variant.pieces}
+    # SwiftShader has no matrix units: test_matrix_units.py.
+    for_others |= {piece for variant in matrix_variants() for piece in variant.pieces}
+    assert runnable | for_others == set(piece_names())
+    left_out = runnable - ran
+    # Of two ways to convert, a device uses one; the other case has a device of its own.
+    optional = {"half/native", "half/integer"}
+    if not backend.subnormals:
+        optional.add("linear/gemv/nibbles_subnormal")
+    assert left_out <= optional, f"{backend} ran nothing with {left_out - optional}"
+    assert len(left_out & {"half/native", "half/integer"}) == 1
+
+
+def test_a_failing_case_is_reported() -> None:
+    """An outcome is only as good as its failures."""
+
+    def fails(values: NDArray[Any]) -> None:
+        assert_same_bits(values, np.zeros(3, np.float32))
+
+    assert outcome(fails, np.zeros(3, np.float32)) is None
+    for wrong in (np.ones(3, np.float32), -np.zeros(3, np.float32), np.zeros(3, np.float16)):
+        assert "AssertionError" in (outcome(fails, wrong) or "")
+
+
+if __name__ == "__main__":
+    main()

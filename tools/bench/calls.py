@@ -1,0 +1,67 @@
+"""This package's calls from Python, numpy to numpy: kernels, host and transfers together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tools.bench.result import Result
+from tools.bench.timing import Effort, time_calls
+from wgpu_q4 import Q4Weight, embedding, linear
+from wgpu_q4.device import Context
+from wgpu_q4.kernels import Accuracy
+from wgpu_q4.plan import MatrixShape
+
+
+class Calls:
+    """Calls on one weight and one device.
+
+    What bounds such a call is not the memory of the device, so no bytes are counted.
+    """
+
+    def __init__(self, context: Context, weight: Q4Weight, effort: Effort) -> None:
+        self._device: Any = context.device
+        self._weight = weight
+        self._shape: MatrixShape = context.weight(weight).shape
+        self._effort = effort
+        self._random = np.random.default_rng(0)
+
+    def embedding(self, ids: int) -> Result:
+        """``embedding(ids, weight)``."""
+        chosen = self._random.integers(0, self._shape.vocab, ids)
+        return self._result(
+            "embedding()", ids, {}, lambda: embedding(chosen, self._weight, device=self._device)
+        )
+
+    def linear(self, rows: int, accuracy: Accuracy = "exact") -> Result:
+        """``linear(x, weight, accuracy=accuracy)``."""
+        x = self._x(rows)
+        return self._result(
+            "linear()",
+            rows,
+            {"accuracy": accuracy},
+            lambda: linear(x, self._weight, device=self._device, accuracy=accuracy),
+        )
+
+    def argmax(self, rows: int, accuracy: Accuracy = "exact") -> Result:
+        """``linear(x, weight, reduce="argmax")``: ids instead of logits come back."""
+        x = self._x(rows)
+        return self._result(
+            "linear()",
+            rows,
+            {"accuracy": accuracy, "reduce": "argmax"},
+            lambda: linear(
+                x, self._weight, device=self._device, accuracy=accuracy, reduce="argmax"
+            ),
+        )
+
+    def _x(self, rows: int) -> Any:
+        return self._random.standard_normal((rows, self._shape.embed_dim), dtype=np.float32)
+
+    def _result(
+        self, op: str, size: int, detail: dict[str, str], call: Callable[[], object]
+    ) -> Result:
+        timing = time_calls(call, self._effort)
+        return Result("wgpu_q4", op, size, timing, "calls", self._shape, detail)

@@ -1,0 +1,212 @@
+"""This package's kernels on the shape of a real tied matrix, each measured by itself."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.bench import accounting
+from tools.bench.result import Result
+from tools.bench.timing import DeviceTimer, Effort, time_calls
+from wgpu_q4 import Q4Weight
+from wgpu_q4.device import Context, DeviceWeight
+from wgpu_q4.kernels import Accuracy, Layout, OutputDtype
+from wgpu_q4.ops.matmul import dispatch_linear
+from wgpu_q4.plan import LinearPlan, MatrixShape, plan_embedding, plan_linear, plan_pack
+
+_ROTATED_BYTES = 256 << 20
+"""Inputs rotate over about this much memory, several times a large cache."""
+
+_MOST_COPIES = 64
+_ROWS_FROM_MEMORY = 64
+"""From so many rows on, a product is bound by arithmetic, and one copy of the weight will do."""
+
+
+def random_weight(shape: MatrixShape) -> Q4Weight:
+    """Any nibbles, scales from 0.5 to 1.5."""
+    random = np.random.default_rng(0)
+    packed = random.integers(0, 256, (shape.vocab, shape.embed_dim // 2), np.uint8)
+    groups = shape.embed_dim // shape.group_size
+    scales = random.uniform(0.5, 1.5, (shape.vocab, groups)).astype(shape.scales)
+    return Q4Weight(packed, scales)
+
+
+def kernel_name(plan: LinearPlan, layout: Layout) -> str:
+    """The part of a linear kernel's name that says how it works."""
+    return plan.product.variant.name.removeprefix("linear_q4gsw_").partition(f"_{layout}")[0]
+
+
+class Jobs:
+    """One weight on one device."""
+
+    def __init__(self, timer: DeviceTimer, weight: Q4Weight) -> None:
+        self.timer = timer
+        self.context: Context = timer.context
+        self.weight = weight
+        self._copies: dict[Layout, list[DeviceWeight]] = {}
+        self._random = np.random.default_rng(0)
+
+    @cached_property
+    def resident(self) -> DeviceWeight:
+        """The copy on the device that the calls use too."""
+        return self.context.weight(self.weight)
+
+    @property
+    def shape(self) -> MatrixShape:
+        """Of the weight."""
+        return self.resident.shape
+
+    def embedding(self, ids: int, layout: Layout, output: OutputDtype) -> Result:
+        """Rows of ``ids`` random ids, from a weight that no cache holds."""
+        context, shape = self.context, self.shape
+        used, packed = self.resident.packed(context, self.weight, layout)
+        out_bytes = ids * shape.embed_dim * (2 if output == "float16" else 4)
+        out = self._result(out_bytes, f"the result of {ids} ids")
+        plan = plan_embedding(
+            shape, ids, used, output, "buffer", context.limits, context.half_support
+        )
+        sizes = self._sizes(shape.embed_dim, ids, 1, 1)
+
+        def variant() -> Any:
+            chosen = self._random.integers(0, shape.vocab, ids, dtype=np.int32)
+            id_buffer = context.create_buffer("ids", chosen.nbytes, "STORAGE", "COPY_DST")
+            context.write(id_buffer, chosen)
+            groups: dict[Any, Any] = {}
+            resources = {0: out, 1: id_buffer, 2: packed, 3: self.resident.scales, 4: sizes}
+            return lambda compute_pass: context.dispatch(compute_pass, plan, resources, groups)
+
+        timing = self.timer.measure([variant() for _ in range(8)])
+        moved = accounting.embedding_bytes(shape, ids, layout, output)
+        detail = {"layout": layout, "dtype": output}
+        return Result("wgpu_q4", "embedding", ids, timing, self.timer.clock, shape, detail, moved)
+
+    def plan(self, rows: int, layout: Layout, accuracy: Accuracy) -> LinearPlan:
+        """What runs for a product here."""
+        context = self.context
+        return plan_linear(
+            *(self.shape, rows, layout, False, context.limits, context.half_support),
+            accuracy=accuracy,
+            matrix_units=context.matrix_units,
+            software=context.is_software,
+        )
+
+    def accuracies(self, rows: int, layout: Layout) -> list[Accuracy]:
+        """The accuracies for which different kernels run."""
+        plans: dict[object, Accuracy] = {}
+        for accuracy in get_args(Accuracy):
+            plans.setdefault(self.plan(rows, layout, accuracy).product.key, accuracy)
+        return list(plans.values())
+
+    def linear(
+        self, rows: int, layout: Layout, accuracy: Accuracy = "exact", cached: bool = False
+    ) -> Result:
+        """``x · Wᵀ``, with copies of the weight in rotation so that it comes from memory.
+
+        Args:
+            cached: read one copy of the weight instead, from a cache if it fits one.
+        """
+        context, shape = self.context, self.shape
+        plan = self.plan(rows, layout, accuracy)
+        x = self._random.standard_normal((rows, shape.embed_dim), dtype=np.float32)
+        x_buffer = context.create_buffer("x", x.nbytes, "STORAGE", "COPY_DST")
+        context.write(x_buffer, x)
+        out = self._result(rows * shape.vocab * 4, f"the result of {rows} rows")
+        sizes = self._sizes(rows, plan.padded_rows, self.resident.exponent)
+
+        def variant(resident: DeviceWeight) -> Any:
+            _, packed = resident.packed(context, self.weight, layout)
+            resources = {0: out, 1: x_buffer, 2: packed, 3: resident.scales, 4: sizes}
+            groups: dict[Any, Any] = {}
+            return lambda compute_pass: dispatch_linear(
+                context, compute_pass, plan, resources, groups
+            )
+
+        rotate = rows < _ROWS_FROM_MEMORY and not cached
+        copies = self._in_rotation(layout) if rotate else [self.resident]
+        timing = self.timer.measure([variant(copy) for copy in copies])
+        return Result(
+            "wgpu_q4",
+            "linear",
+            rows,
+            timing,
+            self.timer.clock,
+            shape,
+            {"layout": layout, "accuracy": accuracy, "kernel": kernel_name(plan, layout)},
+            accounting.linear_bytes(shape, rows, layout),
+            accounting.linear_flops(shape, rows),
+        )
+
+    def pack(self, layout: Layout) -> Result:
+        """Rows into ``layout``, on the device."""
+        context, shape = self.context, self.shape
+        _, rows = self.resident.packed(context, self.weight, "rows")
+        target = self._result(accounting.packed_bytes(shape, layout), f"the weight as {layout}")
+        plan = plan_pack(shape, layout, context.limits)
+        groups: dict[Any, Any] = {}
+        timing = self.timer.measure(
+            [
+                lambda compute_pass: context.dispatch(
+                    compute_pass, plan, {0: target, 2: rows}, groups
+                )
+            ]
+        )
+        moved = accounting.pack_bytes(shape, layout)
+        return Result(
+            *("wgpu_q4", "pack", moved, timing, self.timer.clock, shape),
+            {"layout": f"rows to {layout}"},
+            moved,
+        )
+
+    def upload(self, effort: Effort) -> Result:
+        """The weight to the device, buffers made for it, until the last byte is there."""
+        context = self.context
+
+        def call() -> None:
+            resident = DeviceWeight(context, self.weight)
+            resident.packed(context, self.weight, "rows")
+            self._wait(resident.scales)
+
+        timing = time_calls(call, effort)
+        return Result("wgpu_q4", "upload", self.weight.nbytes, timing, "calls", self.shape)
+
+    def readback(self, nbytes: int, effort: Effort) -> Result:
+        """``nbytes`` of a buffer into a numpy array."""
+        source = self.context.create_buffer("source", nbytes, "STORAGE", "COPY_SRC")
+        out = np.empty(nbytes // 4, np.uint32)
+
+        def call() -> None:
+            self.context.read(self.context.device.create_command_encoder(), source, out)
+
+        return Result("wgpu_q4", "readback", nbytes, time_calls(call, effort), "calls")
+
+    def _in_rotation(self, layout: Layout) -> list[DeviceWeight]:
+        """Copies of the weight in ``layout`` that together are too large for a cache."""
+        if layout not in self._copies:
+            self._copies.clear()  # one layout at a time: the other's memory may be needed
+            count = min(_MOST_COPIES, math.ceil(_ROTATED_BYTES / self.weight.nbytes))
+            self._copies[layout] = [
+                self.resident,
+                *(DeviceWeight(self.context, self.weight) for _ in range(count - 1)),
+            ]
+        return self._copies[layout]
+
+    def _result(self, nbytes: int, what: str) -> Any:
+        if nbytes > self.context.largest_binding:
+            raise ValueError(f"{what} takes {nbytes:,} bytes, more than one binding may have")
+        return self.context.create_buffer("out", nbytes, "STORAGE", "COPY_SRC")
+
+    def _sizes(self, *values: int) -> Any:
+        buffer = self.context.create_buffer("sizes", 16, "UNIFORM", "COPY_DST")
+        padded: NDArray[np.int32] = np.zeros(4, np.int32)
+        padded[: len(values)] = values
+        self.context.write(buffer, padded)
+        return buffer
+
+    def _wait(self, buffer: Any) -> None:
+        """Until all that was handed to the queue is done."""
+        encoder = self.context.device.create_command_encoder()
+        self.context.read(encoder, buffer, np.empty(1, np.uint32))

@@ -1,0 +1,60 @@
+"""``python -m tools.codegen [--check] [--out FOLDER]``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from tools.codegen import FOLDER, generate
+
+
+def main() -> int:
+    """Write the shaders, or compare; returns the exit status, 1 where they differ."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.codegen", description="Generate ExecuTorch's shaders from wgsl/."
+    )
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder (vulkan_glsl)")
+    chosen = parser.parse_args()
+    try:
+        files = generate()
+    except (FileNotFoundError, RuntimeError) as error:
+        print(f"tools.codegen: {error}", file=sys.stderr)
+        return 1
+    if chosen.check:
+        return _check(chosen.out, files)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (chosen.out / name).write_text(text, encoding="utf-8", newline="\n")
+    return 0
+
+
+def _check(folder: Path, files: dict[str, str]) -> int:
+    """Print how the folder differs from the files."""
+    present = {
+        path.name: path.read_bytes().decode()
+        for path in sorted(folder.glob("*"))
+        if path.suffix in (".glsl", ".yaml")
+    }
+    for name in sorted(files.keys() | present.keys()):
+        sys.stdout.writelines(
+            difflib.unified_diff(
+                present.get(name, "").splitlines(keepends=True),
+                files.get(name, "").splitlines(keepends=True),
+                f"{folder.name}/{name}",
+                f"generated/{name}",
+            )
+        )
+    if present == files:
+        return 0
+    print(
+        f"tools.codegen: {folder} is not what wgsl/ gives: run python -m tools.codegen",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""ExecuTorch's side of the shaders: kernel names, template parameters, descriptors, constants.
+
+Everything here is a fact of ExecuTorch's C++ ops, which bind by number and look kernels up by
+name.  ``kernels`` says which WGSL pieces make a kernel; here stands what each piece's bindings are
+for ExecuTorch's shader builder, whose template functions declare them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from wgpu_q4 import kernels
+from wgpu_q4.kernels import Variant
+
+Value = str | bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a family.
+
+    Attributes:
+        variant: its name and WGSL pieces.
+        parameters: the template parameters that select it.
+    """
+
+    variant: Variant
+    parameters: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The kernels that one ``.glsl`` and one ``.yaml`` file make.
+
+    Attributes:
+        name: the stem of both files.
+        summary: what one invocation computes, for the header.
+        parameters: template parameters and their defaults, in the order in which they are
+            decided on.
+        forall: parameters that the yaml multiplies every named variant with, in the order of their
+            suffixes, with their values.
+        named: the yaml's variants: name → parameters.
+        kernels: all kernels, in the builder's order.
+    """
+
+    name: str
+    summary: str
+    parameters: Mapping[str, Value]
+    forall: Mapping[str, tuple[str, ...]]
+    named: Mapping[str, Mapping[str, Value]]
+    kernels: tuple[Kernel, ...]
+
+
+def _embedding() -> Family:
+    defaults: dict[str, Value] = {
+        "STORAGE": "buffer",
+        "DTYPE": "half",
+        "SCALES_DTYPE": "half",
+        "IS_LINEAR_WEIGHT": False,
+        "WEIGHT_STORAGE": "buffer",
+    }
+    forall = {"STORAGE": ("buffer", "texture3d"), "DTYPE": ("half", "float")}
+    named: dict[str, Mapping[str, Value]] = {}
+    found: list[Kernel] = []
+    blocks: tuple[kernels.BlockStorage | None, ...] = (None, "buffer", "texture2d")
+    scales: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
+    storages: tuple[kernels.Storage, ...] = ("buffer", "texture3d")
+    outputs: tuple[kernels.OutputDtype, ...] = ("float16", "float32")
+    for block, scale in product(blocks, scales):
+        chosen: dict[str, Value] = {}
+        if scale == "float32":
+            chosen["SCALES_DTYPE"] = "float"
+        if block is not None:
+            chosen |= {"IS_LINEAR_WEIGHT": True, "WEIGHT_STORAGE": block}
+        for storage, output in product(storages, outputs):
+            variant = kernels.executorch_embedding(block, scale, output, storage)
+            half = "half" if output == "float16" else "float"
+            parameters = defaults | chosen | {"STORAGE": storage, "DTYPE": half}
+            found.append(Kernel(variant, parameters))
+            named[variant.name.removesuffix(f"_{storage}_{half}")] = chosen
+    return Family(
+        "embedding_q4gsw",
+        "One invocation writes 32 columns of one id; the grid is (K/32, last dimension of the\n"
+        "ids, product of their other dimensions).",
+        defaults,
+        forall,
+        named,
+        tuple(found),
+    )
+
+
+def _pack() -> Family:
+    targets: tuple[kernels.BlockStorage, ...] = ("buffer", "texture2d")
+    variants = {target: kernels.executorch_pack(target) for target in targets}
+    return Family(
+        "pack_q4_linear_weight",
+        "One invocation makes two blocks of 8 rows and 4 columns; the grid is (K/8, V/8).",
+        {"STORAGE": "buffer"},
+        {},
+        {variant.name: {"STORAGE": target} for target, variant in variants.items()},
+        tuple(Kernel(variant, {"STORAGE": target}) for target, variant in variants.items()),
+    )
+
+
+FAMILIES = (_embedding(), _pack())
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A binding as the builder's ``layout_declare_tensor`` takes it.
+
+    The precision is spelled out: the builder can lower its default to 16 bits where a kernel's
+    types are all half, and words that hold two halves need all 32.
+    """
+
+    name: str
+    dtype: str
+    storage: str
+    vector: bool = False
+
+    def declaration(self, access: str) -> str:
+        """The template expression that declares it at the next binding number."""
+        scalar = "" if self.storage != "buffer" else f", is_scalar_array={not self.vector}"
+        return (
+            f'${{layout_declare_tensor(B, "{access}", "{self.name}", "{self.dtype}", '
+            f'"{self.storage}"{scalar}, precision="highp")}}'
+        )
+
+
+TENSORS = {
+    "weight/rows": Tensor("t_weight", "uint", "buffer"),
+    "weight/rows_embedding_wide": Tensor("t_weight", "uint", "buffer", vector=True),
+    "weight/blocks_buffer": Tensor("t_weight", "uint", "buffer", vector=True),
+    "weight/blocks_texture2d": Tensor("t_weight", "int", "texture2d"),
+    "scales/f16": Tensor("t_scales", "uint", "buffer"),
+    "scales/f32": Tensor("t_scales", "float", "buffer"),
+    "embedding/indices_buffer": Tensor("t_indices", "int", "buffer"),
+    "embedding/indices_texture3d": Tensor("t_indices", "int", "texture3d"),
+    "embedding/output_buffer_float": Tensor("t_out", "float", "buffer", vector=True),
+    "embedding/output_buffer_half_wide": Tensor("t_out", "uint", "buffer", vector=True),
+    "embedding/output_texture3d_float": Tensor("t_out", "float", "texture3d"),
+    "embedding/output_texture3d_half": Tensor("t_out", "half", "texture3d"),
+    "pack/target_buffer": Tensor("t_out", "uint", "buffer", vector=True),
+    "pack/target_texture2d": Tensor("t_out", "int", "texture2d"),
+}
+"""The tensor that a piece binds."""
+
+UBOS = {"shape/executorch": {4: ("ivec4", "out_sizes")}}
+"""Uniform buffers: piece → WGSL binding number → type and name."""
+
+PUSH_CONSTANTS = {
+    "shape/executorch": (("int", "group_size"), ("int", "is_linear_weight")),
+    "shape/executorch_pack": (("ivec4", "packed_sizes"), ("ivec2", "orig_sizes")),
+}
+"""Members of the block that WGSL declares as a uniform at PUSH_BINDING."""
+
+PUSH_BINDING = 5
+PUSH_NAME = "push_constants"
+RESULT_BINDING = 0
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a kernel declares.
+
+    Attributes:
+        names: WGSL binding number → the name that its GLSL has.
+        descriptors: name → template expression, in the order of ExecuTorch's bindings.
+        push_constants: the declaration.
+    """
+
+    names: Mapping[int, str]
+    descriptors: Mapping[str, str]
+    push_constants: str
+
+
+def interface(variant: Variant) -> Interface:
+    """The interface of a kernel, from its pieces."""
+    names: dict[int, str] = {PUSH_BINDING: PUSH_NAME}
+    declared: dict[int, str] = {}
+    members: tuple[tuple[str, str], ...] = ()
+    for piece in variant.pieces:
+        members = PUSH_CONSTANTS.get(piece, members)
+        for number, (kind, name) in UBOS.get(piece, {}).items():
+            names[number] = name
+            declared[number] = f'${{layout_declare_ubo(B, "{kind}", "{name}", precision="highp")}}'
+        if piece in TENSORS:
+            (binding,) = kernels.piece_bindings(piece)
+            access = "w" if binding.number == RESULT_BINDING else "r"
+            names[binding.number] = TENSORS[piece].name
+            declared[binding.number] = TENSORS[piece].declaration(access)
+    lines = "".join(f"  {kind} {name};\n" for kind, name in members)
+    return Interface(
+        names,
+        {names[number]: declared[number] for number in sorted(declared)},
+        f"layout(push_constant) uniform PushConstants {{\n{lines}}} {PUSH_NAME};",
+    )

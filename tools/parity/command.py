@@ -1,0 +1,114 @@
+"""``wgpu-q4 parity``: its options, its progress bar, its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from tools.parity.cases import corner_cases, random_cases, upstream_cases
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report to look at")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write a report to compute with")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="BACKEND",
+        help="only this backend, such as vulkan/lavapipe, or vulkan for every driver; repeatable",
+    )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="BACKEND", help="not this one; repeatable"
+    )
+    parser.add_argument(
+        "--glsl-dir",
+        type=Path,
+        metavar="DIR",
+        help="also run the kernels of this folder, such as ExecuTorch's, as glsl-dir/DRIVER",
+    )
+    parser.add_argument(
+        "--cases", metavar="TEXT", help="only cases with this text in their kernel or name"
+    )
+    parser.add_argument("--small", action="store_true", help="leave out the 128256×2048 matrices")
+    parser.add_argument(
+        "--random", type=_natural, default=0, metavar="N", help="add this many random cases"
+    )
+    parser.add_argument("--seed", type=_natural, default=0, help="of the random cases; default 0")
+    parser.add_argument("--jobs", type=int, default=2, help="backends at a time; default 2")
+    parser.add_argument("--all", action="store_true", help="print a line for every case")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it; the exit status is 0 if every backend is there and right."""
+    for module in ("vulkan", "tqdm", "executorch", "wgpudawn"):
+        if find_spec(module) is None:
+            print(
+                f"wgpu-q4: parity needs the package {module}: pip install 'wgpu_q4[parity]'",
+                file=sys.stderr,
+            )
+            return 2
+    from tools.parity import harness, report
+
+    for path in (options.html, options.json):
+        if path is not None and path.is_dir():  # said before the run, not after it
+            print(f"wgpu-q4: {path} is a directory; name a file for the report", file=sys.stderr)
+            return 2
+    cases = upstream_cases() + corner_cases() + random_cases(options.random, options.seed)
+    if options.small:
+        cases = [case for case in cases if not case.large]
+    if options.cases:
+        wanted = options.cases
+        cases = [case for case in cases if wanted in case.kernel or wanted in case.name]
+    if not cases:
+        print(f"wgpu-q4: no case has {options.cases!r} in its name", file=sys.stderr)
+        return 2
+    try:
+        names, left_out = harness.choose_backends(options.only, options.without, options.glsl_dir)
+    except ValueError as error:
+        print(f"wgpu-q4: {error}", file=sys.stderr)
+        return 2
+    with _progress(len(cases) * len(names)) as progress:
+        result = harness.run(
+            cases,
+            names,
+            left_out,
+            glsl_dir=options.glsl_dir,
+            progress=progress,
+            jobs=options.jobs,
+        )
+    print(report.text(result, options.all))
+    for path, render in ((options.html, report.to_html), (options.json, report.to_json)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(render(result), encoding="utf-8")
+            print(f"wrote {path}")
+    return int(result.failed)
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    from tqdm import tqdm
+
+    lock = threading.Lock()
+    with tqdm(total=total, unit="case", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def step(name: str) -> None:
+            with lock:
+                bar.set_postfix_str(name, refresh=False)
+                bar.update()
+
+        yield step

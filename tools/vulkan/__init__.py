@@ -1,0 +1,40 @@
+"""One SPIR-V compute kernel on any Vulkan device, dispatched as ExecuTorch would.
+
+Needs the package ``vulkan`` and a Vulkan loader.  WebGPU is not involved.
+
+* `drivers`    which drivers this machine has, and how to load one of them only
+* `instance`   a Vulkan instance with one driver; what the validation layer says of it
+* `resources`  what a kernel binds: buffers, textures behind samplers, storage images
+* `dispatch`   what a dispatch is: kernel, resources, grid, workgroup
+* `device`     a device with one queue, which runs dispatches
+* `run`        the Vulkan objects of one dispatch, made and destroyed
+"""
+
+from tools.vulkan.device import Device
+from tools.vulkan.dispatch import Dispatch, Outcome, upstream_local_size
+from tools.vulkan.drivers import Driver, find_driver, list_drivers
+from tools.vulkan.instance import Instance, ValidationError
+from tools.vulkan.resources import (
+    Resource,
+    SampledImage,
+    StorageBuffer,
+    StorageImage,
+    UniformBuffer,
+)
+
+__all__ = [
+    "Device",
+    "Dispatch",
+    "Driver",
+    "Instance",
+    "Outcome",
+    "Resource",
+    "SampledImage",
+    "StorageBuffer",
+    "StorageImage",
+    "UniformBuffer",
+    "ValidationError",
+    "find_driver",
+    "list_drivers",
+    "upstream_local_size",
+]

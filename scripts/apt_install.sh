@@ -19,6 +19,6 @@ fi
 
 echo "wgpu_q4: installing $* with apt-get"
 # The words of $root are the command: unquoted on purpose.
-$root apt-get update -qq
-$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+$root apt-get -o DPkg::Lock::Timeout=600 update -qq
+$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends \
     "$@" >/dev/null

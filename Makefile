@@ -44,7 +44,7 @@ help: ## Show this list
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-vulkan ## Let a language model answer PROMPT from 4-bit tied weights
 	@$(PY) examples/tied_weight_inference.py --prompt "$$PROMPT" $(ARGS)
 
-test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) ## Lint, check types, run every test
+test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) $(VENV)/.stamp-browser ## Lint, check types, run every test
 	$(PY) -m pytest $(ARGS)
 
 matrix-units: $(VENV)/.stamp-test ## Test the kernel for matrix units, on a GPU that has them

@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
+    ValueList,
+    VkDataType,
+    VkTensor,
+)
+from executorch.backends.vulkan.serialization.vulkan_graph_serialize import (
+    extract_vk_flatbuffer,
+    flatbuffer_to_vk_graph,
+)
 from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir._serialize._program import deserialize_pte_binary
 
@@ -17,6 +26,7 @@ from tests.tied_models import PACKED_BYTES, VOCAB, OnlyLogits, export, lower, qu
 from wgpu_q4.cli import main
 from wgpu_q4.errors import FormatError
 from wgpu_q4.executorch import inspect_pte, share_tied_weights
+from wgpu_q4.pte.graph import _DTYPES, Constant, read_graph
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +50,36 @@ def test_blobs_are_those_that_executorch_reads(tied: Path) -> None:
     }
     for blob in report.blobs:
         assert blob.sha256 == hashlib.sha256(theirs[blob.keys[0]]).hexdigest()
+
+
+def test_the_graph_is_the_one_that_executorch_reads(tied: Path) -> None:
+    """The numbers of the fields, and of the dtypes, are those of ExecuTorch's schema."""
+    program = deserialize_pte_binary(tied.read_bytes()).program
+    (delegate,) = program.execution_plan[0].delegates
+    data = bytes(program.backend_delegate_data[delegate.processed.index].data)
+    theirs = flatbuffer_to_vk_graph(extract_vk_flatbuffer(data))
+    ours = read_graph(memoryview(data))
+    assert [(c.op, list(c.args)) for c in ours.calls] == [(c.name, c.args) for c in theirs.chain]
+    tensors = {
+        number: value.value
+        for number, value in enumerate(theirs.values)
+        if isinstance(value.value, VkTensor) and value.value.constant_id >= 0
+    }
+    assert ours.constants == {
+        number: Constant(
+            theirs.constants[tensor.constant_id].named_key,
+            VkDataType(tensor.datatype).name.lower(),
+            tuple(tensor.dims),
+        )
+        for number, tensor in tensors.items()
+    }
+    assert ours.lists == {
+        number: tuple(value.value.items)
+        for number, value in enumerate(theirs.values)
+        if isinstance(value.value, ValueList)
+    }
+    dtypes = [(kind.value, kind.name.lower()) for kind in VkDataType if kind.name != "UNSET"]
+    assert list(enumerate(_DTYPES)) == dtypes
 
 
 def test_what_is_shared_and_what_that_saves(tied: Path) -> None:
@@ -165,7 +205,7 @@ def test_a_delegate_that_reads_what_is_not_there(tied: Path, tmp_path: Path) -> 
 
 def test_command_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "no.pte"
-    assert main(["inspect", str(path)]) == 1
+    assert main(["inspect", str(path)]) == 2
     assert "no.pte" in capsys.readouterr().err
     path.write_bytes(b"nothing")
     assert main(["inspect", str(path)]) == 1

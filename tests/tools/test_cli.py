@@ -1,7 +1,8 @@
-"""``wgpu-q4 info``: what there is to run on, and what this package makes of it."""
+"""``wgpu-q4``: its exit status and its messages, and ``wgpu-q4 info``."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -156,6 +157,21 @@ def test_all_lists_every_limit_and_feature(capsys: Captured) -> None:
     assert "--all" not in long
 
 
+def test_json_holds_what_the_text_says(capsys: Captured) -> None:
+    text, found = info(capsys, "--all"), json.loads(info(capsys, "--json"))
+    assert f"Limits of {found['adapter']}\n" in text
+    assert found["wgpu_q4"] == wgpu_q4.__version__
+    for name, limit in found["limits"].items():
+        assert re.search(rf"^  {name} +{limit:,}$", text, re.MULTILINE)
+    assert f"\n  {', '.join(found['features'])}\n" in text
+    for choices in found["used"]["linear"].values():
+        assert choices[0]["first_rows"] == 1
+        for choice in choices:
+            assert f"{choice['kernel']:20} {choice['because']}\n" in text
+    (used,) = [item for item in found["implementations"] if item.get("used")]
+    assert f"  {used['name']} {used['version']}  <- used" in text
+
+
 def test_an_adapter_by_name(capsys: Captured) -> None:
     worst = list_adapters("wgpu")[-1]
     text = info(capsys, "--adapter", adapter_summary(worst).upper())
@@ -165,7 +181,7 @@ def test_an_adapter_by_name(capsys: Captured) -> None:
 
 def refused(capsys: Captured, *options: str) -> str:
     """What ``info`` prints to standard error when it cannot go on."""
-    assert main(["info", *options]) == 1
+    assert main(["info", *options]) == 2
     return capsys.readouterr().err
 
 
@@ -215,7 +231,7 @@ def test_the_command_fails_with_a_message_and_no_traceback(tmp_path: Path) -> No
         (command("info", "--adapter", "Voodoo"), "wgpu-q4: no adapter is called 'Voodoo'"),
         (command("info", **drivers(tmp_path / "none")), "wgpu-q4: wgpu finds no GPU adapter."),
     ):
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert message in done.stderr
         assert "Traceback" not in done.stderr + done.stdout
 
@@ -227,9 +243,17 @@ def test_version(capsys: Captured) -> None:
     assert capsys.readouterr().out == f"wgpu-q4 {wgpu_q4.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["no_such_command"], ["info", "--no-such-option"]])
-def test_usage_errors(arguments: list[str], capsys: Captured) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: wgpu-q4")
+def test_usage_errors(capsys: Captured) -> None:
+    for arguments in ([], ["no_such_command"], ["info", "--no-such-option"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err.startswith("usage: wgpu-q4")
+
+
+def test_help_states_the_exit_status(capsys: Captured) -> None:
+    for arguments in (["--help"], ["info", "--help"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "1 if something was found wrong or failed; 2 for wrong arguments" in said

@@ -8,7 +8,6 @@ One file per idea:
 * `roundtrip`       input there, a compute pass, its result here: by two ways
 * `upload`          one weight on one device
 * `textures`        tensors in 3-D textures, as ExecuTorch keeps them
-* `report`          what ``wgpu-q4 info`` prints
 """
 
 from wgpu_q4.device.adapter import (

@@ -23,9 +23,9 @@ check_versions()
 
 from wgpu_q4.executorch.detect import TiedLinears, detect_tied_linear_weight  # noqa: E402
 from wgpu_q4.executorch.exportable import exportable  # noqa: E402
-from wgpu_q4.executorch.inspect import PteReport, inspect_pte  # noqa: E402
 from wgpu_q4.executorch.report import LeftAlone, SharedWeight, ShareReport  # noqa: E402
 from wgpu_q4.executorch.share import share_tied_weights  # noqa: E402
+from wgpu_q4.pte import PteReport, inspect_pte  # noqa: E402
 
 __all__ = [
     "LeftAlone",

@@ -6,17 +6,13 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
-    ValueList,
-    VkDataType,
-    VkTensor,
-)
-
 from wgpu_q4.errors import FormatError
-from wgpu_q4.executorch.pte import Delegate, Pte, read_pte
+from wgpu_q4.pte.graph import Constant, Graph
+from wgpu_q4.pte.program import Delegate, Pte, read_pte
 
 _PREPACK = "et_vk.prepack.default"
 
@@ -155,78 +151,56 @@ def inspect_pte(path: str | os.PathLike[str]) -> PteReport:
         )
         for segment, keys in by_segment.items()
     ]
-    plans = pte.program.execution_plan
-    constants = pte.program.constant_segment
-    held = bool(constants and constants.offsets) and constants.segment_index < len(pte.segments)
     return PteReport(
         path=os.fspath(path),
         nbytes=pte.nbytes,
-        methods=tuple(plan.name for plan in plans),
-        operators=tuple(
-            f"{op.name}.{op.overload}" if op.overload else op.name
-            for plan in plans
-            for op in plan.operators
-        ),
+        methods=pte.methods,
+        operators=pte.operators,
         delegates=tuple(_report(delegate) for delegate in pte.delegates),
         blobs=tuple(sorted(blobs, key=lambda blob: -blob.nbytes)),
-        constant_bytes=len(pte.segments[constants.segment_index]) if held else 0,
+        constant_bytes=pte.constant_bytes,
     )
 
 
 def _report(delegate: Delegate) -> DelegateReport:
-    calls = () if delegate.graph is None else delegate.graph.chain
-    return DelegateReport(delegate.backend, delegate.nbytes, dict(Counter(c.name for c in calls)))
+    calls = () if delegate.graph is None else delegate.graph.calls
+    return DelegateReport(delegate.backend, delegate.nbytes, dict(Counter(c.op for c in calls)))
 
 
 def _users(name: str, pte: Pte) -> dict[str, list[BlobUser]]:
-    """For each key, the ops that read its bytes."""
+    """Return for each key the ops that read its bytes."""
     users: dict[str, list[BlobUser]] = {}
     for number, delegate in enumerate(pte.delegates):
         if delegate.graph is None:
             continue
-        try:
-            found = list(_graph_users(number, delegate.graph))
-        except (IndexError, ValueError, TypeError, AttributeError) as error:
-            raise FormatError(
-                f"{name}: the graph of delegate {number} is broken: {error}"
-            ) from error
-        for key, user in found:
+        for key, user in _graph_users(number, delegate.graph):
             if key not in pte.blobs:
                 raise FormatError(f"{name}: delegate {number} reads {key!r}, which is not there")
             users.setdefault(key, []).append(user)
     return users
 
 
-def _graph_users(number: int, graph: Any) -> list[tuple[str, BlobUser]]:
-    """``(key, user)`` for each op and each blob that it reads, through prepacking."""
-    # Which constant a value is; an op that only prepacks one passes it on.
-    keys: dict[int, tuple[str, Any]] = {}
-    for index, held in enumerate(graph.values):
-        tensor = held.value
-        if isinstance(tensor, VkTensor) and tensor.constant_id >= 0:
-            key = graph.constants[tensor.constant_id].named_key
-            if key:
-                keys[index] = key, tensor
+def _graph_users(number: int, graph: Graph) -> list[tuple[str, BlobUser]]:
+    """Return ``(key, user)`` for each op and each blob that it reads, through prepacking."""
+    # An op that only prepacks a constant passes it on.
+    known = dict(graph.constants)
     found: list[tuple[str, BlobUser]] = []
-    for call in graph.chain:
-        if call.name == _PREPACK and call.args[0] in keys:
-            keys[call.args[-1]] = keys[call.args[0]]
+    for call in graph.calls:
+        if call.op == _PREPACK and len(call.args) > 1 and call.args[0] in known:
+            known[call.args[-1]] = known[call.args[0]]
             continue
-        for key, tensor in dict.fromkeys(_read(call.args, graph, keys)):
-            dtype = VkDataType(tensor[0]).name.lower()
-            found.append((key, BlobUser(number, call.name, dtype, tensor[1])))
+        for constant in dict.fromkeys(_read(call.args, graph, known)):
+            user = BlobUser(number, call.op, constant.dtype, constant.shape)
+            found.append((constant.key, user))
     return found
 
 
 def _read(
-    arguments: list[int], graph: Any, keys: dict[int, tuple[str, Any]]
-) -> list[tuple[str, tuple[int, tuple[int, ...]]]]:
-    read = []
+    arguments: tuple[int, ...], graph: Graph, known: dict[int, Constant]
+) -> Iterator[Constant]:
+    """Yield the constants among the arguments and in the lists among them."""
     for index in arguments:
-        if index in keys:
-            key, tensor = keys[index]
-            read.append((key, (int(tensor.datatype), tuple(tensor.dims))))
-        elif isinstance(graph.values[index].value, ValueList):
-            # Lists hold values, never lists: no deeper.
-            read += _read([i for i in graph.values[index].value.items if i in keys], graph, keys)
-    return read
+        # A list holds values, never lists.
+        for value in graph.lists.get(index, (index,)):
+            if value in known:
+                yield known[value]

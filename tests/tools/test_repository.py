@@ -15,7 +15,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted((ROOT / ".github").glob("*.md"))
+FOLDERS_OF_DOCUMENTS = (".github", "benchmarks", "docs", "requirements", "vulkan_glsl", "wgsl")
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *(path for name in FOLDERS_OF_DOCUMENTS for path in sorted((ROOT / name).rglob("*.md"))),
+]
 SCHEMAS = {
     **dict.fromkeys(WORKFLOWS, "vendor.github-workflows"),
     **{path: "vendor.github-issue-forms" for path in FORMS if path.stem != "config"},

@@ -17,8 +17,10 @@ FLOAT32_UNIT = 2.0**-24
 """Half the spacing of float32 at 1: the relative error of one rounding."""
 
 FLOAT16_UNIT = 2.0**-11
-FLOAT16_TINY = 2.0**-25
-"""The same for float16, and half the spacing of its subnormals: the error of rounding one."""
+"""Half the spacing of float16 at 1."""
+
+FLOAT16_SUBNORMAL_UNIT = 2.0**-25
+"""Half the spacing of float16's subnormals: the absolute error of rounding to one."""
 
 
 def matrix(weight: Q4Weight) -> NDArray[np.float64]:
@@ -109,8 +111,9 @@ def matrix_units_bound(
     relative_x = FLOAT16_UNIT
     twice = weight.scales.dtype == np.float32
     relative_w = (1 + FLOAT16_UNIT) ** (2 if twice else 1) - 1
-    tiny_x = FLOAT16_TINY * 2.0**-14 * sizes.max(axis=-1, keepdims=True, initial=0)
-    tiny_w = 9 * FLOAT16_TINY * 2.0**-11 * float(np.abs(weight.scales.astype(np.float64)).max())
+    tiny_x = FLOAT16_SUBNORMAL_UNIT * 2.0**-14 * sizes.max(axis=-1, keepdims=True, initial=0)
+    largest_scale = float(np.abs(weight.scales.astype(np.float64)).max())
+    tiny_w = 9 * FLOAT16_SUBNORMAL_UNIT * 2.0**-11 * largest_scale
     products = sizes @ exact.T
     rounded = (
         (1 + relative_x) * (1 + relative_w) * products

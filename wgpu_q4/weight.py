@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
-from wgpu_q4.arrays import ArrayLike, to_numpy
-from wgpu_q4.format import Convention, ScalesDtype
+from wgpu_q4.arrays import ArrayLike, DTypeLike, to_numpy
+from wgpu_q4.format import Convention
 from wgpu_q4.format.nibbles import check_convention
 from wgpu_q4.format.shape import check_packed
 
@@ -64,14 +65,14 @@ class Q4Weight:
 
     @classmethod
     def quantize(
-        cls, weight: ArrayLike, group_size: int = 32, scales_dtype: ScalesDtype = "float16"
+        cls, weight: ArrayLike, group_size: int = 32, scales_dtype: DTypeLike = "float16"
     ) -> Q4Weight:
         """Quantize a float matrix; the rule is in `wgpu_q4.format.quantize`.
 
         Args:
             weight: ``[V, K]`` floats, numpy or torch (bfloat16 too).
             group_size: ``G``, a multiple of 8 that divides ``K``.
-            scales_dtype: ``"float16"`` or ``"float32"``.
+            scales_dtype: float16 or float32, as numpy or torch write it.
 
         Raises:
             TypeError: not a floating-point matrix.
@@ -122,6 +123,25 @@ class Q4Weight:
     def dequantize(self) -> NDArray[np.float32]:
         """The matrix as float32 ``[V, K]``."""
         return q4gsw.dequantize(self.packed, self.scales, self.convention)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        """Return what numpy makes of the weight: the matrix ``[V, K]``, dequantized.
+
+        Args:
+            dtype: of the array, float32 by default.
+            copy: numpy's; no memory holds the floats, so False cannot be had.
+
+        Raises:
+            ValueError: ``copy`` is False.
+        """
+        if copy is False:
+            raise ValueError(
+                "a Q4Weight holds 4-bit values: its floats cannot be had without a copy. "
+                "Leave copy out, or read weight.packed and weight.scales"
+            )
+        return self.dequantize().astype(dtype or np.float32, copy=False)
 
     def same_matrix(self, other: Q4Weight) -> bool:
         """Whether ``other`` holds the same values and scales (dtype included), in any order."""

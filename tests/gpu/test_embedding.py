@@ -308,9 +308,10 @@ def test_ids_narrower_than_the_vocabulary() -> None:
         (torch.tensor([1.0]), "integer dtype, not float32"),
         (torch.tensor([1.0], dtype=torch.bfloat16), "integer dtype, not float32"),
         (torch.tensor([True]), "integer dtype, not bool"),
-        ([0, 1], "indices must be a numpy array or a torch tensor, not list"),
-        (3, "indices must be a numpy array or a torch tensor, not int"),
-        (None, "indices must be a numpy array or a torch tensor, not NoneType"),
+        ([0.5, 1], "integer dtype, not float32"),
+        (3.0, "integer dtype, not float32"),
+        ("3", "indices must be a numpy array, a torch tensor or a list of numbers, not str"),
+        (None, "indices must be a numpy array, a torch tensor or a list of numbers, not NoneType"),
     ],
 )
 def test_ids_that_are_not_integers(ids: Any, message: str) -> None:

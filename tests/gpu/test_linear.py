@@ -359,8 +359,8 @@ def test_a_bias_of_the_call_before_is_not_added() -> None:
         (np.zeros((0, 24)), r"x must be float32 or float16, not float64"),
         (torch.zeros(2, 24, dtype=torch.float64), r"x must be float32 or float16, not float64"),
         (torch.zeros(2, 24, dtype=torch.int64), r"x must be float32 or float16, not int64"),
-        ([[0.0] * 24], r"x must be a numpy array or a torch tensor, not list"),
-        (None, r"x must be a numpy array or a torch tensor, not NoneType"),
+        ([[0] * 24], r"x must be float32 or float16, not int64: convert with"),
+        (None, r"x must be a numpy array, a torch tensor or a list of numbers, not NoneType"),
     ],
 )
 def test_x_of_the_wrong_kind(x: Any, message: str) -> None:
@@ -388,8 +388,8 @@ def test_a_bias_of_the_wrong_shape(size: tuple[int, ...]) -> None:
     [
         (np.zeros(13), "bias must be float32 or float16, not float64"),
         (np.zeros(13, np.int64), "bias must be float32 or float16, not int64"),
-        ([0.0] * 13, "bias must be a numpy array or a torch tensor, not list"),
-        (True, "bias must be a numpy array or a torch tensor, not bool"),
+        ([0] * 13, "bias must be float32 or float16, not int64"),
+        (True, "bias must be float32 or float16, not bool"),
     ],
 )
 def test_a_bias_of_the_wrong_kind(bias: Any, message: str) -> None:

@@ -607,8 +607,12 @@ class TestQuantizedEmbedding:
             QuantizedEmbedding(nn.Parameter(torch.zeros(8, 8)))  # type: ignore[arg-type]
 
     def test_refuses_an_integer_dtype(self) -> None:
-        with pytest.raises(TypeError, match=r"one of float16, .* not torch\.int32"):
+        with pytest.raises(ValueError, match=r"one of float16, .* not torch\.int32"):
             QuantizedEmbedding(random_weight(), dtype=torch.int32)
+
+    @pytest.mark.parametrize("half", [np.float16, "half", torch.half])
+    def test_takes_its_dtype_as_numpy_or_torch_write_it(self, half: Any) -> None:
+        assert QuantizedEmbedding(random_weight(), dtype=half).dtype == torch.float16
 
     def test_refuses_float_ids(self) -> None:
         with pytest.raises(TypeError):

@@ -30,7 +30,7 @@ class Matrix:
 
     def __init__(self, scales_dtype: str = "float16", seed: int = 0) -> None:
         values = np.random.default_rng(seed).standard_normal((VOCAB, EMBED_DIM), np.float32)
-        self.weight = Q4Weight.quantize(values, GROUP, scales_dtype)  # type: ignore[arg-type]
+        self.weight = Q4Weight.quantize(values, GROUP, scales_dtype)
         self.packed = torch.from_numpy(self.weight.packed.copy())
         self.scales = torch.from_numpy(self.weight.scales.copy())
         self.by_group = self.scales.t().contiguous()

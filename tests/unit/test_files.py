@@ -760,8 +760,8 @@ def test_arguments_that_do_not_fit(model: Path) -> None:
         from_gguf(model, "large", group_size=40)
     with pytest.raises(TypeError, match="group_size must be an int, not str"):
         from_gguf(model, "large", group_size="32")  # type: ignore[arg-type]
-    with pytest.raises(FormatError, match="scales_dtype must be one of float16, float32, not"):
-        from_gguf(model, TOKENS, scales_dtype="float64")  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match="scales_dtype must be one of float32, float16, not"):
+        from_gguf(model, TOKENS, scales_dtype="float64")
     with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, not int"):
         from_gguf(3, TOKENS)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="tensor must be the name of a tensor, not int"):

@@ -384,7 +384,7 @@ def test_group_size_is_an_integer(group_size: Any) -> None:
 
 @pytest.mark.parametrize("scales_dtype", ["bfloat16", "float64", np.int8, "nonsense", None])
 def test_scales_dtype_is_half_or_float(scales_dtype: Any) -> None:
-    with pytest.raises(FormatError, match="must be one of float16, float32, not"):
+    with pytest.raises(FormatError, match="must be one of float32, float16, not"):
         quantize(np.zeros((2, 8), np.float32), 8, scales_dtype)
 
 

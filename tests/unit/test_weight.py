@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from wgpu_q4 import format as q4gsw
-from wgpu_q4.arrays import is_torch, like, to_numpy
 from wgpu_q4.errors import FormatError
 from wgpu_q4.format import Convention, ScalesDtype
 from wgpu_q4.weight import Q4Weight
@@ -191,25 +190,6 @@ def test_html_says_what_is_held_and_where() -> None:
 # numpy and torch
 
 
-def test_arrays_share_memory_both_ways() -> None:
-    array = random_floats()
-    assert to_numpy(array, "x") is array
-    tensor = torch.from_numpy(array)
-    assert np.shares_memory(to_numpy(tensor, "x"), array)
-    assert like(array, array) is array
-    assert like(array, tensor).data_ptr() == array.ctypes.data
-    assert is_torch(tensor)
-    assert not is_torch(array)
-
-
-def test_bfloat16_is_read_exactly() -> None:
-    tensor = torch.arange(0, 1 << 16).to(torch.uint16).view(torch.bfloat16)
-    tensor = tensor[tensor.isfinite()]
-    result = to_numpy(tensor, "x")
-    assert result.dtype == np.float32
-    np.testing.assert_array_equal(result, tensor.double().numpy())
-
-
 def test_neither_torch_nor_gguf_is_imported_for_the_user() -> None:
     code = """if True:
         import sys
@@ -226,14 +206,14 @@ def test_neither_torch_nor_gguf_is_imported_for_the_user() -> None:
 # Bad input
 
 
-@pytest.mark.parametrize("bad", [[[1, 2]], "bytes", None, 3])
+@pytest.mark.parametrize("bad", ["bytes", None, {1: 2}])
 def test_only_arrays_are_wrapped(bad: Any) -> None:
     kind = type(bad).__name__
-    with pytest.raises(TypeError, match=f"packed must be a numpy array or a torch .* not {kind}"):
+    with pytest.raises(TypeError, match=f"packed must be a numpy array, .* not {kind}"):
         Q4Weight(bad, SCALES)
-    with pytest.raises(TypeError, match=f"scales must be a numpy array or a torch .* not {kind}"):
+    with pytest.raises(TypeError, match=f"scales must be a numpy array, .* not {kind}"):
         Q4Weight(LINEAR, bad)
-    with pytest.raises(TypeError, match=f"weight must be a numpy array or a torch .* not {kind}"):
+    with pytest.raises(TypeError, match=f"weight must be a numpy array, .* not {kind}"):
         Q4Weight.quantize(bad)
 
 

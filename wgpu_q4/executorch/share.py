@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from wgpu_q4.arrays import DTypeLike, float_dtype
 from wgpu_q4.errors import FormatError
 from wgpu_q4.executorch import emit, lowering  # noqa: F401  lowering registers a pattern
 from wgpu_q4.executorch.constants import constant, real_users, source
@@ -19,12 +20,7 @@ from wgpu_q4.executorch.detect import TiedLinears, how_held, match
 from wgpu_q4.executorch.parameters import Parameters
 from wgpu_q4.executorch.report import LeftAlone, SharedWeight, ShareReport
 from wgpu_q4.executorch.uses import Use, find_uses
-from wgpu_q4.format import ScalesDtype
-from wgpu_q4.format.shape import check_scales_dtype
-
-# Scales of groups that are all zero are the smallest float32; they may become zero.
-_FLOAT32_TINY = float(np.finfo(np.float32).tiny)
-_FLOAT16_TINY = float(np.finfo(np.float16).tiny)
+from wgpu_q4.format import SMALLEST_NORMAL, ScalesDtype
 
 _INT8_NOTE = (
     "a head with 8-bit activations keeps its int8 parameter, which ExecuTorch's own pattern packs "
@@ -35,7 +31,7 @@ _INT8_NOTE = (
 def share_tied_weights(
     exported_program: ExportedProgram,
     *,
-    scales_dtype: ScalesDtype | None = None,
+    scales_dtype: DTypeLike | None = None,
     scales_once: bool = True,
 ) -> tuple[ExportedProgram, ShareReport]:
     """Let every embedding that holds a linear's 4-bit matrix read the linear's packed bytes.
@@ -64,7 +60,7 @@ def share_tied_weights(
         ValueError: a program that is in the edge dialect already.
         FormatError: ``scales_dtype`` is not allowed, or scales do not fit it.
     """
-    dtype = None if scales_dtype is None else check_scales_dtype(scales_dtype)
+    dtype = None if scales_dtype is None else float_dtype("scales_dtype", scales_dtype, FormatError)
     if not isinstance(exported_program, ExportedProgram):
         raise TypeError(
             f"share_tied_weights takes what torch.export.export returns, not "
@@ -162,11 +158,13 @@ def _rewrite(
             notes.append(f"its scales stay {scales.dtype}: linear_dq8ca_q4gsw needs float32")
         else:
             scales = _converted(scales, dtype)
-            small = (content.scales > _FLOAT32_TINY) & (content.scales < _FLOAT16_TINY)
+            # Scales of groups that are all zero are the smallest float32; they may become zero.
+            lowest = SMALLEST_NORMAL["float16"]
+            small = (content.scales > SMALLEST_NORMAL["float32"]) & (content.scales < lowest)
             if dtype == "float16" and small.any():
                 notes.append(
                     f"{int(small.sum()):,} of its scales are below float16's normal range "
-                    f"({_FLOAT16_TINY:.2g}) and lose precision"
+                    f"({lowest:.2g}) and lose precision"
                 )
     vocab, groups = scales.shape
     embed_dim = content.packed.shape[1] * 2

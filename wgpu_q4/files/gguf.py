@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
+from wgpu_q4.arrays import DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
-from wgpu_q4.format import ScalesDtype
 from wgpu_q4.format.parallel import for_row_ranges
-from wgpu_q4.format.shape import check_group_size, check_scales_dtype
+from wgpu_q4.format.shape import check_group_size
 from wgpu_q4.weight import Q4Weight
 
 Q4_0_GROUP = 32
@@ -39,7 +39,7 @@ def from_gguf(
     path: str | os.PathLike[str],
     tensor: str,
     group_size: int = Q4_0_GROUP,
-    scales_dtype: ScalesDtype = "float16",
+    scales_dtype: DTypeLike = "float16",
 ) -> Q4Weight:
     """Read one matrix of a GGUF file.
 
@@ -48,7 +48,7 @@ def from_gguf(
         tensor: its name there: ``"token_embd.weight"`` is a language model's tied matrix.
         group_size: ``G``, a multiple of 8 that divides ``K``; a Q4_0 tensor has groups of 32 and
             takes no other.
-        scales_dtype: ``"float16"`` or ``"float32"``.
+        scales_dtype: float16 or float32, as numpy or torch write it.
 
     Returns:
         A Q4_0 tensor's own nibbles and scales; any other type dequantized, then quantized as by
@@ -66,7 +66,7 @@ def from_gguf(
         raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__}")
     if not isinstance(tensor, str):
         raise TypeError(f"tensor must be the name of a tensor, not {type(tensor).__name__}")
-    scales_dtype = check_scales_dtype(scales_dtype)
+    dtype = float_dtype("scales_dtype", scales_dtype, FormatError)
     found = _find_tensor(path, tensor)
     kind = found.tensor_type.name
     where = f"{os.fspath(path)}: {kind} tensor {tensor!r}"
@@ -81,10 +81,10 @@ def from_gguf(
                     f"its groups have {Q4_0_GROUP} values, so group_size must be {Q4_0_GROUP}, not "
                     f"{group_size}. For another, dequantize it with gguf and use Q4Weight.quantize"
                 )
-            return _from_q4_0(found.data, scales_dtype)
+            return _from_q4_0(found.data, dtype)
         if found.data.dtype.kind == "f":
-            return Q4Weight.quantize(found.data, group_size, scales_dtype)
-        return _requantize(found, group_size, scales_dtype)
+            return Q4Weight.quantize(found.data, group_size, dtype)
+        return _requantize(found, group_size, dtype)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
 
@@ -133,12 +133,12 @@ def _find_tensor(path: str | os.PathLike[str], name: str) -> Any:
     )
 
 
-def _from_q4_0(data: NDArray[np.uint8], scales_dtype: ScalesDtype) -> Q4Weight:
+def _from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
     """The weight of ``[V, K/32 · 18]`` bytes of blocks, bit for bit."""
     vocab = data.shape[0]
     blocks = data.reshape(vocab, -1, _Q4_0_BYTES)
     packed = np.empty((vocab, blocks.shape[1], Q4_0_GROUP // 2), np.uint8)
-    scales = np.empty(blocks.shape[:2], scales_dtype)
+    scales = np.empty(blocks.shape[:2], dtype)
 
     def shuffle(start: int, stop: int) -> None:
         part = blocks[start:stop]
@@ -151,13 +151,13 @@ def _from_q4_0(data: NDArray[np.uint8], scales_dtype: ScalesDtype) -> Q4Weight:
     return Q4Weight(packed.reshape(vocab, -1), scales)
 
 
-def _requantize(tensor: Any, group_size: int, scales_dtype: ScalesDtype) -> Q4Weight:
+def _requantize(tensor: Any, group_size: int, dtype: FloatDtype) -> Q4Weight:
     """The weight of any type that ``gguf`` dequantizes; the float matrix never exists whole."""
     from gguf import dequantize
 
     embed_dim, vocab = (int(size) for size in tensor.shape)
     packed = np.empty((vocab, embed_dim // 2), np.uint8)
-    scales = np.empty((vocab, embed_dim // group_size), scales_dtype)
+    scales = np.empty((vocab, embed_dim // group_size), dtype)
 
     def requantize(start: int, stop: int) -> None:
         try:
@@ -166,7 +166,7 @@ def _requantize(tensor: Any, group_size: int, scales_dtype: ScalesDtype) -> Q4We
         except NotImplementedError as error:
             raise FormatError("the gguf library cannot dequantize this type") from error
         try:
-            packed[start:stop], scales[start:stop] = q4gsw.quantize(rows, group_size, scales_dtype)
+            packed[start:stop], scales[start:stop] = q4gsw.quantize(rows, group_size, dtype)
         except FormatError as error:
             raise FormatError(f"counting rows from {start}: {error}") from error
 

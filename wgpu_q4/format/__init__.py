@@ -14,10 +14,11 @@ Nothing here knows of a GPU or of torch.  One file per idea:
 
 from wgpu_q4.format.blocks import blocks_to_rows, rows_to_blocks
 from wgpu_q4.format.nibbles import Convention, repack, unpack
-from wgpu_q4.format.quantize import dequantize, quantize
+from wgpu_q4.format.quantize import SMALLEST_NORMAL, dequantize, quantize
 from wgpu_q4.format.shape import ScalesDtype
 
 __all__ = [
+    "SMALLEST_NORMAL",
     "Convention",
     "ScalesDtype",
     "blocks_to_rows",

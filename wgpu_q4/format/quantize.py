@@ -16,25 +16,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.arrays import FLOAT_DTYPES, DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
 from wgpu_q4.format.nibbles import Convention, pack_linear, unpack
 from wgpu_q4.format.parallel import for_row_ranges
-from wgpu_q4.format.shape import ScalesDtype, check_group_size, check_scales_dtype
+from wgpu_q4.format.shape import check_group_size
 
-_TINY = np.finfo(np.float32).tiny
+SMALLEST_NORMAL: dict[FloatDtype, float] = {
+    dtype: float(np.finfo(dtype).smallest_normal) for dtype in FLOAT_DTYPES
+}
+"""The smallest positive number that a dtype holds in full precision."""
+
 _HALF_RANGE = np.float32(7.5)
 
 
 def quantize(
-    weight: NDArray[Any], group_size: int = 32, scales_dtype: ScalesDtype = "float16"
+    weight: NDArray[Any], group_size: int = 32, scales_dtype: DTypeLike = "float16"
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Quantize a float matrix to q4gsw.
 
     Args:
         weight: ``[V, K]``, float16, float32 or float64; computed in float32.
         group_size: ``G``, a multiple of 8 that divides ``K``.
-        scales_dtype: ``"float16"`` or ``"float32"``.  In float16 the scale of a group whose
-            largest value is below about 5e-4 loses precision, below 2e-7 it becomes zero.
+        scales_dtype: float16 or float32, as numpy or torch write it.  In float16 the scale of a
+            group whose largest value is below about 5e-4 loses precision, below 2e-7 it becomes
+            zero.
 
     Returns:
         ``(packed, scales)``: uint8 ``[V, K/2]`` in the linear convention, and ``[V, K/G]``.
@@ -49,7 +55,7 @@ def quantize(
         raise FormatError(f"weight must have shape [V, K] with V ≥ 1, not {list(weight.shape)}")
     vocab, embed_dim = weight.shape
     check_group_size(embed_dim, group_size)
-    dtype = np.dtype(check_scales_dtype(scales_dtype))
+    dtype = np.dtype(float_dtype("scales_dtype", scales_dtype, FormatError))
     packed = np.empty((vocab, embed_dim // 2), np.uint8)
     scales = np.empty((vocab, embed_dim // group_size), dtype)
 
@@ -60,7 +66,7 @@ def quantize(
         largest = np.maximum(groups.max(axis=2), -groups.min(axis=2))
         if not np.isfinite(largest).all():
             raise _not_finite(rows, start)
-        scale = np.maximum(largest / _HALF_RANGE, _TINY)
+        scale = np.maximum(largest / _HALF_RANGE, np.float32(SMALLEST_NORMAL["float32"]))
         with np.errstate(over="ignore"):
             scales[start:stop] = scale
         if not np.isfinite(scales[start:stop]).all():

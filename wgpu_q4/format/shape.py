@@ -6,14 +6,15 @@ the same things with the same words.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.arrays import FloatDtype
 from wgpu_q4.errors import FormatError
 
-ScalesDtype = Literal["float16", "float32"]
+ScalesDtype = FloatDtype
 
 ROW_MULTIPLE = 8
 """K and G are multiples of this: eight nibbles make one 32-bit word, and a word has one scale."""
@@ -40,18 +41,6 @@ def check_group_size(embed_dim: int, group_size: int) -> None:
             f"group_size = {group_size} does not fit rows of K = {embed_dim}: it must divide K and "
             f"be a multiple of {ROW_MULTIPLE}. Allowed here: {allowed}"
         )
-
-
-def check_scales_dtype(scales_dtype: object) -> ScalesDtype:
-    """The name of ``scales_dtype`` (a name, a numpy dtype or type); float16 or float32 only."""
-    allowed = get_args(ScalesDtype)
-    try:
-        name = np.dtype(scales_dtype).name  # type: ignore[call-overload]
-    except TypeError:
-        name = str(scales_dtype)
-    if name not in allowed:
-        raise FormatError(f"scales_dtype must be one of {', '.join(allowed)}, not {name}")
-    return "float16" if name == "float16" else "float32"
 
 
 def check_scales_finite(scales: NDArray[Any]) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wgpu_q4 import ops
-from wgpu_q4.format import ScalesDtype
+from wgpu_q4.arrays import DTypeLike
 from wgpu_q4.kernels import Accuracy, OutputDtype
-from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names
+from wgpu_q4.nn.naming import dtype_name, torch_float
 from wgpu_q4.nn.replaceable import check_embedding, check_linear
 from wgpu_q4.nn.shared import Quantized
 from wgpu_q4.ops.arguments import check_option
@@ -29,7 +29,7 @@ class QuantizedEmbedding(Quantized):
         device: where it is read, as in `wgpu_q4.embedding`; the default device if None.
         embed_scale: multiplies every row after rounding, as Gemma's embeddings do.  A tensor is
             rounded to the module's dtype first, a float is not.
-        dtype: of the result; float16, bfloat16, float32 or float64.
+        dtype: of the result; float16, bfloat16, float32 or float64, as torch or numpy write it.
     """
 
     embed_scale: Tensor | float | None
@@ -41,14 +41,12 @@ class QuantizedEmbedding(Quantized):
         *,
         device: Any = None,
         embed_scale: Tensor | float | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: DTypeLike = torch.float32,
     ) -> None:
         super().__init__(weight, device)
-        if dtype not in FLOATS:
-            raise TypeError(f"dtype must be one of {dtype_names(FLOATS)}, not {dtype}")
         self.num_embeddings, self.embedding_dim = weight.shape
         # An empty buffer has a dtype, and torch converts it with the rest of the model.
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)
+        self.register_buffer("_like", torch.empty(0, dtype=torch_float(dtype)), persistent=False)
         if isinstance(embed_scale, Tensor):
             self.register_buffer("embed_scale", embed_scale.detach().clone(), persistent=False)
         else:
@@ -60,7 +58,7 @@ class QuantizedEmbedding(Quantized):
         embedding: nn.Embedding,
         group_size: int = 32,
         *,
-        scales_dtype: ScalesDtype = "float16",
+        scales_dtype: DTypeLike = "float16",
         device: Any = None,
     ) -> QuantizedEmbedding:
         """Quantize an embedding: ``nn.Embedding``, or a subclass that only scales its rows.
@@ -159,7 +157,7 @@ class QuantizedLinear(Quantized):
         linear: nn.Linear,
         group_size: int = 32,
         *,
-        scales_dtype: ScalesDtype = "float16",
+        scales_dtype: DTypeLike = "float16",
         device: Any = None,
         accuracy: Accuracy = "exact",
     ) -> QuantizedLinear:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn, get_args
 import torch
 from torch import Tensor, nn
 
+from wgpu_q4.arrays import DTypeLike
 from wgpu_q4.device import context_for
-from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.modules import QuantizedEmbedding, QuantizedLinear
 from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names, mebibytes
@@ -24,7 +24,7 @@ def tie(
     model: nn.Module,
     group_size: int = 32,
     *,
-    scales_dtype: ScalesDtype = "float16",
+    scales_dtype: DTypeLike = "float16",
     device: Any = None,
     accuracy: Accuracy = "exact",
 ) -> TieReport:
@@ -39,7 +39,7 @@ def tie(
         model: a transformers model with ``get_input_embeddings`` and ``get_output_embeddings``,
             loaded, its two matrices tied.
         group_size: ``G``, a multiple of 8 that divides the hidden size.
-        scales_dtype: ``"float16"`` or ``"float32"``.
+        scales_dtype: float16 or float32, as numpy or torch write it.
         device: as in `wgpu_q4.embedding`; the default device if None.
         accuracy: of the head, ``"exact"``, ``"fast"`` or ``"int8"``, as in `wgpu_q4.linear`.
 

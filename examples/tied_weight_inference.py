@@ -284,7 +284,7 @@ def read(model: Any, sequence: Tensor, positions: int) -> Read:
 def head_kernel(context: Context, weight: Q4Weight, accuracy: Any) -> str:
     """The accuracy that was asked for, and the kernel that a row of it runs."""
     from tools.bench.jobs import kernel_name
-    from wgpu_q4.plan import DEFAULT_LAYOUT, plan_linear
+    from wgpu_q4.kernels import DEFAULT_LAYOUT, plan_linear
 
     shape = context.weight(weight).shape
     plan = plan_linear(
@@ -304,7 +304,7 @@ def both_ends(context: Context, weight: Q4Weight, accuracy: Any, watch: Stopwatc
     """
     from tools.bench.jobs import Jobs
     from tools.bench.timing import DeviceTimer, Effort
-    from wgpu_q4.plan import DEFAULT_LAYOUT
+    from wgpu_q4.kernels import DEFAULT_LAYOUT
 
     timer = DeviceTimer(context, Effort(repeats=16, seconds=0.2))
     if timer.clock != "timestamps":

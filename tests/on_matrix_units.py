@@ -14,8 +14,7 @@ import pytest
 from tests.gpu.test_matrix_units import CASES, Case, matrix_of
 from wgpu_q4 import Q4Weight, linear, reference, request_device
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import Layout, matrix_variants
-from wgpu_q4.plan import MATRIX_UNITS
+from wgpu_q4.kernels import MATRIX_UNITS, Layout, matrix_shaders
 
 ROWS = (1, 5, 16, 17, 32, 33, 64, 65, 128, 130, 300)
 SHAPES = [(257, 96, 32), (1000, 64, 64), (1, 32, 32), (517, 2048, 32), (131, 2080, 32)]
@@ -39,7 +38,7 @@ def test_accuracy_fast(device: Any, case: Case) -> None:
     result = linear(x, weight, bias, device, accuracy="fast", layout=case[5])
     wrong = np.abs(result - reference.linear(x, weight, bias))
     assert (wrong <= reference.matrix_units_bound(x, weight, bias)).all()
-    names = {variant.name for variant in matrix_variants()}
+    names = {variant.name for variant in matrix_shaders()}
     assert any(key[0] in names for key in context_for(device)._kernels)
 
 

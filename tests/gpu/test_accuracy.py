@@ -25,8 +25,15 @@ from tests.products import (
 )
 from wgpu_q4 import Q4Weight, linear, reference
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import INTEGER_BITS, Accuracy, Layout, LinearKernel
-from wgpu_q4.plan import MatrixShape, choose_linear, plan_linear
+from wgpu_q4.kernels import (
+    INTEGER_BITS,
+    Accuracy,
+    Layout,
+    LinearKernel,
+    MatrixShape,
+    choose_linear,
+    plan_linear,
+)
 
 
 @pytest.mark.parametrize(

@@ -37,22 +37,22 @@ from tests.devices import (
     run_on_swiftshader,
 )
 from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
+from tools.codegen.shaders import executorch_shaders
 from wgpu_q4 import Q4Weight, embedding, linear, reference
 from wgpu_q4.device import context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import (
+    HalfSupport,
     Layout,
     LinearKernel,
     OutputDtype,
     Storage,
-    all_variants,
-    executorch_variants,
-    matrix_variants,
+    all_shaders,
+    matrix_shaders,
     piece_names,
 )
 from wgpu_q4.ops import gather
-from wgpu_q4.plan import HalfSupport
 
 Case = Callable[[Any], None]
 """A check on a device, which raises."""
@@ -345,12 +345,12 @@ def test_integers_on_the_first_driver(lavapipe: Any, name: str, case: Case) -> N
 
 def test_every_piece_ran(backend: Backend) -> None:
     """What the cases are meant to cover, from the names of the kernels that were compiled."""
-    variants = {variant.name: variant for variant in all_variants()}
+    variants = {variant.name: variant for variant in all_shaders()}
     ran = {piece for name in backend.kernels for piece in variants[name].pieces}
-    for_others = {piece for variant in executorch_variants() for piece in variant.pieces}
+    for_others = {piece for variant in executorch_shaders() for piece in variant.pieces}
     runnable = {piece for variant in variants.values() for piece in variant.pieces}
     # SwiftShader has no matrix units: test_matrix_units.py.
-    for_others |= {piece for variant in matrix_variants() for piece in variant.pieces}
+    for_others |= {piece for variant in matrix_shaders() for piece in variant.pieces}
     assert runnable | for_others == set(piece_names())
     left_out = runnable - ran
     # Of two ways to convert, a device uses one; the other case has a device of its own.

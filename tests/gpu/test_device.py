@@ -48,8 +48,7 @@ from wgpu_q4.device import (
 )
 from wgpu_q4.device.adapter import choose_adapter
 from wgpu_q4.device.implementation import load_implementation
-from wgpu_q4.kernels import PROBE_HALVES, Layout, Variant
-from wgpu_q4.plan import HalfSupport, Plan
+from wgpu_q4.kernels import PROBE_HALVES, Dispatch, HalfSupport, Layout, Shader
 
 # Large enough that a second copy of it cannot hide among the scratch buffers of a small call.
 BIG = Shape(1000, 512, 32)
@@ -749,10 +748,10 @@ def test_threads_share_the_default_device(monkeypatch: pytest.MonkeyPatch, devic
 # What a device does with half precision
 
 
-class Changed(Variant):
+class Changed(Shader):
     """A kernel with some of its text replaced."""
 
-    def __init__(self, variant: Variant, changes: dict[str, str]) -> None:
+    def __init__(self, variant: Shader, changes: dict[str, str]) -> None:
         super().__init__(f"{variant.name} changed", variant.pieces)
         object.__setattr__(self, "_changes", changes)
 
@@ -848,7 +847,9 @@ def test_the_probe_is_right_about_every_half(device: Any) -> None:
     )
     assert len(pairs) % 16 == 0
     encoder = device.create_command_encoder()
-    kept.encode(encoder, Plan(every, {}, (len(pairs) // 16, 1, 1)), {0: target, 1: source})
+    kept.encode(
+        encoder, Dispatch(every, {}, (len(pairs) // 16, 1, 1)), {"t_out": target, "t_pairs": source}
+    )
     found = np.empty_like(pairs)
     kept.read(encoder, target, found)
 

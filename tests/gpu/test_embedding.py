@@ -28,9 +28,8 @@ from wgpu_q4 import DeviceLimitError, Q4Weight, embedding, reference
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.textures import Texture3d, pack_width
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Layout, OutputDtype, Storage
+from wgpu_q4.kernels import Dispatch, HalfSupport, Layout, OutputDtype, Storage, plan_embedding
 from wgpu_q4.ops import gather
-from wgpu_q4.plan import HalfSupport, Plan, plan_embedding
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 STORAGES: tuple[Storage, ...] = get_args(Storage)
@@ -379,7 +378,13 @@ def dispatch_buffers(
     context.write(out_buffer, whole)
     context.write(id_buffer, ids)
     sizes = context.sizes(weight.shape[1], ids.size, 1, 1)
-    resources = {0: out_buffer, 1: id_buffer, 2: packed, 3: resident.scales, 4: sizes}
+    resources = {
+        "t_out": out_buffer,
+        "t_indices": id_buffer,
+        "t_weight": packed,
+        "t_scales": resident.scales,
+        "out_sizes": sizes,
+    }
     plan = plan_embedding(
         resident.shape, ids.size, layout, dtype, "buffer", context.limits, context.half_support
     )
@@ -400,7 +405,13 @@ def dispatch_textures(
     texel = "rgba16float" if dtype == "float16" else "rgba32float"
     out_texture = Texture3d(context, (embed_dim // 4, ids.size, 1), texel, "out")
     sizes = context.sizes(embed_dim, ids.size, 1, 1)
-    resources = {0: out_texture.view, 1: id_texture.view, 2: packed, 3: resident.scales, 4: sizes}
+    resources = {
+        "t_out": out_texture.view,
+        "t_indices": id_texture.view,
+        "t_weight": packed,
+        "t_scales": resident.scales,
+        "out_sizes": sizes,
+    }
     plan = plan_embedding(
         resident.shape, ids.size, layout, dtype, "texture3d", context.limits, context.half_support
     )
@@ -467,7 +478,7 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     seen: list[tuple[int, int, int]] = []
     dispatch = context.dispatch
 
-    def spy(compute_pass: Any, plan: Plan, *rest: Any) -> None:
+    def spy(compute_pass: Any, plan: Dispatch, *rest: Any) -> None:
         seen.append(plan.workgroups)
         dispatch(compute_pass, plan, *rest)
 

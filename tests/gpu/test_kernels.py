@@ -24,41 +24,39 @@ from tests.devices import (
     leave_workgroup_memory_as_it_is,
     run_on_swiftshader,
 )
+from tools.codegen.shaders import executorch_shaders
 from wgpu_q4 import kernels
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import (
     PROBE_HALVES,
+    Dispatch,
+    HalfSupport,
     Layout,
     LinearKernel,
+    MatrixShape,
     OutputDtype,
     Storage,
-    all_variants,
-    executorch_variants,
-    matrix_variants,
+    all_shaders,
+    matrix_shaders,
     parse_bindings,
-    source_folder,
-)
-from wgpu_q4.plan import (
-    HalfSupport,
-    MatrixShape,
-    Plan,
     plan_embedding,
     plan_linear,
     plan_pack,
     plan_reduce,
+    source_folder,
 )
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
 NATIVE = HalfSupport(subnormals=True, rounding=True)
 SUPPORTS = (NATIVE, HalfSupport(subnormals=True), HalfSupport())
-VARIANTS = {variant.name: variant for variant in all_variants()}
+VARIANTS = {variant.name: variant for variant in all_shaders()}
 PIECES = {
     path.relative_to(source_folder()).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
     for path in source_folder().rglob("*.wgsl")
 }
 
-MATRIX_VARIANTS = {variant.name: variant for variant in matrix_variants()}
+MATRIX_VARIANTS = {variant.name: variant for variant in matrix_shaders()}
 MATRIX_PIECES = {piece for piece in PIECES if "matrix" in piece}
 """No compiler here takes them; test_matrix_units.py runs them emulated."""
 
@@ -73,7 +71,7 @@ def code_of(wgsl: str) -> str:
 # Constants: every variant as some plan runs it
 
 
-def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
+def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
     """Dispatches of every variant: few rows and many, K and G wide, odd and as small as can be.
 
     1, 2, 3 and 8 rows of x are what kernels for few of them take at once; a row of K = 16384 is too
@@ -103,11 +101,11 @@ def plans(limits: Mapping[str, int]) -> Iterator[Plan]:
                 yield linear.product
                 if linear.preparation is not None:
                     yield linear.preparation
-    yield Plan(PROBE_HALVES, {}, (1, 1, 1))
+    yield Dispatch(PROBE_HALVES, {}, (1, 1, 1))
 
 
 @cache
-def distinct_plans() -> list[Plan]:
+def distinct_plans() -> list[Dispatch]:
     """Those of `plans` that differ in more than their grid."""
     return list({plan.key: plan for plan in plans(WEBGPU_DEFAULTS)}.values())
 
@@ -129,25 +127,23 @@ CODE_OF_CONSTANTS = ("X_ROWS", "PLANES", "TILE_M", "LANE_BLOCKS")
 
 
 @cache
-def forms() -> dict[str, Plan]:
+def forms() -> dict[str, Dispatch]:
     """Each variant as the first plan runs it, and those without a bias and with scales in float32,
     which differ from the others in nothing else, with every value of `CODE_OF_CONSTANTS`."""
-    found: dict[str, Plan] = {}
+    found: dict[str, Dispatch] = {}
     for plan in distinct_plans():
-        name = plan.variant.name
+        name = plan.shader.name
         deciding = [f"{k}={plan.constants[k]}" for k in CODE_OF_CONSTANTS if k in plan.constants]
         if name not in found:
             found[name] = plan
-        elif deciding and not {"scales/f16", "linear/common/bias_buffer"} & set(
-            plan.variant.pieces
-        ):
+        elif deciding and not {"scales/f16", "linear/common/bias_buffer"} & set(plan.shader.pieces):
             found.setdefault(" ".join([name, *deciding]), plan)
     return found
 
 
 def test_every_variant_is_one_that_a_plan_runs() -> None:
-    assert {plan.variant.name for plan in forms().values()} == set(VARIANTS)
-    assert len(VARIANTS) == len(list(all_variants())), "two variants have one name"
+    assert {plan.shader.name for plan in forms().values()} == set(VARIANTS)
+    assert len(VARIANTS) == len(list(all_shaders())), "two variants have one name"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -156,9 +152,9 @@ def test_every_form_of_a_kernel_is_one_that_a_plan_runs(layout: Layout) -> None:
     seen: dict[str, set[Any]] = {}
     for plan in distinct_plans():
         for kernel in kernels.linear_kernels(layout):
-            if f"linear_q4gsw_{kernel}_{layout}_f" in plan.variant.name:
+            if f"linear_q4gsw_{kernel}_{layout}_f" in plan.shader.name:
                 form = plan.constants.get("X_ROWS", plan.constants.get("TILE_M"))
-                prepared = "linear/gemv_integers/integers_before" in plan.variant.pieces
+                prepared = "linear/gemv_integers/integers_before" in plan.shader.pieces
                 seen.setdefault(kernel, set()).add((form, prepared))
     few = {(rows, False) for rows in (1, 2, 4, 8)}
     here_and_before = {(1, False)} | {(rows, True) for rows in (1, 2, 4, 8)}
@@ -192,7 +188,8 @@ BROKEN = {
     "syntax": Shader("@compute @workgroup_size(1) fn main( {}", {}),
     "type": Shader("@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }", {}),
     "missing function": Shader(
-        kernels.embedding("rows", "float32").source.replace("fn load_scale(", "fn load("), SHAPE
+        kernels.embedding_shader("rows", "float32").source.replace("fn load_scale(", "fn load("),
+        SHAPE,
     ),
     "f16 without its feature": Shader(
         "@compute @workgroup_size(1) fn main() { let x = f16(1.0); }", {}
@@ -208,7 +205,7 @@ BROKEN = {
 
 TOO_MUCH = {
     "workgroup memory": Shader(
-        kernels.linear("gemm", "rows", "float16", False).source,
+        kernels.linear_shader("gemm", "rows", "float16", False).source,
         {**SHAPE, "TILE_M": 256},
     ),
     "invocations": Shader("@compute @workgroup_size(257) fn main() {}", {}),
@@ -218,7 +215,7 @@ TOO_MUCH = {
 
 @cache
 def shaders() -> dict[str, Shader]:
-    return {name: Shader(plan.variant.source, plan.constants) for name, plan in forms().items()}
+    return {name: Shader(plan.shader.source, plan.constants) for name, plan in forms().items()}
 
 
 def compile_with(device: Any, shader: Shader) -> str | None:
@@ -316,7 +313,7 @@ def test_a_variant_binds_what_its_pieces_declare(name: str) -> None:
 
 
 def test_every_file_is_part_of_a_variant() -> None:
-    variants = (*VARIANTS.values(), *MATRIX_VARIANTS.values(), *executorch_variants())
+    variants = (*VARIANTS.values(), *MATRIX_VARIANTS.values(), *executorch_shaders())
     assert {piece for variant in variants for piece in variant.pieces} == set(PIECES)
 
 
@@ -400,9 +397,9 @@ def evaluate(expression: str, values: Mapping[str, int]) -> int:
     return int(eval(python, {"__builtins__": {}}, dict(values)))
 
 
-def values_of(plan: Plan | Shader) -> dict[str, int]:
+def values_of(plan: Dispatch | Shader) -> dict[str, int]:
     """The integers that a kernel's types may use: its constants, and overrides as they are set."""
-    source = plan.variant.source if isinstance(plan, Plan) else plan.source
+    source = plan.shader.source if isinstance(plan, Dispatch) else plan.source
     pattern = r"(?:const|override) (\w+)(?:\s*:\s*u32)?\s*=\s*(\d+)u?;"
     written = {name: int(value) for name, value in re.findall(pattern, code_of(source))}
     return written | dict(plan.constants)
@@ -412,11 +409,11 @@ def test_every_plan_stays_within_the_default_limits() -> None:
     """Where a device has WebGPU's default limits, and nothing more."""
     sizes = set()
     for plan in distinct_plans():
-        code, values = code_of(plan.variant.source), values_of(plan)
+        code, values = code_of(plan.shader.source), values_of(plan)
         used = workgroup_bytes(code, values)
         assert workgroup_size(code, values) <= WEBGPU_DEFAULTS["max-compute-workgroup-size-x"]
-        assert used <= 16384, f"{plan.variant.name} with {dict(plan.constants)}: {used} bytes"
-        assert 1 <= workgroup_size(code, values) <= 256, plan.variant.name
+        assert used <= 16384, f"{plan.shader.name} with {dict(plan.constants)}: {used} bytes"
+        assert 1 <= workgroup_size(code, values) <= 256, plan.shader.name
         sizes.add(used)
     assert len(sizes) > 3  # not all zero
 
@@ -432,7 +429,7 @@ def test_workgroup_bytes_are_what_dawn_counts(tint: dict[str, Any]) -> None:
 # What runs unchecked
 
 
-def unchecked() -> Iterator[Plan]:
+def unchecked() -> Iterator[Dispatch]:
     """Plans of kernels that run without wgpu's checks of addresses."""
     return (plan for plan in distinct_plans() if plan.needs is not None)
 
@@ -453,7 +450,7 @@ def header_of(wgsl: str) -> str:
     return " ".join(lines)
 
 
-def indexing(variant: kernels.Variant) -> set[str]:
+def indexing(variant: kernels.Shader) -> set[str]:
     """The pieces of a variant that index a buffer or workgroup memory."""
     arrays = arrays_of(code_of(variant.source))
     indexed = re.compile(rf"\b(?:{'|'.join(arrays)})\s*\[")
@@ -461,7 +458,7 @@ def indexing(variant: kernels.Variant) -> set[str]:
 
 
 def test_what_runs_unchecked_says_why_it_stays_in_range() -> None:
-    variants = {plan.variant for plan in unchecked()}
+    variants = {plan.shader for plan in unchecked()}
     assert len(variants) > 20
     pieces = set().union(*map(indexing, variants))
     assert pieces >= {
@@ -476,7 +473,7 @@ def test_what_runs_unchecked_says_why_it_stays_in_range() -> None:
 
 def test_what_runs_unchecked_reads_buffers_only() -> None:
     """A texture has its own bounds, and addresses may not come from data."""
-    for variant in {plan.variant for plan in unchecked()}:
+    for variant in {plan.shader for plan in unchecked()}:
         assert {binding.kind for binding in variant.bindings} == {"buffer"}
         code, arrays = code_of(variant.source), arrays_of(code_of(variant.source))
         for index in indices_of(code, arrays):
@@ -504,7 +501,7 @@ def test_loops_of_what_runs_unchecked_end() -> None:
     """wgpu counts the turns of others: a variable grows by a constant of one or more, below a bound
     that is no data, and nothing else changes it."""
     seen = 0
-    for variant, plan in {plan.variant: plan for plan in unchecked()}.items():
+    for variant, plan in {plan.shader: plan for plan in unchecked()}.items():
         code, values = code_of(variant.source), values_of(plan)
         data = re.compile(rf"\b(?:{'|'.join(arrays_of(code))})\b")
         loops = list(loops_of(code))

@@ -42,9 +42,8 @@ from tests.products import (
 from wgpu_q4 import DeviceLimitError, Q4Weight, embedding, linear, reference
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import INTEGER_BITS, Layout, LinearKernel
+from wgpu_q4.kernels import INTEGER_BITS, Dispatch, HalfSupport, Layout, LinearKernel, plan_linear
 from wgpu_q4.ops import matmul
-from wgpu_q4.plan import HalfSupport, Plan, plan_linear
 
 SCALES: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
 
@@ -461,7 +460,14 @@ def test_every_kernel_writes_its_result_and_no_more(
             context.write(buffers[-1], values)
         sizes = context.sizes(rows, plan.padded_rows)
         out, x_buffer, bias_buffer = buffers
-        resources = {0: out, 1: x_buffer, 2: packed, 3: resident.scales, 4: sizes, 5: bias_buffer}
+        resources = {
+            "t_out": out,
+            "t_x": x_buffer,
+            "t_weight": packed,
+            "t_scales": resident.scales,
+            "sizes": sizes,
+            "t_bias": bias_buffer,
+        }
         encoder = context.device.create_command_encoder()
         compute_pass = encoder.begin_compute_pass()
         matmul.dispatch_linear(context, compute_pass, plan, resources, {})
@@ -528,7 +534,7 @@ def test_grids_are_folded(
     context, seen = context_for(), []
     dispatch = context.dispatch
 
-    def spy(compute_pass: Any, plan: Plan, *rest: Any) -> None:
+    def spy(compute_pass: Any, plan: Dispatch, *rest: Any) -> None:
         seen.append(plan.workgroups)
         dispatch(compute_pass, plan, *rest)
 

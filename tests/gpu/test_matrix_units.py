@@ -24,13 +24,16 @@ from wgpu_q4 import Q4Weight, kernels, linear, reference
 from wgpu_q4.device import context_for, dawn
 from wgpu_q4.device.adapter import request_device
 from wgpu_q4.device.upload import _exponent
-from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, matrix_variants
-from wgpu_q4.plan import (
+from wgpu_q4.kernels import (
     MATRIX_UNITS,
+    Accuracy,
     HalfSupport,
+    Layout,
+    LinearKernel,
     LinearPlan,
     MatrixShape,
     MatrixUnits,
+    matrix_shaders,
     plan_linear,
 )
 
@@ -64,13 +67,13 @@ def matrix_of(case: Case) -> tuple[Q4Weight, NDArray[np.float32], NDArray[np.flo
 
 def run_emulated() -> None:
     """The process of `emulation`: how much of its bound the error of each case takes, as JSON."""
-    original = kernels.Variant.source
+    original = kernels.Shader.source
 
-    def source(variant: kernels.Variant) -> str:
+    def source(variant: kernels.Shader) -> str:
         text: str = original.fget(variant)  # type: ignore[attr-defined]
         return emulated(text) if "linear/matrix_units/extensions" in variant.pieces else text
 
-    kernels.Variant.source = property(source)  # type: ignore[assignment, method-assign]
+    kernels.Shader.source = property(source)  # type: ignore[assignment, method-assign]
     device = request_device()
     context_for(device).__dict__["matrix_units"] = frozenset([MATRIX_UNITS])
     shares = []
@@ -98,7 +101,7 @@ def test_the_emulated_kernel_stays_within_its_bound(emulation: dict[str, Any]) -
 
 
 def test_the_emulation_ran_every_tile_and_layout(emulation: dict[str, Any]) -> None:
-    variants = {variant.name: variant for variant in matrix_variants()}
+    variants = {variant.name: variant for variant in matrix_shaders()}
     ran = {
         piece for name in emulation["ran"] if name in variants for piece in variants[name].pieces
     }
@@ -184,7 +187,7 @@ def planned(
 
 
 def uses_units(plan: LinearPlan) -> bool:
-    return plan.product.variant.name in {variant.name for variant in matrix_variants()}
+    return plan.product.shader.name in {variant.name for variant in matrix_shaders()}
 
 
 def test_matrix_units_are_used_where_accuracy_allows() -> None:
@@ -238,7 +241,7 @@ def test_what_matrix_units_cannot_do_goes_elsewhere(
 def test_matrix_units_cover_every_output(rows: int, embed_dim: int) -> None:
     shape = MatrixShape(257, embed_dim, 32, "float16")
     plan = planned(shape, rows, kernel="gemm_matrix")
-    (tile,) = (p for p in plan.product.variant.pieces if p.startswith("linear/matrix_tile_"))
+    (tile,) = (p for p in plan.product.shader.pieces if p.startswith("linear/matrix_tile_"))
     tile_rows, tile_outputs = map(int, tile.removeprefix("linear/matrix_tile_").split("x"))
     subgroups = plan.product.constants["SUBGROUPS_M"]
     assert 4 // subgroups * tile_outputs == 128

@@ -46,9 +46,8 @@ from tests.devices import (
 from wgpu_q4 import Q4Weight, TopK, kernels, linear
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.implementation import load_implementation
-from wgpu_q4.kernels import Layout, Reduce
+from wgpu_q4.kernels import LARGEST_TOP_K, Layout, Reduce, plan_reduce
 from wgpu_q4.ops.reduce import dispatch_reduce
-from wgpu_q4.plan import LARGEST_TOP_K, plan_reduce
 
 Floats = NDArray[np.float32]
 
@@ -129,7 +128,7 @@ def reduced(context: Context, logits: Floats, reduce: Reduce, kept: int) -> NDAr
         context.write(source, whole)
         encoder = context.device.create_command_encoder()
         compute_pass = encoder.begin_compute_pass()
-        resources = {0: source, 4: context.sizes(rows, 0, role="test")}
+        resources = {"t_out": source, "sizes": context.sizes(rows, 0, role="test")}
         target = dispatch_reduce(context, compute_pass, plan, resources, {})
         compute_pass.end()
         context.read(encoder, target, out)
@@ -199,7 +198,7 @@ def test_a_plan_ends_with_one_slice(vocab: int, kept: int) -> None:
         assert np.prod(stage.workgroups) >= 3 * parts
         columns = parts * kept
         assert nbytes == 3 * columns * 8
-        assert ("logits" in stage.variant.name) == (number == 0)
+        assert ("logits" in stage.shader.name) == (number == 0)
     assert columns == kept
     assert len({stage.key for stage in plan.stages}) == len(plan.stages)  # one bind group each
 
@@ -415,7 +414,7 @@ def main() -> None:
             os.environ.pop(kernels.SOURCE_VARIABLE, None)
             pieces = mutated(mutation, Path(folder) / "wgsl")
             os.environ[kernels.SOURCE_VARIABLE] = str(pieces)
-            kernels._read.cache_clear()
+            kernels.read_piece.cache_clear()
             context = context_for(default_device(load_implementation().__name__))
             red[name] = [
                 f"{floats}, {reduce}"

@@ -11,8 +11,7 @@ from tests.cases import WIDE, Shape, random_weight, random_x
 from tests.products import KERNELS
 from wgpu_q4 import DeviceError, linear
 from wgpu_q4.device import context_for, request_device
-from wgpu_q4.kernels import Layout, LinearKernel
-from wgpu_q4.plan import plan_linear
+from wgpu_q4.kernels import Layout, LinearKernel, plan_linear
 
 
 @pytest.mark.parametrize(("kernel", "layout", "shape", "rows"), KERNELS, ids=str)
@@ -46,15 +45,15 @@ def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
         resident.shape, 3, "rows", False, context.limits, context.half_support, "gemv_wide"
     ).product
     assert plan.needs == {
-        0: 3 * WIDE.vocab * 4,
-        1: 3 * WIDE.embed_dim * 4,
-        2: weight.packed.nbytes,
-        3: weight.scales.nbytes + weight.scales.nbytes % 4,
-        4: 16,
+        "t_out": 3 * WIDE.vocab * 4,
+        "t_x": 3 * WIDE.embed_dim * 4,
+        "t_weight": weight.packed.nbytes,
+        "t_scales": weight.scales.nbytes + weight.scales.nbytes % 4,
+        "sizes": 16,
     }
-    buffers = {number: context.create_buffer("b", n, "STORAGE") for number, n in plan.needs.items()}
+    buffers = {name: context.create_buffer("b", n, "STORAGE") for name, n in plan.needs.items()}
     nothing: Any = None  # it is refused before the pass is looked at
-    for number, nbytes in plan.needs.items():
+    for name, nbytes in plan.needs.items():
         small = context.create_buffer("small", nbytes - 4, "STORAGE")
-        with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes at binding {number}"):
-            context.dispatch(nothing, plan, buffers | {2: packed, number: small})
+        with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes in {name}"):
+            context.dispatch(nothing, plan, buffers | {"t_weight": packed, name: small})

@@ -26,8 +26,7 @@ from tools.bench.table import duration, line
 from tools.bench.timing import DeviceTimer, Effort, Timing, time_calls
 from wgpu_q4 import Q4Weight, reference
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import Accuracy
-from wgpu_q4.plan import MatrixShape
+from wgpu_q4.kernels import Accuracy, MatrixShape
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))

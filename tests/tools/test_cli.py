@@ -18,8 +18,15 @@ from wgpu_q4.cli import main
 from wgpu_q4.device import adapter_summary, list_adapters
 from wgpu_q4.device.adapter import choose_adapter
 from wgpu_q4.device.context import default_context
-from wgpu_q4.kernels import INTEGER_BITS, Accuracy, all_variants
-from wgpu_q4.plan import DEFAULT_LAYOUT, TABLE, MatrixShape, plan_linear
+from wgpu_q4.kernels import (
+    DEFAULT_LAYOUT,
+    INTEGER_BITS,
+    TABLE,
+    Accuracy,
+    MatrixShape,
+    all_shaders,
+    plan_linear,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +89,7 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     binding, buffer = "max-storage-buffer-binding-size", "max-buffer-size"
     largest = min(adapter.limits[binding], adapter.limits[buffer])
     assert f"largest weight  {largest:,} packed bytes" in chosen
-    names = {variant.name for variant in all_variants()}
+    names = {variant.name for variant in all_shaders()}
     embedding = re.search(r"^ +embedding +(\w+)", chosen, re.MULTILINE)
     assert embedding is not None
     assert embedding[1] in names
@@ -129,7 +136,7 @@ def test_info_shows_the_choices_of_an_accuracy(capsys: Captured, accuracy: Accur
                 software=context.is_software,
             )
             name = f"linear_q4gsw_{kernel}_{DEFAULT_LAYOUT}_float16_scales"
-            assert plan.product.variant.name.startswith(name)
+            assert plan.product.shader.name.startswith(name)
         assert (kernel, because) in [(choice.kernel, choice.because) for choice in TABLE]
     rounding = {INTEGER_BITS[line[2]] for line in lines if line[2] in INTEGER_BITS}
     assert rounding <= {"exact": set(), "fast": {16}, "int8": {8}}[accuracy]

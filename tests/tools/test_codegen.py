@@ -19,6 +19,7 @@ from tools.codegen import FOLDER, build, generate, naga, registered
 from tools.codegen.fold import fold, merged_order
 from tools.codegen.glsl import blocks
 from tools.codegen.interface import FAMILIES, interface
+from tools.codegen.shaders import executorch_shaders
 from tools.parity import Case, contract
 from tools.parity.cases import all_kernels
 from tools.vulkan import Device, SampledImage, StorageBuffer
@@ -350,20 +351,20 @@ def test_header_says_what_it_is(generated: Mapping[str, str]) -> None:
         if name.endswith(".glsl"):
             listed = set(re.findall(r"^ \*   wgsl/(\S+)\.wgsl$", text, re.MULTILINE))
             (family,) = (f for f in FAMILIES if f"{f.name}.glsl" == name)
-            assert listed == {p for kernel in family.kernels for p in kernel.variant.pieces}
+            assert listed == {p for kernel in family.kernels for p in kernel.shader.pieces}
 
 
 # From naga's text to the template
 
 
 def test_families_are_the_tables_variants() -> None:
-    named = {kernel.variant.name for family in FAMILIES for kernel in family.kernels}
-    assert named == {variant.name for variant in kernels.executorch_variants()} == UPSTREAM.keys()
+    named = {kernel.shader.name for family in FAMILIES for kernel in family.kernels}
+    assert named == {shader.name for shader in executorch_shaders()} == UPSTREAM.keys()
 
 
 def test_template_expands_to_each_kernels_own_functions(out: Path) -> None:
     """Folding loses nothing and mixes nothing up."""
-    variants = list(kernels.executorch_variants())
+    variants = list(executorch_shaders())
     translated = naga.translate([variant.source for variant in variants])
     for variant, text in zip(variants, translated, strict=True):
         own = blocks(text, variant.source, interface(variant).names)

@@ -21,8 +21,7 @@ from tests.cases import WIDE, Shape
 from tests.products import integer_weight, integer_x
 from wgpu_q4 import kernels, linear, reference
 from wgpu_q4.device import context_for, request_device
-from wgpu_q4.kernels import Layout, LinearKernel
-from wgpu_q4.plan import HalfSupport, MatrixShape, plan_linear
+from wgpu_q4.kernels import HalfSupport, Layout, LinearKernel, MatrixShape, plan_linear
 
 # x is staged in two slices; a workgroup takes several tiles of the weight.
 SLICES, TILES, STRIPS = Shape(3, 6400, 64), Shape(210_000, 32, 32), Shape(4200, 32, 32)
@@ -57,7 +56,7 @@ class Case:
             self.kernel,
         )
         dispatches = [plan.product, plan.preparation]
-        return {piece for one in dispatches if one is not None for piece in one.variant.pieces}
+        return {piece for one in dispatches if one is not None for piece in one.shader.pieces}
 
 
 CASES = [
@@ -343,9 +342,9 @@ def pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copytree(kernels.source_folder(), copy)
     monkeypatch.setenv(kernels.SOURCE_VARIABLE, str(copy))
     monkeypatch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
-    kernels._read.cache_clear()
+    kernels.read_piece.cache_clear()
     yield copy
-    kernels._read.cache_clear()
+    kernels.read_piece.cache_clear()
 
 
 def device_of_all() -> Any:

@@ -17,28 +17,26 @@ import pytest
 
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.kernels import (
-    INTEGER_BITS,
-    Accuracy,
-    Layout,
-    LinearKernel,
-    OutputDtype,
-    Storage,
-    linear_kernels,
-)
-from wgpu_q4.plan import (
     DEFAULT_LAYOUT,
+    INTEGER_BITS,
     LAST_GEMV_ROWS,
     MATRIX_UNITS,
     TABLE,
     UNCHECKED,
+    Accuracy,
     Choice,
+    Dispatch,
     HalfSupport,
+    Layout,
+    LinearKernel,
     LinearPlan,
     MatrixShape,
     MatrixUnits,
-    Plan,
+    OutputDtype,
+    Storage,
     choose_linear,
     fold,
+    linear_kernels,
     plan_embedding,
     plan_linear,
     plan_pack,
@@ -114,7 +112,7 @@ def linear(
 
 def kernel_of(plan: LinearPlan) -> str:
     """``gemv`` of ``linear_q4gsw_gemv_rows_float16_scales``."""
-    name = plan.product.variant.name.removeprefix("linear_q4gsw_")
+    name = plan.product.shader.name.removeprefix("linear_q4gsw_")
     named: list[str] = [k for k in KERNELS if name.startswith(f"{k}_")]
     return max(named, key=len)
 
@@ -361,7 +359,7 @@ def test_halves_are_converted_by_functions_only_where_both_are_right(support: An
     assert support.halves == halves.removeprefix("half/")
     embedding = plan_embedding(LLAMA, 1, "rows", "float16", "buffer", WEBGPU, support)
     for plan in (embedding, linear(support=support).product):
-        assert [piece for piece in plan.variant.pieces if piece.startswith("half/")] == [halves]
+        assert [piece for piece in plan.shader.pieces if piece.startswith("half/")] == [halves]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -591,17 +589,17 @@ def test_blocks_that_a_lane_takes_at_once_lie_in_one_group(group_size: int) -> N
 # Every output has a workgroup
 
 
-def check_grid(plan: Plan, needed: int, device: Mapping[str, int]) -> None:
+def check_grid(plan: Dispatch, needed: int, device: Mapping[str, int]) -> None:
     """Workgroups for all, none twice but for the last row of a folded grid."""
     x, y, z = plan.workgroups
     assert z == 1
     assert max(x, y) <= device["max-compute-workgroups-per-dimension"]
-    assert needed <= x * y < needed + y, f"{plan.variant.name}: {x} × {y} for {needed}"
+    assert needed <= x * y < needed + y, f"{plan.shader.name}: {x} × {y} for {needed}"
 
 
-def tile_of(plan: Plan) -> tuple[int, int]:
+def tile_of(plan: Dispatch) -> tuple[int, int]:
     """Rows of x and outputs of each that a workgroup of a matrix product computes."""
-    constants, pieces = plan.constants, {piece.partition("/")[2] for piece in plan.variant.pieces}
+    constants, pieces = plan.constants, {piece.partition("/")[2] for piece in plan.shader.pieces}
     if "gemv_rows" in pieces:
         return 1, 128 // constants["TEAM"]
     if "gemv_blocks" in pieces:
@@ -642,7 +640,7 @@ def test_linear_covers_every_output(
 def check_preparation(plan: LinearPlan, shape: MatrixShape, device: Mapping[str, int]) -> None:
     """It writes every place of ``plan.x_bytes`` and ``plan.x_scale_bytes``, and no other."""
     assert plan.preparation is not None
-    body = plan.preparation.variant.pieces[-1].removeprefix("linear/")
+    body = plan.preparation.shader.pieces[-1].removeprefix("linear/")
     constants, values = plan.preparation.constants, plan.padded_rows * shape.embed_dim
     if body == "transpose_x":  # 64 invocations move 4 × 4 values each
         check_grid(plan.preparation, ceil(values / 16 / 64), device)
@@ -652,7 +650,7 @@ def check_preparation(plan: LinearPlan, shape: MatrixShape, device: Mapping[str,
         check_grid(plan.preparation, ceil(values / 32 / 64), device)
         planes = constants["PLANES"]
         assert constants == {**shape.constants, "PLANES": planes}
-        words = 4 if plan.preparation.variant.name == "quantize_x_for_blocks" else 2
+        words = 4 if plan.preparation.shader.name == "quantize_x_for_blocks" else 2
         assert plan.x_bytes == values * planes
         assert plan.x_scale_bytes == values // 32 * 4 * words
     else:  # a workgroup takes a row
@@ -666,9 +664,9 @@ def check_preparation(plan: LinearPlan, shape: MatrixShape, device: Mapping[str,
         )
 
 
-def places(plan: Plan, shape: MatrixShape, rows: int) -> Counter[tuple[int, int]]:
+def places(plan: Dispatch, shape: MatrixShape, rows: int) -> Counter[tuple[int, int]]:
     """How often each output (m, n) is computed, by the arithmetic of the kernels' bodies."""
-    pieces = {piece.partition("/")[2] for piece in plan.variant.pieces}
+    pieces = {piece.partition("/")[2] for piece in plan.shader.pieces}
     rows_of_x, outputs = tile_of(plan)
     parts = ceil(rows / rows_of_x)
     tiled = {"gemm_tile", "gemm_matrix"} & pieces
@@ -720,7 +718,7 @@ def test_embedding_covers_every_output(shape: MatrixShape, ids: int) -> None:
         assert plan.constants == shape.constants
         # 128 invocations write 2 × 16 bytes each, or two texels of 4 values.
         values = 8 if (storage, output) == ("buffer", "float16") else 4
-        octets = "embedding/grid_octets" in plan.variant.pieces
+        octets = "embedding/grid_octets" in plan.shader.pieces
         assert octets == (values == 8)
         check_grid(plan, ceil(ids * shape.embed_dim / (128 * 2 * values)), WEBGPU)
 
@@ -758,7 +756,7 @@ def test_grids_are_folded_by_the_limit_of_the_device() -> None:
         plan_embedding(shape, 10**6, "rows", "float32", "buffer", FEW_WORKGROUPS, NATIVE)
 
 
-def both(plan: LinearPlan) -> list[Plan]:
+def both(plan: LinearPlan) -> list[Dispatch]:
     return [plan.product, *([] if plan.preparation is None else [plan.preparation])]
 
 
@@ -767,23 +765,23 @@ def both(plan: LinearPlan) -> list[Plan]:
 
 def needs_of(
     shape: MatrixShape, rows: int, layout: Layout, plan: LinearPlan, bias: bool
-) -> dict[int, int]:
+) -> dict[str, int]:
     """Bytes of each binding of a product, counted value by value."""
     groups = shape.embed_dim // shape.group_size
     packed_rows = shape.vocab if layout.startswith("rows") else ceil(shape.vocab / 8) * 8
     nibbles = packed_rows * shape.embed_dim
     scale_bytes = shape.vocab * groups * {"float16": 2, "float32": 4}[shape.scales]
     needs = {
-        0: rows * shape.vocab * 4,
-        1: plan.x_bytes if plan.preparation else rows * shape.embed_dim * 4,
-        2: nibbles // 2,
-        3: ceil(scale_bytes / 4) * 4,  # whole words
-        4: 16,
+        "t_out": rows * shape.vocab * 4,
+        "t_x": plan.x_bytes if plan.preparation else rows * shape.embed_dim * 4,
+        "t_weight": nibbles // 2,
+        "t_scales": ceil(scale_bytes / 4) * 4,  # whole words
+        "sizes": 16,
     }
     if bias:
-        needs[5] = shape.vocab * 4
+        needs["t_bias"] = shape.vocab * 4
     if plan.x_scale_bytes:
-        needs[6] = plan.x_scale_bytes
+        needs["t_x_scales"] = plan.x_scale_bytes
     return needs
 
 
@@ -797,7 +795,7 @@ def test_an_unchecked_kernel_says_what_it_needs(shape: MatrixShape, rows: int, b
             assert plan.product.needs is None
             continue
         assert plan.product.needs == needs_of(shape, rows, layout, plan, bias)
-        bound = {binding.number for binding in plan.product.variant.bindings}
+        bound = {binding.name for binding in plan.product.shader.bindings}
         assert set(plan.product.needs) == bound, "a binding is not compared with anything"
         assert all(nbytes > 0 and nbytes % 4 == 0 for nbytes in plan.product.needs.values())
 
@@ -806,7 +804,7 @@ def test_what_reads_a_texture_or_depends_on_data_stays_checked() -> None:
     for kernel, layout in jobs(LLAMA):
         for rows in (1, 9, 70):
             plan = linear(rows=rows, layout=layout, kernel=kernel)
-            kinds = {binding.kind for binding in plan.product.variant.bindings}
+            kinds = {binding.kind for binding in plan.product.shader.bindings}
             assert plan.product.needs is None or kinds == {"buffer"}
             assert plan.preparation is None or plan.preparation.needs is None
     for layout in LAYOUTS:
@@ -819,9 +817,9 @@ def test_what_reads_a_texture_or_depends_on_data_stays_checked() -> None:
 def test_checked_and_unchecked_are_two_pipelines() -> None:
     plan = linear().product
     assert plan.needs is not None
-    checked = Plan(plan.variant, plan.constants, plan.workgroups)
+    checked = Dispatch(plan.shader, plan.constants, plan.workgroups)
     assert checked.key != plan.key
-    scarce = Plan(plan.variant, plan.constants, plan.workgroups, {0: 4})
+    scarce = Dispatch(plan.shader, plan.constants, plan.workgroups, {"t_out": 4})
     assert scarce.key == plan.key  # how large a buffer is makes no other code
 
 
@@ -863,6 +861,6 @@ def test_plans_that_differ_in_a_constant_or_a_piece_share_nothing() -> None:
         )
     ]
     distinct = {
-        (plan.variant.source, plan.needs is None, *sorted(plan.constants.items())) for plan in found
+        (plan.shader.source, plan.needs is None, *sorted(plan.constants.items())) for plan in found
     }
     assert len({plan.key for plan in found}) == len(distinct) > 100

@@ -6,8 +6,7 @@ count.
 
 from __future__ import annotations
 
-from wgpu_q4.kernels import Layout, OutputDtype
-from wgpu_q4.plan import MatrixShape
+from wgpu_q4.kernels import Layout, MatrixShape, OutputDtype
 
 
 def packed_bytes(shape: MatrixShape, layout: Layout) -> int:

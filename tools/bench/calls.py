@@ -11,8 +11,7 @@ from tools.bench.result import Result
 from tools.bench.timing import Effort, time_calls
 from wgpu_q4 import Q4Weight, embedding, linear
 from wgpu_q4.device import Context
-from wgpu_q4.kernels import Accuracy
-from wgpu_q4.plan import MatrixShape
+from wgpu_q4.kernels import Accuracy, MatrixShape
 
 
 class Calls:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tools.bench.result import Result
 from tools.bench.timing import DeviceTimer, Dispatch
-from wgpu_q4.plan import fold
+from wgpu_q4.kernels import fold
 
 _ROUNDS = 64
 _ARITHMETIC_WORKGROUPS = 4096

@@ -19,7 +19,7 @@ from wgpu_q4.errors import DeviceError
 if TYPE_CHECKING:
     from tools.bench.document import Document
     from tools.bench.suite import Step
-    from wgpu_q4.plan import MatrixShape
+    from wgpu_q4.kernels import MatrixShape
 
 SHAPES = {
     "llama-3.2-1b": (128256, 2048, 32),
@@ -276,7 +276,7 @@ def _selection(options: argparse.Namespace, shape: MatrixShape) -> Any:
 
 
 def _matrix_shape(chosen: tuple[int, int, int] | None, software: bool) -> MatrixShape:
-    from wgpu_q4.plan import MatrixShape
+    from wgpu_q4.kernels import MatrixShape
 
     default = SHAPES["smollm2-135m" if software else "llama-3.2-1b"]
     vocab, embed_dim, group_size = chosen or default

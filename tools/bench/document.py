@@ -37,7 +37,7 @@ from typing import Any
 from tools.bench.ceilings import Ceilings
 from tools.bench.result import Result
 from tools.bench.timing import Timing
-from wgpu_q4.plan import MatrixShape
+from wgpu_q4.kernels import MatrixShape
 
 SCHEMA = "tools.bench/1"
 

@@ -14,9 +14,17 @@ from tools.bench.result import Result
 from tools.bench.timing import DeviceTimer, Effort, time_calls
 from wgpu_q4 import Q4Weight
 from wgpu_q4.device import Context, DeviceWeight
-from wgpu_q4.kernels import Accuracy, Layout, OutputDtype
+from wgpu_q4.kernels import (
+    Accuracy,
+    Layout,
+    LinearPlan,
+    MatrixShape,
+    OutputDtype,
+    plan_embedding,
+    plan_linear,
+    plan_pack,
+)
 from wgpu_q4.ops.matmul import dispatch_linear
-from wgpu_q4.plan import LinearPlan, MatrixShape, plan_embedding, plan_linear, plan_pack
 
 _ROTATED_BYTES = 256 << 20
 """Inputs rotate over about this much memory, several times a large cache."""
@@ -37,7 +45,7 @@ def random_weight(shape: MatrixShape) -> Q4Weight:
 
 def kernel_name(plan: LinearPlan, layout: Layout) -> str:
     """The part of a linear kernel's name that says how it works."""
-    return plan.product.variant.name.removeprefix("linear_q4gsw_").partition(f"_{layout}")[0]
+    return plan.product.shader.name.removeprefix("linear_q4gsw_").partition(f"_{layout}")[0]
 
 
 class Jobs:
@@ -76,7 +84,13 @@ class Jobs:
             id_buffer = context.create_buffer("ids", chosen.nbytes, "STORAGE", "COPY_DST")
             context.write(id_buffer, chosen)
             groups: dict[Any, Any] = {}
-            resources = {0: out, 1: id_buffer, 2: packed, 3: self.resident.scales, 4: sizes}
+            resources = {
+                "t_out": out,
+                "t_indices": id_buffer,
+                "t_weight": packed,
+                "t_scales": self.resident.scales,
+                "out_sizes": sizes,
+            }
             return lambda compute_pass: context.dispatch(compute_pass, plan, resources, groups)
 
         timing = self.timer.measure([variant() for _ in range(8)])
@@ -119,7 +133,13 @@ class Jobs:
 
         def variant(resident: DeviceWeight) -> Any:
             _, packed = resident.packed(context, self.weight, layout)
-            resources = {0: out, 1: x_buffer, 2: packed, 3: resident.scales, 4: sizes}
+            resources = {
+                "t_out": out,
+                "t_x": x_buffer,
+                "t_weight": packed,
+                "t_scales": resident.scales,
+                "sizes": sizes,
+            }
             groups: dict[Any, Any] = {}
             return lambda compute_pass: dispatch_linear(
                 context, compute_pass, plan, resources, groups
@@ -150,7 +170,7 @@ class Jobs:
         timing = self.timer.measure(
             [
                 lambda compute_pass: context.dispatch(
-                    compute_pass, plan, {0: target, 2: rows}, groups
+                    compute_pass, plan, {"t_out": target, "t_weight": rows}, groups
                 )
             ]
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tools.bench.timing import Clock, Timing
-from wgpu_q4.plan import MatrixShape
+from wgpu_q4.kernels import MatrixShape
 
 
 @dataclass(frozen=True)

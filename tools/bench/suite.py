@@ -16,8 +16,7 @@ from tools.bench.peers import PEERS, Peer, UnavailableError, check, make
 from tools.bench.result import Result
 from tools.bench.timing import DeviceTimer, Effort
 from wgpu_q4 import Q4Weight
-from wgpu_q4.kernels import Accuracy, Layout, OutputDtype
-from wgpu_q4.plan import DEFAULT_LAYOUT, MatrixShape
+from wgpu_q4.kernels import DEFAULT_LAYOUT, Accuracy, Layout, MatrixShape, OutputDtype
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
 NARROW_VOCAB = 32768

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from wgpu_q4 import kernels
-from wgpu_q4.kernels import Variant
+from tools.codegen.shaders import BlockStorage, executorch_embedding, executorch_pack
+from wgpu_q4.kernels import OutputDtype, Shader, Storage, piece_bindings
 
 Value = str | bool
 
@@ -23,11 +23,11 @@ class Kernel:
     """One kernel of a family.
 
     Attributes:
-        variant: its name and WGSL pieces.
+        shader: its name and WGSL pieces.
         parameters: the template parameters that select it.
     """
 
-    variant: Variant
+    shader: Shader
     parameters: Mapping[str, Value]
 
 
@@ -65,10 +65,10 @@ def _embedding() -> Family:
     forall = {"STORAGE": ("buffer", "texture3d"), "DTYPE": ("half", "float")}
     named: dict[str, Mapping[str, Value]] = {}
     found: list[Kernel] = []
-    blocks: tuple[kernels.BlockStorage | None, ...] = (None, "buffer", "texture2d")
+    blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
     scales: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
-    storages: tuple[kernels.Storage, ...] = ("buffer", "texture3d")
-    outputs: tuple[kernels.OutputDtype, ...] = ("float16", "float32")
+    storages: tuple[Storage, ...] = ("buffer", "texture3d")
+    outputs: tuple[OutputDtype, ...] = ("float16", "float32")
     for block, scale in product(blocks, scales):
         chosen: dict[str, Value] = {}
         if scale == "float32":
@@ -76,11 +76,11 @@ def _embedding() -> Family:
         if block is not None:
             chosen |= {"IS_LINEAR_WEIGHT": True, "WEIGHT_STORAGE": block}
         for storage, output in product(storages, outputs):
-            variant = kernels.executorch_embedding(block, scale, output, storage)
+            shader = executorch_embedding(block, scale, output, storage)
             half = "half" if output == "float16" else "float"
             parameters = defaults | chosen | {"STORAGE": storage, "DTYPE": half}
-            found.append(Kernel(variant, parameters))
-            named[variant.name.removesuffix(f"_{storage}_{half}")] = chosen
+            found.append(Kernel(shader, parameters))
+            named[shader.name.removesuffix(f"_{storage}_{half}")] = chosen
     return Family(
         "embedding_q4gsw",
         "One invocation writes 32 columns of one id; the grid is (K/32, last dimension of the\n"
@@ -93,15 +93,15 @@ def _embedding() -> Family:
 
 
 def _pack() -> Family:
-    targets: tuple[kernels.BlockStorage, ...] = ("buffer", "texture2d")
-    variants = {target: kernels.executorch_pack(target) for target in targets}
+    targets: tuple[BlockStorage, ...] = ("buffer", "texture2d")
+    shaders = {target: executorch_pack(target) for target in targets}
     return Family(
         "pack_q4_linear_weight",
         "One invocation makes two blocks of 8 rows and 4 columns; the grid is (K/8, V/8).",
         {"STORAGE": "buffer"},
         {},
-        {variant.name: {"STORAGE": target} for target, variant in variants.items()},
-        tuple(Kernel(variant, {"STORAGE": target}) for target, variant in variants.items()),
+        {shader.name: {"STORAGE": target} for target, shader in shaders.items()},
+        tuple(Kernel(shader, {"STORAGE": target}) for target, shader in shaders.items()),
     )
 
 
@@ -177,18 +177,18 @@ class Interface:
     push_constants: str
 
 
-def interface(variant: Variant) -> Interface:
+def interface(shader: Shader) -> Interface:
     """The interface of a kernel, from its pieces."""
     names: dict[int, str] = {PUSH_BINDING: PUSH_NAME}
     declared: dict[int, str] = {}
     members: tuple[tuple[str, str], ...] = ()
-    for piece in variant.pieces:
+    for piece in shader.pieces:
         members = PUSH_CONSTANTS.get(piece, members)
         for number, (kind, name) in UBOS.get(piece, {}).items():
             names[number] = name
             declared[number] = f'${{layout_declare_ubo(B, "{kind}", "{name}", precision="highp")}}'
         if piece in TENSORS:
-            (binding,) = kernels.piece_bindings(piece)
+            (binding,) = piece_bindings(piece)
             access = "w" if binding.number == RESULT_BINDING else "r"
             names[binding.number] = TENSORS[piece].name
             declared[binding.number] = TENSORS[piece].declaration(access)

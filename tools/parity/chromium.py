@@ -25,8 +25,15 @@ from tools.parity.cases import Case
 from wgpu_q4.device.textures import pack_width
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.format import rows_to_blocks
-from wgpu_q4.kernels import Binding, Layout
-from wgpu_q4.plan import HalfSupport, MatrixShape, Plan, plan_embedding, plan_pack
+from wgpu_q4.kernels import (
+    Binding,
+    Dispatch,
+    HalfSupport,
+    Layout,
+    MatrixShape,
+    plan_embedding,
+    plan_pack,
+)
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _START_SECONDS = 60
@@ -221,14 +228,14 @@ class ChromiumBackend:
         else:
             packed = rows_to_blocks(weight.packed_as("linear"))
         result: tuple[int, ...]
-        inputs: dict[int, NDArray[Any]] = {2: packed, 3: weight.scales}
+        inputs: dict[str, NDArray[Any]] = {"t_weight": packed, "t_scales": weight.scales}
         if case.storage == "buffer":
-            inputs[1] = ids
-            inputs[4] = np.array([case.embed_dim, ids.size, 1, 1], np.int32)
+            inputs["t_indices"] = ids
+            inputs["out_sizes"] = np.array([case.embed_dim, ids.size, 1, 1], np.int32)
             result = (ids.size, case.embed_dim)
         else:
-            inputs[1] = pack_width(ids.reshape(shape))
-            inputs[4] = np.array([case.embed_dim, width, height, others], np.int32)
+            inputs["t_indices"] = pack_width(ids.reshape(shape))
+            inputs["out_sizes"] = np.array([case.embed_dim, width, height, others], np.int32)
             result = (others * height, width, case.embed_dim // 4, 4)
         found = self._run(plan, inputs, result, case.output)
         return found.reshape(*ids.shape, case.embed_dim)
@@ -236,21 +243,21 @@ class ChromiumBackend:
     def _pack(self, case: Case, layout: Layout) -> NDArray[Any]:
         plan = plan_pack(_matrix_shape(case), layout, self._limits)
         strips, quads = -(-case.vocab // 8), case.embed_dim // 4
-        rows = {2: case.matrix().packed_as("linear")}
+        rows = {"t_weight": case.matrix().packed_as("linear")}
         return self._run(plan, rows, (strips, quads, 4), "uint32")
 
     def _run(
-        self, plan: Plan, inputs: dict[int, NDArray[Any]], shape: tuple[int, ...], dtype: str
+        self, plan: Dispatch, inputs: dict[str, NDArray[Any]], shape: tuple[int, ...], dtype: str
     ) -> NDArray[Any]:
         """The contents of binding 0, of ``shape``; for a texture the last dimension is texels'."""
         resources, data = [], {}
         out = np.empty(shape, dtype)
         pitch = 0
-        for binding in plan.variant.bindings:
-            array = inputs.get(binding.number, out)
+        for binding in plan.shader.bindings:
+            array = inputs.get(binding.name, out)
             resource = _resource(binding, array)
-            resource["hasData"] = binding.number in inputs
-            if binding.number in inputs:
+            resource["hasData"] = binding.name in inputs
+            if binding.name in inputs:
                 raw = np.ascontiguousarray(array).tobytes()
                 data[binding.number] = raw + bytes(-len(raw) % 4)
             resources.append(resource)
@@ -260,10 +267,10 @@ class ChromiumBackend:
             pitch = -(-row_bytes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
             nbytes = pitch * out.nbytes // row_bytes
         job = {
-            "code": plan.variant.source,
+            "code": plan.shader.source,
             "constants": dict(plan.constants),
             "workgroups": plan.workgroups,
-            "layout": [_layout_entry(binding) for binding in plan.variant.bindings],
+            "layout": [_layout_entry(binding) for binding in plan.shader.bindings],
             "resources": resources,
             "result": {"nbytes": nbytes, "pitch": pitch},
         }

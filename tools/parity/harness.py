@@ -16,11 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tools.codegen.shaders import executorch_shaders
 from tools.parity.backends import package_versions
 from tools.parity.cases import Case
 from tools.vulkan.drivers import find_driver, list_drivers
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.kernels import executorch_variants
 
 REQUIRED = (
     "numpy",
@@ -226,7 +226,7 @@ def _build(folder: Path | None, out: Path) -> dict[str, str]:
     if folder is None:
         raise FileNotFoundError("no folder of GLSL is given: use --glsl-dir")
     built = {name: str(path) for name, path in build(folder, out).items()}
-    known = {variant.name for variant in executorch_variants()}
+    known = {shader.name for shader in executorch_shaders()}
     if not known & built.keys():
         found = ", ".join(sorted(built)[:3]) or "none"
         raise FileNotFoundError(

@@ -21,10 +21,10 @@ from wgpu_q4.device import (
 from wgpu_q4.device.adapter import choose_adapter
 from wgpu_q4.device.implementation import KNOWN, load_implementation
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.kernels import Accuracy
-from wgpu_q4.plan import (
+from wgpu_q4.kernels import (
     DEFAULT_LAYOUT,
     MATRIX_UNITS,
+    Accuracy,
     Choice,
     MatrixShape,
     choose_linear,

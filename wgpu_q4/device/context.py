@@ -30,11 +30,17 @@ from wgpu_q4.device.roundtrip import (
 )
 from wgpu_q4.device.upload import DeviceWeight
 from wgpu_q4.errors import DeviceError, DeviceLimitError
-from wgpu_q4.kernels import PROBE_HALVES
-from wgpu_q4.plan import LARGEST_MAPPED_RESULT, HalfSupport, MatrixUnits, Plan
+from wgpu_q4.kernels import PROBE_HALVES, Dispatch, HalfSupport, MatrixUnits
 from wgpu_q4.weight import Q4Weight
 
 _ATTRIBUTE = "_wgpu_q4_context"
+LARGEST_MAPPED_RESULT = 1 << 20
+"""Bytes of a result that a kernel writes where the host reads them, on a device that can.
+
+On an H200 a row of 128,256 logits is then on the host 28 µs sooner: it crosses the bus while the
+kernel runs.  Larger results were not measured; they are copied, which is sure to use the bus well.
+"""
+
 _SMALLEST_SCRATCH = 1 << 12
 _MOST_PLANS = 1 << 10
 _MOST_GROUPS = 2
@@ -178,8 +184,8 @@ class Context:
             self.write(source, pairs)
 
             def record(compute_pass: ComputePass) -> Any:
-                plan = Plan(PROBE_HALVES, {}, (1, 1, 1))
-                self.dispatch(compute_pass, plan, {0: target, 1: source})
+                plan = Dispatch(PROBE_HALVES, {}, (1, 1, 1))
+                self.dispatch(compute_pass, plan, {"t_out": target, "t_pairs": source})
                 return target
 
             self.run(record, found)
@@ -213,7 +219,7 @@ class Context:
         """``decide(*arguments, **options)`` within this device's limits, remembered.
 
         Args:
-            decide: a function of `wgpu_q4.plan` that takes ``limits``.
+            decide: a function of `wgpu_q4.kernels` that takes ``limits``.
             arguments: hashable ones, as are the ``options``.
         """
         if self._planned_within is not self.limits or len(self._plans) >= _MOST_PLANS:
@@ -278,8 +284,8 @@ class Context:
     def encode(
         self,
         encoder: Any,
-        plan: Plan,
-        resources: Mapping[int, Any],
+        plan: Dispatch,
+        resources: Mapping[str, Any],
         groups: BindGroups | None = None,
     ) -> None:
         """Append one dispatch to ``encoder``, in a compute pass of its own.
@@ -287,7 +293,7 @@ class Context:
         Args:
             encoder: a ``GPUCommandEncoder`` of this device.
             plan: what to run.
-            resources: a buffer or texture view for each binding number of the variant.
+            resources: a buffer or texture view for each binding of the shader, by its name.
             groups: where the bind group is kept for the next call; None keeps it nowhere.
         """
         compute_pass = encoder.begin_compute_pass()
@@ -297,15 +303,15 @@ class Context:
     def dispatch(
         self,
         compute_pass: ComputePass,
-        plan: Plan,
-        resources: Mapping[int, Any],
+        plan: Dispatch,
+        resources: Mapping[str, Any],
         groups: BindGroups | None = None,
     ) -> None:
         """The same within a compute pass that the caller began."""
         if plan.needs is not None:
             _check_sizes(plan, plan.needs, resources)
         kernel = self._kernel(plan)
-        bound = tuple([resources[binding.number] for binding in plan.variant.bindings])
+        bound = tuple([resources[binding.name] for binding in plan.shader.bindings])
         kept = {} if groups is None else groups.setdefault(plan.key, {})
         group = kept.get(bound)
         if group is None:
@@ -351,12 +357,12 @@ class Context:
             role: buffer for role, buffer in self._scratch.items() if not buffer.usage & mapped
         }
 
-    def _kernel(self, plan: Plan) -> _Kernel:
+    def _kernel(self, plan: Dispatch) -> _Kernel:
         kernel = self._kernels.get(plan.key)
         if kernel is None:
-            device, label = self.device, plan.variant.name
+            device, label = self.device, plan.shader.name
             visibility = int(self.implementation.ShaderStage.COMPUTE)
-            entries = [binding.layout_entry(visibility) for binding in plan.variant.bindings]
+            entries = [binding.layout_entry(visibility) for binding in plan.shader.bindings]
             group_layout = device.create_bind_group_layout(label=label, entries=entries)
             is_unchecked = plan.needs is not None and not self.checks_because
             create = unchecked.create_shader_module if is_unchecked else _create_shader_module
@@ -366,7 +372,7 @@ class Context:
                     label=label, bind_group_layouts=[group_layout]
                 ),
                 compute={
-                    "module": create(device, label=label, code=plan.variant.source),
+                    "module": create(device, label=label, code=plan.shader.source),
                     "entry_point": "main",
                     "constants": dict(plan.constants),
                 },
@@ -375,7 +381,7 @@ class Context:
             kernel = self._kernels[plan.key] = _Kernel(pipeline, group_layout)
         return kernel
 
-    def _bind(self, kernel: _Kernel, plan: Plan, resources: tuple[Any, ...]) -> Any:
+    def _bind(self, kernel: _Kernel, plan: Dispatch, resources: tuple[Any, ...]) -> Any:
         self.bind_groups_created += 1
         buffer_type = self.implementation.GPUBuffer
         entries = [
@@ -385,10 +391,10 @@ class Context:
                 if isinstance(resource, buffer_type)
                 else resource,
             }
-            for binding, resource in zip(plan.variant.bindings, resources, strict=True)
+            for binding, resource in zip(plan.shader.bindings, resources, strict=True)
         ]
         return self.device.create_bind_group(
-            label=plan.variant.name, layout=kernel.group_layout, entries=entries
+            label=plan.shader.name, layout=kernel.group_layout, entries=entries
         )
 
 
@@ -396,13 +402,13 @@ def _create_shader_module(device: Any, label: str, code: str) -> Any:
     return device.create_shader_module(label=label, code=code)
 
 
-def _check_sizes(plan: Plan, needs: Mapping[int, int], resources: Mapping[int, Any]) -> None:
+def _check_sizes(plan: Dispatch, needs: Mapping[str, int], resources: Mapping[str, Any]) -> None:
     """The host's part of the proof that an unchecked kernel stays within its buffers."""
-    for number, nbytes in needs.items():
-        if resources[number].size < nbytes:
+    for name, nbytes in needs.items():
+        if resources[name].size < nbytes:
             raise DeviceError(
-                f"{plan.variant.name} needs {nbytes:,} bytes at binding {number}, which has "
-                f"{resources[number].size:,}: a fault of wgpu_q4, please report it"
+                f"{plan.shader.name} needs {nbytes:,} bytes in {name}, which has "
+                f"{resources[name].size:,}: a fault of wgpu_q4, please report it"
             )
 
 

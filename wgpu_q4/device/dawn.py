@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from wgpu_q4.plan import MatrixUnits
+from wgpu_q4.kernels import MatrixUnits
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_MATRIX_UNITS"
 """Set to 0, neither the instance's toggles nor an adapter's features are asked for."""

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Layout
-from wgpu_q4.plan import DEFAULT_LAYOUT, MatrixShape, plan_pack
+from wgpu_q4.kernels import DEFAULT_LAYOUT, Layout, MatrixShape, plan_pack
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -148,7 +147,9 @@ def _pack(context: Context, shape: MatrixShape, rows: Any, layout: Layout) -> An
             "wgpu_q4 packed blocks", nbytes, "STORAGE", "COPY_SRC"
         )
     encoder = context.device.create_command_encoder()
-    context.encode(encoder, plan_pack(shape, layout, context.limits), {0: resource, 2: rows})
+    context.encode(
+        encoder, plan_pack(shape, layout, context.limits), {"t_out": resource, "t_weight": rows}
+    )
     context.device.queue.submit([encoder.finish()])
     return target
 

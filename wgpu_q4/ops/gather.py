@@ -14,9 +14,8 @@ from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.device.upload import DeviceWeight
-from wgpu_q4.kernels import Layout, OutputDtype, Storage
+from wgpu_q4.kernels import Dispatch, Layout, OutputDtype, Storage, plan_embedding
 from wgpu_q4.ops.arguments import check_indices, check_option, check_weight
-from wgpu_q4.plan import Plan, plan_embedding
 from wgpu_q4.weight import Q4Weight
 
 
@@ -40,7 +39,7 @@ def embedding(
         dtype: of the result, ``"float32"`` or ``"float16"``.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
         layout: how the device holds the weight; None for the layout already there, else the one
-            that suits both ops (see `wgpu_q4.plan`).
+            that suits both ops (see `wgpu_q4.kernels`).
         storage: ``"texture3d"`` passes ids and result through textures, as ExecuTorch may.
 
     Returns:
@@ -66,7 +65,7 @@ def embedding(
             resident = context.weight(weight)
             layout, packed = resident.packed(context, weight, layout)
             resident.readers.add("embedding")
-            matrix = _Matrix(resident, layout, {2: packed, 3: resident.scales})
+            matrix = _Matrix(resident, layout, {"t_weight": packed, "t_scales": resident.scales})
             run = _through_buffers if storage == "buffer" else _through_textures
             run(context, matrix, ids, result)
     return arrays.like(result, indices)
@@ -77,10 +76,10 @@ class _Matrix(NamedTuple):
 
     resident: DeviceWeight
     layout: Layout
-    resources: dict[int, Any]
-    """What to bind for it, by binding number."""
+    resources: dict[str, Any]
+    """What to bind for it, by the name of the binding."""
 
-    def plan(self, context: Context, ids: int, result: NDArray[Any], storage: Storage) -> Plan:
+    def plan(self, context: Context, ids: int, result: NDArray[Any], storage: Storage) -> Dispatch:
         """The dispatch that looks ``ids`` ids up."""
         return context.plan(
             plan_embedding,
@@ -106,7 +105,12 @@ def _through_buffers(
         out_buffer = context.result("embedding", out.nbytes)
         context.write(id_buffer, part)
         sizes = context.sizes(rows.shape[1], part.size, 1, 1, role="embedding")
-        resources = {0: out_buffer, 1: id_buffer, 4: sizes, **matrix.resources}
+        resources = {
+            "t_out": out_buffer,
+            "t_indices": id_buffer,
+            "out_sizes": sizes,
+            **matrix.resources,
+        }
         plan = matrix.plan(context, part.size, result, "buffer")
         groups = matrix.resident.bind_groups
         context.run(partial(_record, context, plan, resources, groups), out)
@@ -114,14 +118,14 @@ def _through_buffers(
 
 def _record(
     context: Context,
-    plan: Plan,
-    resources: Mapping[int, Any],
+    plan: Dispatch,
+    resources: Mapping[str, Any],
     groups: BindGroups,
     compute_pass: ComputePass,
 ) -> Any:
     """Append the lookup; returns the buffer of the result."""
     context.dispatch(compute_pass, plan, resources, groups)
-    return resources[0]
+    return resources["t_out"]
 
 
 def _through_textures(
@@ -140,7 +144,12 @@ def _through_textures(
     out_texture = Texture3d(context, out_size, texel, "embedding")
     id_texture.write(pack_width(ids.reshape(others, height, width)))
     sizes = context.sizes(embed_dim, width, height, others, role="embedding")
-    resources = {0: out_texture.view, 1: id_texture.view, 4: sizes, **matrix.resources}
+    resources = {
+        "t_out": out_texture.view,
+        "t_indices": id_texture.view,
+        "out_sizes": sizes,
+        **matrix.resources,
+    }
     encoder = context.device.create_command_encoder()
     context.encode(encoder, matrix.plan(context, ids.size, result, "texture3d"), resources)
     out_texture.read(encoder, result.reshape(height * others, width, embed_dim))

@@ -13,10 +13,20 @@ from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context, context_for
 from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import ROUNDING, Accuracy, Layout, LinearKernel, Reduce
+from wgpu_q4.kernels import (
+    LAST_GEMV_ROWS,
+    ROUNDING,
+    Accuracy,
+    Layout,
+    LinearKernel,
+    LinearPlan,
+    Reduce,
+    ReducePlan,
+    plan_linear,
+    plan_reduce,
+)
 from wgpu_q4.ops.arguments import check_option, check_weight
 from wgpu_q4.ops.reduce import check_reduce, dispatch_reduce, result_of
-from wgpu_q4.plan import LAST_GEMV_ROWS, LinearPlan, ReducePlan, plan_linear, plan_reduce
 from wgpu_q4.weight import Q4Weight
 
 
@@ -43,8 +53,8 @@ def linear(
             allows x to be rounded to 16 bits, or x and the weight to half precision, ``"int8"`` x
             to 8 bits, which some devices are faster with (`wgpu_q4.reference` gives each bound).
         layout: how the device holds the weight; None for the layout already there, else the one
-            that suits both ops (see `wgpu_q4.plan`).
-        kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.plan` choose.
+            that suits both ops (see `wgpu_q4.kernels`).
+        kernel: a kernel by name, whatever its accuracy; None lets `wgpu_q4.kernels` choose.
         reduce: ``"argmax"`` for the id of the largest logit of each row of x, ``"top_k"`` for the
             ``k`` largest: the logits then stay on the device.  NaN counts as larger than all
             else, as for ``numpy.argmax``; among equals (−0 and 0 are) the lowest id comes first.
@@ -134,10 +144,10 @@ def _run(
             f"one row of x or of the result takes {row_bytes:,} bytes in one binding; "
             f"{context.adapter_summary} allows {context.largest_binding:,}"
         )
-    resources = {2: packed, 3: resident.scales}
+    resources = {"t_weight": packed, "t_scales": resident.scales}
     if bias is not None:
-        resources[5] = context.scratch("bias", bias.nbytes, "STORAGE", "COPY_DST")
-        context.write(resources[5], bias)
+        resources["t_bias"] = context.scratch("bias", bias.nbytes, "STORAGE", "COPY_DST")
+        context.write(resources["t_bias"], bias)
     for start in range(0, len(rows), at_a_time):
         part = rows[start : start + at_a_time]
         out = result[start : start + at_a_time]
@@ -154,12 +164,13 @@ def _run(
             software=context.is_software,
         )
         if reduction is None:
-            resources[0] = context.result("linear", out.nbytes)
+            resources["t_out"] = context.result("linear", out.nbytes)
         else:
-            resources[0] = context.scratch("logits", len(part) * vocab * 4, "STORAGE")
-        resources[1] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
-        resources[4] = context.sizes(len(part), plan.padded_rows, resident.exponent, role="linear")
-        context.write(resources[1], part)
+            resources["t_out"] = context.scratch("logits", len(part) * vocab * 4, "STORAGE")
+        resources["t_x"] = context.scratch("x", part.nbytes, "STORAGE", "COPY_DST")
+        sizes = len(part), plan.padded_rows, resident.exponent
+        resources["sizes"] = context.sizes(*sizes, role="linear")
+        context.write(resources["t_x"], part)
         kept = (
             None if reduction is None else context.plan(plan_reduce, vocab, len(part), *reduction)
         )
@@ -171,14 +182,14 @@ def _record(
     context: Context,
     plan: LinearPlan,
     kept: ReducePlan | None,
-    resources: Mapping[int, Any],
+    resources: Mapping[str, Any],
     groups: BindGroups,
     compute_pass: ComputePass,
 ) -> Any:
     """Append the product and what reduces it; returns the buffer of the result."""
     dispatch_linear(context, compute_pass, plan, resources, groups)
     if kept is None:
-        return resources[0]
+        return resources["t_out"]
     return dispatch_reduce(context, compute_pass, kept, resources, groups)
 
 
@@ -186,24 +197,25 @@ def dispatch_linear(
     context: Context,
     compute_pass: ComputePass,
     plan: LinearPlan,
-    resources: Mapping[int, Any],
+    resources: Mapping[str, Any],
     groups: BindGroups,
 ) -> None:
     """Append ``plan`` to a compute pass: the product, and what must come before it.
 
     Args:
-        resources: a buffer or texture view for each binding of the product, with x as it is at 1.
+        resources: a buffer or texture view for each binding of the product, by its name; ``t_x``
+            holds x as it is.
         groups: where the bind groups are kept for the next call.
     """
     if plan.preparation is None:
         context.dispatch(compute_pass, plan.product, resources, groups)
         return
-    prepared = {0: context.scratch("prepared x", plan.x_bytes, "STORAGE")}
+    before, product = dict(resources), dict(resources)
+    before["t_out"] = product["t_x"] = context.scratch("prepared x", plan.x_bytes, "STORAGE")
     if plan.x_scale_bytes:
-        prepared[6] = context.scratch("scales of x", plan.x_scale_bytes, "STORAGE")
-    given = {1: resources[1], 4: resources[4]}
-    context.dispatch(compute_pass, plan.preparation, prepared | given, groups)
-    product = {**resources, **prepared, 0: resources[0], 1: prepared[0]}
+        scales = context.scratch("scales of x", plan.x_scale_bytes, "STORAGE")
+        before["t_out_scales"] = product["t_x_scales"] = scales
+    context.dispatch(compute_pass, plan.preparation, before, groups)
     context.dispatch(compute_pass, plan.product, product, groups)
 
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from wgpu_q4 import arrays
 from wgpu_q4.device.context import BindGroups, Context
 from wgpu_q4.device.roundtrip import ComputePass
-from wgpu_q4.kernels import Reduce
+from wgpu_q4.kernels import LARGEST_TOP_K, Reduce, ReducePlan
 from wgpu_q4.ops.arguments import check_option
-from wgpu_q4.plan import LARGEST_TOP_K, ReducePlan
 
 _NAMES: tuple[Reduce, ...] = get_args(Reduce)
 
@@ -65,25 +64,26 @@ def dispatch_reduce(
     context: Context,
     compute_pass: ComputePass,
     plan: ReducePlan,
-    resources: Mapping[int, Any],
+    resources: Mapping[str, Any],
     groups: BindGroups,
 ) -> Any:
     """Append ``plan`` to a compute pass.
 
     Args:
-        resources: the logits at 0 and their sizes, of which the first is their rows, at 4.
+        resources: the logits as ``t_out``, and ``sizes``, of which the first is their rows.
         groups: where the bind groups are kept for the next call.
 
     Returns:
         The buffer in which the entries will be: ``[rows, kept]`` pairs of a logit's bits and id.
     """
-    source = resources[0]
+    source = resources["t_out"]
     for number, (stage, nbytes) in enumerate(zip(plan.stages, plan.stage_bytes, strict=True)):
         if number == len(plan.stages) - 1:
             target = context.result("kept of logits", nbytes)
         else:  # each dispatch reads what the one before it wrote
             target = context.scratch(f"candidates {number % 2}", nbytes, "STORAGE")
-        context.dispatch(compute_pass, stage, {0: target, 1: source, 4: resources[4]}, groups)
+        bound = {"t_out": target, "t_in": source, "sizes": resources["sizes"]}
+        context.dispatch(compute_pass, stage, bound, groups)
         source = target
     return source
 

@@ -27,7 +27,7 @@ const OUT_PITCH = 20u;
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
 @group(0) @binding(1) var<storage, read> t_x: array<f16>;  // [M' / 16][K' / 16][16][16]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
-@group(0) @binding(6) var<storage, read> t_x_units: array<f32>;  // [M']
+@group(0) @binding(6) var<storage, read> t_x_scales: array<f32>;  // [M']
 
 var<workgroup> weight_tile: array<f16, TILE_N * PITCH>;
 var<workgroup> out_tile: array<f32, 4u * SIDE * OUT_PITCH>;
@@ -118,7 +118,7 @@ fn main(
     let m_at = subgroup % SUBGROUPS_M * (SIDE * SUMS_M);
     let n_at = subgroup / SUBGROUPS_M * (SIDE * SUMS_N);
     if lane < TILE_M {
-        x_units[lane] = t_x_units[first_m + lane];
+        x_units[lane] = t_x_scales[first_m + lane];
     }
 
     let steps = (embed_dim() + DEPTH - 1u) / DEPTH;

@@ -1,7 +1,7 @@
 // x [M, K] to halves for gemm_matrix.wgsl, each row times the power of two that brings its largest
 // value to 2^14 … 2^15, so that none overflows and few become subnormal: tiles of 16 × 16,
 // [M' / 16][K' / 16][16][16], zeros past M and K.  The eight columns of an octet are in the order
-// 0 4 1 5 2 6 3 7, as the weight is staged.  The inverse of each power goes to t_x_units.
+// 0 4 1 5 2 6 3 7, as the weight is staged.  The inverse of each power goes to t_out_scales.
 //
 // A workgroup of 64 converts one row; workgroups are folded over x and y.
 // Assumes K' a multiple of 16, M' of 16.
@@ -13,7 +13,7 @@ const LANES = 64u;
 @group(0) @binding(0) var<storage, read_write> t_out: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
-@group(0) @binding(6) var<storage, read_write> t_x_units: array<f32>;
+@group(0) @binding(6) var<storage, read_write> t_out_scales: array<f32>;
 
 override PADDED_DIM: u32;  // K'
 
@@ -67,6 +67,6 @@ fn main(
         t_out[tile * 32u + m % 16u * 2u + k8 % 2u] = vec4<u32>(front, back);
     }
     if lane == 0u {
-        t_x_units[m] = power_of_two(-exponent);
+        t_out_scales[m] = power_of_two(-exponent);
     }
 }

@@ -1,10 +1,10 @@
-"""What plans ask of a device beyond its limits: what a probe or its features say."""
+"""What kernels need to know of a device beyond its limits: what a probe or its features say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wgpu_q4.kernels import Halves
+from wgpu_q4.kernels.options import Halves
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""What keeps the best logits of each row."""
+"""The reductions that keep the best logits of each row."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
-from wgpu_q4 import kernels
-from wgpu_q4.kernels import Reduce
-from wgpu_q4.plan.dispatch import Plan, fold
+from wgpu_q4.kernels.dispatch import Dispatch, fold
+from wgpu_q4.kernels.wgsl import Shader
 
 LARGEST_TOP_K = 1024
 """The most logits that ``top_k`` keeps of a row: half of what a workgroup sorts, so that each
@@ -19,6 +20,20 @@ _TOP_K_SLICE_OF_MANY = 2048  # fewer dispatches where much is kept
 _TOP_K_MANY = 64
 
 
+Reduce = Literal["argmax", "top_k"]
+"""What is kept of a row of logits."""
+
+Entries = Literal["logits", "candidates"]
+"""What a reduction reads: floats, or what an earlier reduction left."""
+
+
+@cache
+def reduction_shader(reduce: Reduce, entries: Entries) -> Shader:
+    """The best entries of each slice of each row."""
+    pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
+    return Shader(f"{reduce}_of_{entries}", pieces)
+
+
 @dataclass(frozen=True)
 class ReducePlan:
     """What keeps the best logits of each row: dispatches, each working on what the last one left.
@@ -28,7 +43,7 @@ class ReducePlan:
         stage_bytes: bytes that each writes.
     """
 
-    stages: tuple[Plan, ...]
+    stages: tuple[Dispatch, ...]
     stage_bytes: tuple[int, ...]
 
 
@@ -36,7 +51,7 @@ def plan_reduce(
     vocab: int, rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
 ) -> ReducePlan:
     """The ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (at least one)."""
-    stages: list[Plan] = []
+    stages: list[Dispatch] = []
     stage_bytes: list[int] = []
     columns, parts = vocab, 0
     while parts != 1:
@@ -45,8 +60,8 @@ def plan_reduce(
         constants = {"COLUMNS": columns, "SLICE": slice_}
         if reduce == "top_k":
             constants["KEPT"] = kept
-        variant = kernels.reduction(reduce, "candidates" if stages else "logits")
-        stages.append(Plan(variant, constants, fold(rows * parts, limits)))
+        shader = reduction_shader(reduce, "candidates" if stages else "logits")
+        stages.append(Dispatch(shader, constants, fold(rows * parts, limits)))
         columns = parts * kept
         stage_bytes.append(rows * columns * 8)
     return ReducePlan(tuple(stages), tuple(stage_bytes))

@@ -6,11 +6,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from wgpu_q4 import kernels
-from wgpu_q4.kernels import Accuracy, Layout, LinearKernel, MatrixTile, Preparation
-from wgpu_q4.plan.dispatch import MatrixShape, Plan, fold
-from wgpu_q4.plan.table import UNCHECKED, choose_linear, is_wide
-from wgpu_q4.plan.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
+from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape, fold
+from wgpu_q4.kernels.linear.shaders import (
+    INTEGER_BITS,
+    LinearKernel,
+    MatrixTile,
+    Preparation,
+    halve_x_shader,
+    linear_kernels,
+    linear_shader,
+    matrix_shader,
+    preparation_shader,
+)
+from wgpu_q4.kernels.linear.table import UNCHECKED, choose_linear, is_wide
+from wgpu_q4.kernels.options import Accuracy, Layout
+from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
 
 _PREPARED_PER_WORKGROUP = 64
 _GEMV_LANES = 128
@@ -47,8 +57,8 @@ class LinearPlan:
         x_bytes, x_scale_bytes: what the preparation writes.
     """
 
-    product: Plan
-    preparation: Plan | None = None
+    product: Dispatch
+    preparation: Dispatch | None = None
     padded_rows: int = 0
     x_bytes: int = 0
     x_scale_bytes: int = 0
@@ -82,8 +92,8 @@ def plan_linear(
     if kernel is None:
         chosen = choose_linear(shape, rows, layout, half_support, accuracy, matrix_units, software)
         kernel = chosen.kernel
-    if kernel not in kernels.linear_kernels(layout):
-        others = [name for name in get_args(Layout) if kernel in kernels.linear_kernels(name)]
+    if kernel not in linear_kernels(layout):
+        others = [name for name in get_args(Layout) if kernel in linear_kernels(name)]
         raise ValueError(f"{kernel} needs the layout {' or '.join(map(repr, others))}")
     if kernel not in ("gemv", "gemm") and not is_wide(shape):
         raise ValueError(
@@ -128,9 +138,9 @@ class _Job:
         x_scale_bytes: int = 0,
         *,
         prepared: bool = False,
-    ) -> Plan:
+    ) -> Dispatch:
         """The matrix product, which reads so many bytes of x, by default those of x as it is."""
-        variant = kernels.linear(
+        shader = linear_shader(
             self.kernel,
             self.layout,
             self.shape.scales,
@@ -141,19 +151,21 @@ class _Job:
         needs = None
         if self.layout.startswith(UNCHECKED.get(self.kernel, ())):
             needs = {
-                0: self.rows * self.shape.vocab * 4,
-                1: x_bytes or self.rows * self.shape.embed_dim * 4,
-                2: _packed_bytes(self.shape, self.layout),
-                3: _scale_bytes(self.shape),
-                4: 16,
-                **({5: self.shape.vocab * 4} if self.bias else {}),
-                **({6: x_scale_bytes} if x_scale_bytes else {}),
+                "t_out": self.rows * self.shape.vocab * 4,
+                "t_x": x_bytes or self.rows * self.shape.embed_dim * 4,
+                "t_weight": _packed_bytes(self.shape, self.layout),
+                "t_scales": _scale_bytes(self.shape),
+                "sizes": 16,
+                **({"t_bias": self.shape.vocab * 4} if self.bias else {}),
+                **({"t_x_scales": x_scale_bytes} if x_scale_bytes else {}),
             }
-        return Plan(variant, self.shape.constants | constants, fold(workgroups, self.limits), needs)
+        return Dispatch(
+            shader, self.shape.constants | constants, fold(workgroups, self.limits), needs
+        )
 
-    def prepare(self, name: Preparation, constants: dict[str, int], invocations: int) -> Plan:
-        return Plan(
-            kernels.preparation(name, self.layout),
+    def prepare(self, name: Preparation, constants: dict[str, int], invocations: int) -> Dispatch:
+        return Dispatch(
+            preparation_shader(name, self.layout),
             self.shape.constants | constants,
             fold(-(-invocations // _PREPARED_PER_WORKGROUP), self.limits),
         )
@@ -197,13 +209,13 @@ def _plan_matrix(job: _Job) -> LinearPlan:
     shape, halves = job.shape, job.half_support.halves
     padded = -(-job.rows // tile_m) * tile_m
     padded_dim = -(-shape.embed_dim // _MATRIX_DEPTH) * _MATRIX_DEPTH
-    product = Plan(
-        kernels.linear_matrix(tile, job.layout, shape.scales, job.bias, halves),
+    product = Dispatch(
+        matrix_shader(tile, job.layout, shape.scales, job.bias, halves),
         shape.constants | {"SUBGROUPS_M": subgroups},
         fold(padded // tile_m * -(-shape.vocab // _MATRIX_TILE_N), job.limits),
     )
-    halve = Plan(
-        kernels.halve_x(halves),
+    halve = Dispatch(
+        halve_x_shader(halves),
         shape.constants | {"PADDED_DIM": padded_dim},
         fold(padded, job.limits),
     )
@@ -228,7 +240,7 @@ def _plan_team(job: _Job) -> LinearPlan:
     """Up to 8 rows of x for each unpacking of the weight."""
     chunks = job.shape.embed_dim // 32
     x_rows = next((few for few in (1, 2, 4) if job.rows <= few), 8)
-    bits = kernels.INTEGER_BITS.get(job.kernel, 32)
+    bits = INTEGER_BITS.get(job.kernel, 32)
     invocations, widest = _TEAM_SHAPES[bits].get(x_rows, _TEAM_SHAPES[bits][8])
     team = min(widest, max(4, _team(chunks)))
     constants = {"INVOCATIONS": invocations, "TEAM": team, "X_ROWS": x_rows}
@@ -250,7 +262,7 @@ def _plan_team(job: _Job) -> LinearPlan:
 def _plan_blocks_integers(job: _Job) -> LinearPlan:
     chunks = job.shape.embed_dim // 32
     team = min(16, max(2, _team(2 * chunks)))
-    planes = kernels.INTEGER_BITS[job.kernel] // 8
+    planes = INTEGER_BITS[job.kernel] // 8
     constants = {"INVOCATIONS": 256, "TEAM": team, "PLANES": planes}
     outputs = 256 // team * 8
     here = job.rows == 1 and _quantizes_here(job, planes, 32 * 256)

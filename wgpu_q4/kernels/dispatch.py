@@ -1,4 +1,4 @@
-"""A dispatch: which kernel, with which constants, on which grid."""
+"""A dispatch: which shader, with which constants, on which grid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Variant
+from wgpu_q4.kernels.wgsl import Shader
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,26 @@ class MatrixShape:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Dispatch:
     """One dispatch.
 
     Attributes:
-        variant: the kernel.
+        shader: what runs.
         constants: its pipeline constants.
         workgroups: the grid.
-        needs: for a kernel that runs unchecked (see `wgpu_q4.device.unchecked`), the bytes that
-            each binding must have at least; None for one that does not.
+        needs: for a shader that runs without bounds checks, the bytes that each binding must have
+            at least, by the binding's name; None for a shader that keeps its checks.
     """
 
-    variant: Variant
+    shader: Shader
     constants: Mapping[str, int]
     workgroups: tuple[int, int, int]
-    needs: Mapping[int, int] | None = None
+    needs: Mapping[str, int] | None = None
     key: tuple[object, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         checks = "checked" if self.needs is None else "unchecked"
-        object.__setattr__(
-            self, "key", (self.variant.name, checks, *sorted(self.constants.items()))
-        )
+        object.__setattr__(self, "key", (self.shader.name, checks, *sorted(self.constants.items())))
 
 
 def fold(workgroups: int, limits: Mapping[str, int]) -> tuple[int, int, int]:

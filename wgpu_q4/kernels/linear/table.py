@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from wgpu_q4 import kernels
-from wgpu_q4.kernels import Accuracy, Layout, LinearKernel
-from wgpu_q4.plan.dispatch import MatrixShape
-from wgpu_q4.plan.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
-
-DEFAULT_LAYOUT: Layout = "rows"
-"""The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
-
-LARGEST_MAPPED_RESULT = 1 << 20
-"""Bytes of a result that a kernel writes where the host reads them, on a device that can.
-
-On an H200 a row of 128,256 logits is then on the host 28 µs sooner: it crosses the bus while the
-kernel runs.  Larger results were not measured; they are copied, which is sure to use the bus well.
-"""
+from wgpu_q4.kernels.dispatch import MatrixShape
+from wgpu_q4.kernels.linear.shaders import LinearKernel, linear_kernels
+from wgpu_q4.kernels.options import Accuracy, Layout
+from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ UNCHECKED: dict[LinearKernel, tuple[str, ...]] = {
     "gemm": ("rows",),
     "gemm_int8": ("rows", "blocks_buffer"),
 }
-"""Kernels, and layouts of the weight, that gain by running unchecked: see `Plan.needs`."""
+"""Kernels, and layouts of the weight, that gain by running unchecked: see `Dispatch.needs`."""
 
 _UNITS_ROWS = "0.17 ms for up to 32 rows, 0.32 for 128, 1.22 for 512 (220 TFLOP/s), on Dawn"
 _UNITS_BLOCKS = "0.18 ms for up to 32 rows, 0.32 for 128, 1.20 for 512 (224 TFLOP/s), on Dawn"
@@ -111,7 +101,7 @@ def choose_linear(
     def fits(choice: Choice) -> bool:
         return (
             accuracy in choice.accuracies
-            and choice.kernel in kernels.linear_kernels(layout)
+            and choice.kernel in linear_kernels(layout)
             and layout.startswith(choice.layouts)
             and choice.first_rows <= rows
             and (choice.last_rows is None or rows <= choice.last_rows)

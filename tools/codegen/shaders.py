@@ -1,0 +1,85 @@
+"""The shaders that are generated for ExecuTorch: its host interface around the pieces of wgsl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from typing import Literal, get_args
+
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels import OutputDtype, Shader, Storage
+from wgpu_q4.kernels.pieces import scales_pieces
+
+BlockStorage = Literal["buffer", "texture2d"]
+"""Where ExecuTorch holds a weight that its linear op packed."""
+
+
+@cache
+def executorch_embedding(
+    blocks: BlockStorage | None, scales: ScalesDtype, output: OutputDtype, storage: Storage
+) -> Shader:
+    """A shader of ``et_vk.embedding_q4gsw``, by ExecuTorch's name for it.
+
+    The host interface is ExecuTorch's.  Halves are converted by integers: nothing can be probed
+    there, and the built-in functions differ between devices.
+
+    Args:
+        blocks: where the linear op's packed weight is, or None for rows in the embedding
+            convention.
+    """
+    half = "half" if output == "float16" else "float"
+    scales_name = "" if scales == "float16" else "_float_scales"
+    weight_name = "" if blocks is None else f"_linear_weight_{blocks}"
+    weight: tuple[str, ...]
+    if blocks is None:
+        vocab = "shape/vocab_of_rows"
+        weight = ("weight/nibbles_embedding", "weight/rows_embedding_wide")
+    else:
+        vocab = f"shape/vocab_of_scales_{'f16' if scales == 'float16' else 'f32'}"
+        weight = (f"weight/blocks_{blocks}", "weight/run_of_quads")
+    result: tuple[str, ...] = (f"embedding/output_{storage}_{half}", "embedding/octet_as_quads")
+    if (storage, output) == ("buffer", "float16"):
+        result = ("embedding/output_buffer_half_wide",)
+    pieces = (
+        *(("half/integer",) if "float16" in (scales, output) else ()),
+        "shape/executorch",
+        vocab,
+        *weight,
+        *scales_pieces(scales, "integer"),
+        "scales/run",
+        f"embedding/indices_{storage}",
+        *result,
+        "embedding/embedding_q4gsw",
+        "embedding/grid_executorch",
+    )
+    return Shader(
+        f"embedding_q4gsw{scales_name}{weight_name}_{storage}_{half}", tuple(dict.fromkeys(pieces))
+    )
+
+
+@cache
+def executorch_pack(target: BlockStorage) -> Shader:
+    """A shader of ``pack_q4_linear_weight``, by ExecuTorch's name for it."""
+    return Shader(
+        f"pack_q4_linear_weight_{target}",
+        (
+            "shape/executorch_pack",
+            "weight/rows",
+            f"pack/target_{target}",
+            "pack/pack_q4_linear_weight",
+            "pack/grid_executorch",
+        ),
+    )
+
+
+def executorch_shaders() -> Iterator[Shader]:
+    """Every kernel that is generated for ExecuTorch, in no order that means anything."""
+    blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
+    dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
+    outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
+    storages: tuple[Storage, ...] = get_args(Storage)
+    for block, scales, output, storage in product(blocks, dtypes, outputs, storages):
+        yield executorch_embedding(block, scales, output, storage)
+    yield executorch_pack("buffer")
+    yield executorch_pack("texture2d")

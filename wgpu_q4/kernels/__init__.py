@@ -1,0 +1,91 @@
+"""The kernels: one room for each op, which composes its shaders and plans its dispatches.
+
+Everything here is text and arithmetic on shapes and limits, so that a decision can be read, printed
+and tested without a device.
+"""
+
+from wgpu_q4.kernels.catalogue import all_shaders, matrix_shaders
+from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape, fold
+from wgpu_q4.kernels.embedding import embedding_shader, plan_embedding
+from wgpu_q4.kernels.linear import (
+    INTEGER_BITS,
+    LAST_GEMV_ROWS,
+    ROUNDING,
+    TABLE,
+    UNCHECKED,
+    Choice,
+    LinearKernel,
+    LinearPlan,
+    choose_linear,
+    linear_kernels,
+    linear_shader,
+    plan_linear,
+)
+from wgpu_q4.kernels.options import (
+    DEFAULT_LAYOUT,
+    Accuracy,
+    Halves,
+    Layout,
+    OutputDtype,
+    Storage,
+)
+from wgpu_q4.kernels.pack import pack_shader, plan_pack
+from wgpu_q4.kernels.probe import PROBE_HALVES
+from wgpu_q4.kernels.reduction import LARGEST_TOP_K, Reduce, ReducePlan, plan_reduce
+from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
+from wgpu_q4.kernels.wgsl import (
+    SOURCE_VARIABLE,
+    Binding,
+    Shader,
+    parse_bindings,
+    piece_bindings,
+    piece_names,
+    read_piece,
+    source_folder,
+)
+
+__all__ = [
+    "DEFAULT_LAYOUT",
+    "INTEGER_BITS",
+    "LARGEST_TOP_K",
+    "LAST_GEMV_ROWS",
+    "MATRIX_UNITS",
+    "PROBE_HALVES",
+    "ROUNDING",
+    "SOURCE_VARIABLE",
+    "TABLE",
+    "UNCHECKED",
+    "Accuracy",
+    "Binding",
+    "Choice",
+    "Dispatch",
+    "HalfSupport",
+    "Halves",
+    "Layout",
+    "LinearKernel",
+    "LinearPlan",
+    "MatrixShape",
+    "MatrixUnits",
+    "OutputDtype",
+    "Reduce",
+    "ReducePlan",
+    "Shader",
+    "Storage",
+    "all_shaders",
+    "choose_linear",
+    "embedding_shader",
+    "fold",
+    "linear_kernels",
+    "linear_shader",
+    "matrix_shaders",
+    "pack_shader",
+    "parse_bindings",
+    "piece_bindings",
+    "piece_names",
+    "plan_embedding",
+    "plan_linear",
+    "plan_pack",
+    "plan_reduce",
+    "read_piece",
+    "source_folder",
+]

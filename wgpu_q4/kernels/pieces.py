@@ -1,0 +1,30 @@
+"""The pieces that several kernels share: those that read the weight and its scales."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels.options import Halves, Layout
+
+
+def weight_pieces(layout: Layout) -> tuple[str, ...]:
+    """Return the pieces that read a weight in ``layout``."""
+    nibbles = ("weight/nibbles_embedding",) if layout == "rows_embedding" else ()
+    return (*nibbles, f"weight/{layout}")
+
+
+def scales_pieces(dtype: ScalesDtype, halves: Halves) -> tuple[str, ...]:
+    """Return the pieces that read scales of ``dtype``."""
+    return (f"half/{halves}", "scales/f16") if dtype == "float16" else ("scales/f32",)
+
+
+def halves_suffix(pieces: tuple[str, ...]) -> str:
+    """Return what a shader's name says of how its pieces convert halves."""
+    return "_integer_halves" if "half/integer" in pieces else ""
+
+
+def ways_to_convert(used: bool) -> tuple[Halves, ...]:
+    """Return the ways to convert halves for a shader that has some; else one, which is not used."""
+    ways: tuple[Halves, ...] = get_args(Halves)
+    return ways if used else ways[:1]

@@ -241,8 +241,8 @@ def test_what_matrix_units_cannot_do_goes_elsewhere(
 def test_matrix_units_cover_every_output(rows: int, embed_dim: int) -> None:
     shape = MatrixShape(257, embed_dim, 32, "float16")
     plan = planned(shape, rows, kernel="gemm_matrix")
-    (tile,) = (p for p in plan.product.shader.pieces if p.startswith("linear/matrix_tile_"))
-    tile_rows, tile_outputs = map(int, tile.removeprefix("linear/matrix_tile_").split("x"))
+    (tile,) = (p for p in plan.product.shader.pieces if p.startswith("linear/matrix_units/tile_"))
+    tile_rows, tile_outputs = map(int, tile.removeprefix("linear/matrix_units/tile_").split("x"))
     subgroups = plan.product.constants["SUBGROUPS_M"]
     assert 4 // subgroups * tile_outputs == 128
     assert plan.padded_rows == ceil(rows / (tile_rows * subgroups)) * tile_rows * subgroups

@@ -597,23 +597,28 @@ def check_grid(plan: Dispatch, needed: int, device: Mapping[str, int]) -> None:
     assert needed <= x * y < needed + y, f"{plan.shader.name}: {x} × {y} for {needed}"
 
 
+def linear_pieces(plan: Dispatch) -> set[str]:
+    """The names of its pieces below ``linear/``."""
+    return {piece.removeprefix("linear/") for piece in plan.shader.pieces}
+
+
 def tile_of(plan: Dispatch) -> tuple[int, int]:
     """Rows of x and outputs of each that a workgroup of a matrix product computes."""
-    constants, pieces = plan.constants, {piece.partition("/")[2] for piece in plan.shader.pieces}
-    if "gemv_rows" in pieces:
+    constants, pieces = plan.constants, linear_pieces(plan)
+    if "gemv/gemv_rows" in pieces:
         return 1, 128 // constants["TEAM"]
-    if "gemv_blocks" in pieces:
+    if "gemv/gemv_blocks" in pieces:
         return 1, 128 // constants["TEAM"] * 8
-    if "gemv_blocks_integers" in pieces:
+    if "gemv_integers/gemv_blocks" in pieces:
         return 1, constants["INVOCATIONS"] // constants["TEAM"] * 8 * constants["TILES"]
-    if "team" in pieces:
+    if "gemv/team" in pieces:
         teams = constants["INVOCATIONS"] // constants["TEAM"]
         return constants["X_ROWS"], teams * 4 * constants.get("TILES", 1)
-    if "gemm_tile" in pieces:
+    if "common/gemm_tile" in pieces:
         return constants["TILE_M"], 64
-    assert "gemm_matrix" in pieces
-    (tile,) = (piece for piece in pieces if piece.startswith("matrix_tile_"))
-    tile_rows, tile_outputs = map(int, tile.removeprefix("matrix_tile_").split("x"))
+    assert "matrix_units/gemm" in pieces
+    (tile,) = (piece for piece in pieces if piece.startswith("matrix_units/tile_"))
+    tile_rows, tile_outputs = map(int, tile.removeprefix("matrix_units/tile_").split("x"))
     subgroups = constants["SUBGROUPS_M"]
     return subgroups * tile_rows, 4 // subgroups * tile_outputs
 
@@ -640,7 +645,7 @@ def test_linear_covers_every_output(
 def check_preparation(plan: LinearPlan, shape: MatrixShape, device: Mapping[str, int]) -> None:
     """It writes every place of ``plan.x_bytes`` and ``plan.x_scale_bytes``, and no other."""
     assert plan.preparation is not None
-    body = plan.preparation.shader.pieces[-1].removeprefix("linear/")
+    body = plan.preparation.shader.pieces[-1].rpartition("/")[2]
     constants, values = plan.preparation.constants, plan.padded_rows * shape.embed_dim
     if body == "transpose_x":  # 64 invocations move 4 × 4 values each
         check_grid(plan.preparation, ceil(values / 16 / 64), device)
@@ -666,10 +671,10 @@ def check_preparation(plan: LinearPlan, shape: MatrixShape, device: Mapping[str,
 
 def places(plan: Dispatch, shape: MatrixShape, rows: int) -> Counter[tuple[int, int]]:
     """How often each output (m, n) is computed, by the arithmetic of the kernels' bodies."""
-    pieces = {piece.partition("/")[2] for piece in plan.shader.pieces}
+    pieces = linear_pieces(plan)
     rows_of_x, outputs = tile_of(plan)
     parts = ceil(rows / rows_of_x)
-    tiled = {"gemm_tile", "gemm_matrix"} & pieces
+    tiled = {"common/gemm_tile", "matrix_units/gemm"} & pieces
     assert not tiled or parts * rows_of_x >= rows
     found: Counter[tuple[int, int]] = Counter()
     for flat in range(prod(plan.workgroups)):

@@ -123,7 +123,7 @@ def _used(context: Context) -> dict[str, Any]:
         },
         "layout": DEFAULT_LAYOUT,
         "largest_weight_bytes": context.largest_binding,
-        "embedding": embedding.variant.name,
+        "embedding": embedding.shader.name,
         "linear": {
             accuracy: [
                 {

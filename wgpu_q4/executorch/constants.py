@@ -1,8 +1,9 @@
 """The tensors that stand behind the nodes of an exported program.
 
-Before decomposition, torchao's subclasses are one parameter each, and the graph takes their parts
-out by name (``torch.ops.export.access_subclass_inner_tensor``); afterwards each part is a parameter
-of its own.  Both are read here, through ops that change nothing.
+Before decomposition, a quantized tensor of torchao is one parameter, and the graph takes its parts
+out by name (``torch.ops.export.access_subclass_inner_tensor``).  After decomposition, each part is
+a parameter of its own.  `Constants` reads both forms, and looks through ops that return their
+argument unchanged.
 """
 
 from __future__ import annotations
@@ -27,8 +28,46 @@ _SAME_VALUE = {
 _INNER = torch.ops.export.access_subclass_inner_tensor.default
 
 
+class Constants:
+    """The constant tensors of one exported program, looked up by node."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+
+    def tensor(self, value: object) -> Tensor | None:
+        """Return the tensor of a node that does not depend on the program's inputs, else None."""
+        if not isinstance(value, Node):
+            return None
+        if value.op == "call_function" and value.target in _SAME_VALUE:
+            return self.tensor(value.args[0])
+        if value.op == "call_function" and value.target is _INNER:
+            outer = self.tensor(value.args[0])
+            inner = getattr(outer, str(value.args[1]), None)
+            return inner if isinstance(inner, Tensor) else None
+        return self._placeholder_tensor(value) if value.op == "placeholder" else None
+
+    def name(self, placeholder: Node) -> str | None:
+        """Return the name of the parameter, buffer or constant of a placeholder, else None."""
+        signature = self._program.graph_signature
+        for names in (
+            signature.inputs_to_parameters,
+            signature.inputs_to_buffers,
+            signature.inputs_to_lifted_tensor_constants,
+        ):
+            if placeholder.name in names:
+                return str(names[placeholder.name])
+        return None
+
+    def _placeholder_tensor(self, placeholder: Node) -> Tensor | None:
+        name = self.name(placeholder)
+        if name is None or name in self._program.graph_signature.buffers_to_mutate.values():
+            return None  # an input of the program, or a buffer that the program writes to
+        found = self._program.state_dict.get(name, self._program.constants.get(name))
+        return found if isinstance(found, Tensor) else None
+
+
 def arguments(node: Node) -> dict[str, Any]:
-    """The arguments of an op call by the names of its schema, defaults filled in."""
+    """Return the arguments of an op call by the names in its schema, with defaults filled in."""
     target: Any = node.target
     schema = target._schema.arguments
     given = dict(zip((argument.name for argument in schema), node.args, strict=False))
@@ -40,7 +79,7 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def source(value: object) -> Node | None:
-    """The placeholder that ``value`` is the tensor, or a part of the tensor, of; else None."""
+    """Return the placeholder whose tensor ``value`` is, or is a part of; None if there is none."""
     node = value
     while isinstance(node, Node) and node.op == "call_function":
         if node.target not in _SAME_VALUE and node.target is not _INNER:
@@ -49,35 +88,8 @@ def source(value: object) -> Node | None:
     return node if isinstance(node, Node) and node.op == "placeholder" else None
 
 
-def constant(program: ExportedProgram, value: object) -> Tensor | None:
-    """The tensor of a node that does not depend on the program's inputs, else None."""
-    if not isinstance(value, Node):
-        return None
-    if value.op == "call_function" and value.target in _SAME_VALUE:
-        return constant(program, value.args[0])
-    if value.op == "call_function" and value.target is _INNER:
-        outer = constant(program, value.args[0])
-        inner = getattr(outer, str(value.args[1]), None)
-        return inner if isinstance(inner, Tensor) else None
-    if value.op != "placeholder":
-        return None
-    signature = program.graph_signature
-    for names in (
-        signature.inputs_to_parameters,
-        signature.inputs_to_buffers,
-        signature.inputs_to_lifted_tensor_constants,
-    ):
-        target = names.get(value.name)
-        if target is not None:
-            if target in signature.buffers_to_mutate.values():
-                return None  # the program writes to it: no constant
-            found = program.state_dict.get(target, program.constants.get(target))
-            return found if isinstance(found, Tensor) else None
-    return None
-
-
 def leaf_tensors(tensor: Tensor) -> list[Tensor]:
-    """A plain tensor itself, or the parts of a subclass that wraps others."""
+    """Return the plain tensors that a tensor subclass wraps; of a plain tensor, itself."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None or type(tensor) in (Tensor, torch.nn.Parameter):
         return [tensor]
@@ -86,12 +98,12 @@ def leaf_tensors(tensor: Tensor) -> list[Tensor]:
 
 
 def place(tensor: Tensor) -> tuple[object, ...]:
-    """What two tensors have in common exactly if they are the same memory, read the same way."""
+    """Return a key that is equal for two tensors if both read the same memory in the same way."""
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def real_users(node: Node) -> list[Node]:
-    """The ops that read a node, those that change nothing looked through."""
+    """Return the ops that read a node, looking through ops that return their argument."""
     users = []
     for user in node.users:
         passes = user.op == "call_function" and (

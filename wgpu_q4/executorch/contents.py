@@ -1,7 +1,7 @@
-"""Matrices compared by their bytes: packed once, hashed once, whatever form they come in.
+"""Matrices compared by their bytes: each is packed once and hashed once, whatever form it comes in.
 
 The work is linear in the matrix, and done once for each tensor however many nodes read it.  Packing
-goes by row ranges, so that what is held beyond the model's own tensors is the packed bytes.
+goes by row ranges, so that the packed bytes are all that is held beyond the model's own tensors.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.export import ExportedProgram
 
 from wgpu_q4.arrays import to_numpy
 from wgpu_q4.errors import FormatError
-from wgpu_q4.executorch.constants import constant, place
+from wgpu_q4.executorch.constants import Constants, place
 from wgpu_q4.executorch.operands import Operand
 from wgpu_q4.format import repack
 from wgpu_q4.format.nibbles import pack_linear
@@ -44,11 +43,11 @@ class Content:
 
     @property
     def key(self) -> Key:
-        """Equal exactly if two matrices are: values, scales, and the dtype of these."""
+        """A key that two matrices share if their values, scales and dtype of scales are equal."""
         return self.packed.shape, self.sha256, self.scales.dtype, self.scales_sha256
 
     def difference(self, other: Content) -> str:
-        """In what a matrix of the same shape differs from this one."""
+        """Say how a matrix of the same shape differs from this one."""
         if self.sha256 != other.sha256:
             return "other values"
         if self.scales.shape != other.scales.shape:
@@ -59,29 +58,29 @@ class Content:
 
 
 class Contents:
-    """The contents of a program's matrices, each read when first asked for."""
+    """The contents of a program's matrices.  Each is read when it is first asked for."""
 
-    def __init__(self, program: ExportedProgram) -> None:
-        self._program = program
+    def __init__(self, constants: Constants) -> None:
+        self._constants = constants
         self._by_place: dict[tuple[object, ...], Content] = {}
         self._by_key: dict[Key, Content] = {}
 
     def tensors(self, operand: Operand) -> tuple[Tensor, Tensor]:
-        """The tensors of the values and of the scales."""
-        values = constant(self._program, operand.weight)
-        scales = constant(self._program, operand.scales)
-        assert values is not None  # an Operand was made of both
+        """Return the tensor of the values and the tensor of the scales."""
+        values = self._constants.tensor(operand.weight)
+        scales = self._constants.tensor(operand.scales)
+        assert values is not None  # an Operand is made of two constants
         assert scales is not None
         return values, scales
 
     def of(self, operand: Operand) -> Content:
-        """The content of a matrix; equal matrices give the same object.
+        """Return the content of a matrix; equal matrices give the same object.
 
         Raises:
             FormatError: a value outside −8..7.
         """
         values, scales = self.tensors(operand)
-        where = (operand.form, operand.scales_transposed, *place(values), *place(scales))
+        where = (operand.packing, operand.scales_transposed, *place(values), *place(scales))
         if where not in self._by_place:
             content = _read(operand, values.detach(), scales.detach())
             # Equal bytes are kept once, so that an untied copy is not held twice.
@@ -91,19 +90,15 @@ class Contents:
 
 def _read(operand: Operand, values: Tensor, scales: Tensor) -> Content:
     stored = to_numpy(values, operand.weight.name)
-    packed = (
-        _pack(stored, operand.weight.name) if operand.form == "int8" else _packed(operand, stored)
-    )
+    if operand.packing == "int8":
+        packed = _pack(stored, operand.weight.name)
+    else:
+        packed = np.ascontiguousarray(repack(stored, operand.packing, "linear"))
     factors = to_numpy(scales, operand.scales.name)
     if operand.scales_transposed:
         factors = factors.T
     factors = np.ascontiguousarray(factors.reshape(operand.shape[0], -1))
     return Content(packed, factors, _sha256(packed), _sha256(factors))
-
-
-def _packed(operand: Operand, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    assert operand.form != "int8"
-    return np.ascontiguousarray(repack(stored, operand.form, "linear"))
 
 
 def _pack(values: NDArray[np.int8], name: str) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Which linears hold an embedding's matrix, found by content and never guessed."""
+"""Which linears hold an embedding's matrix.  They are found by content; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from wgpu_q4.executorch.constants import place, source
+from wgpu_q4.executorch.constants import Constants, place, source
 from wgpu_q4.executorch.contents import Content, Contents
 from wgpu_q4.executorch.report import LeftAlone
-from wgpu_q4.executorch.uses import Use, find_uses, use_of
+from wgpu_q4.executorch.uses import Use, UseFinder
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,12 @@ class TiedLinears:
 
     Attributes:
         embedding: the embedding.
-        linears: the linears whose matrix is the same numbers with the same scales, all of them, in
-            the order of the graph.  They are exactly equal, so that sharing with several is no
-            guess; a caller that wants one partner should look at the length.
-        content: the matrix itself; None if the embedding's cannot be shared.
-        near_misses: linears that look like it and are not, and the embedding if it is refused.
+        linears: every linear that holds the embedding's values and scales, in the order of the
+            graph.  All of them are exactly equal, so all can share.
+        content: the matrix itself; None if the embedding's matrix cannot be shared, or if no
+            linear has its shape.
+        near_misses: the linears that look like a partner and are not, and the embedding itself if
+            its matrix cannot be shared.
     """
 
     embedding: Use
@@ -46,64 +47,79 @@ class TiedLinears:
 def detect_tied_linear_weight(
     exported_program: ExportedProgram, embedding_node: Node | str
 ) -> TiedLinears:
-    """The linears of a program whose weight is the matrix of an embedding.
+    """Find the linears of a program whose weight is the matrix of an embedding.
 
-    It may be the same parameter, an alias of it, or an equal copy, unpacked as int8 or packed in
-    either nibble order.  Copies are compared by the SHA-256 of the canonical bytes.
+    A linear may hold the same parameter, an alias of it, or an equal copy, unpacked as int8 or
+    packed in either nibble order.  Copies are compared by the SHA-256 of the canonical bytes.
 
     Args:
-        exported_program: what ``torch.export.export`` gives, decomposed or not.
+        exported_program: what ``torch.export.export`` returns, decomposed or not.
         embedding_node: an embedding of a quantized matrix, or its name.
 
     Raises:
-        ValueError: no such node, or one that looks no rows of a quantized matrix up.
+        ValueError: the program has no such node, or the node is no embedding of a quantized matrix.
     """
     name = embedding_node if isinstance(embedding_node, str) else embedding_node.name
-    node = next((node for node in exported_program.graph.nodes if node.name == name), None)
-    use = None if node is None else use_of(exported_program, node)
-    if use is None or use.kind != "embedding":
-        known = [use.node.name for use in find_uses(exported_program) if use.kind == "embedding"]
-        raise ValueError(
-            f"{name} is no embedding of a quantized matrix in this program; "
-            f"there are: {', '.join(known) or 'none'}"
-        )
-    return match(use, find_uses(exported_program), Contents(exported_program))
+    detector = Detector(exported_program)
+    for embedding in detector.embeddings:
+        if embedding.node.name == name:
+            return detector.match(embedding)
+    known = ", ".join(use.node.name for use in detector.embeddings)
+    raise ValueError(
+        f"{name} is no embedding of a quantized matrix in this program; "
+        f"there are: {known or 'none'}"
+    )
 
 
-def match(embedding: Use, uses: Sequence[Use], contents: Contents) -> TiedLinears:
-    """`detect_tied_linear_weight` on uses that are known already."""
-    if embedding.operand is None:
-        refused = LeftAlone(embedding.node.name, "embedding", embedding.reason)
-        return TiedLinears(embedding, (), None, (refused,))
-    vocab, embed_dim = embedding.operand.shape
-    tied, near = [], []
-    content = None
-    for linear in (use for use in uses if use.kind == "linear"):
-        if linear.shape == (embed_dim, vocab) and vocab != embed_dim:
-            near.append(_miss(linear, f"its matrix has {embedding.node.name}'s shape transposed"))
-        if linear.shape != (vocab, embed_dim):
-            continue
-        if linear.operand is None:
-            near.append(_miss(linear, linear.reason))
-            continue
-        content = contents.of(embedding.operand)
-        other = contents.of(linear.operand)
-        if other is content:
-            tied.append(linear)
-        else:
-            difference = content.difference(other)
-            near.append(_miss(linear, f"{embedding.node.name}'s shape, but {difference}"))
-    return TiedLinears(embedding, tuple(tied), content, tuple(near))
+class Detector:
+    """The quantized embeddings and linears of one program, and which of them hold one matrix.
 
+    Attributes:
+        constants: the program's constant tensors.
+        contents: the matrices, read when first compared.
+        embeddings: the embeddings of a quantized matrix, in the order of the graph.
+        linears: the linears of a quantized matrix, in the order of the graph.
+    """
 
-def how_held(uses: Sequence[Use], contents: Contents) -> str:
-    """How the readers of one matrix hold it: the same parameter, an alias, or equal copies."""
-    operands = [use.operand for use in uses if use.operand is not None]
-    if len({source(operand.weight) for operand in operands}) == 1:
-        return "the same parameter"
-    if len({place(contents.tensors(operand)[0]) for operand in operands}) == 1:
-        return "an alias"
-    return "equal copies"
+    def __init__(self, program: ExportedProgram) -> None:
+        self.constants = Constants(program)
+        self.contents = Contents(self.constants)
+        uses = UseFinder(self.constants).find(program.graph)
+        self.embeddings = [use for use in uses if use.kind == "embedding"]
+        self.linears = [use for use in uses if use.kind == "linear"]
+
+    def match(self, embedding: Use) -> TiedLinears:
+        """Compare an embedding with every linear."""
+        if embedding.operand is None:
+            return TiedLinears(embedding, (), None, (_miss(embedding, embedding.reason),))
+        vocab, embed_dim = embedding.operand.shape
+        name = embedding.node.name
+        tied, near = [], []
+        content = None
+        for linear in self.linears:
+            if linear.shape == (embed_dim, vocab) and vocab != embed_dim:
+                near.append(_miss(linear, f"its matrix has {name}'s shape transposed"))
+            if linear.shape != (vocab, embed_dim):
+                continue
+            if linear.operand is None:
+                near.append(_miss(linear, linear.reason))
+                continue
+            content = self.contents.of(embedding.operand)
+            other = self.contents.of(linear.operand)
+            if other is content:
+                tied.append(linear)
+            else:
+                near.append(_miss(linear, f"{name}'s shape, but {content.difference(other)}"))
+        return TiedLinears(embedding, tuple(tied), content, tuple(near))
+
+    def how_held(self, uses: Sequence[Use]) -> str:
+        """Say how the readers of one matrix hold it: the same parameter, an alias, or copies."""
+        operands = [use.operand for use in uses if use.operand is not None]
+        if len({source(operand.weight) for operand in operands}) == 1:
+            return "the same parameter"
+        if len({place(self.contents.tensors(operand)[0]) for operand in operands}) == 1:
+            return "an alias"
+        return "equal copies"
 
 
 def _miss(use: Use, reason: str) -> LeftAlone:

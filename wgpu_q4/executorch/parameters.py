@@ -21,18 +21,19 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Node
 
-from wgpu_q4.executorch.constants import constant, leaf_tensors, source
+from wgpu_q4.executorch.constants import Constants, leaf_tensors, source
 
 
 class Parameters:
-    """The parameters of a program that may be changed in place.
+    """Adds parameters to a program and drops them, in place.
 
     Args:
-        program: with a graph, a signature and dictionaries that nobody else holds.
+        program: a program whose graph, signature and dictionaries nobody else holds.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
         self._program = program
+        self._constants = Constants(program)
         self._names = {node.name for node in program.graph.nodes} | set(program.state_dict)
         self._read_before = {node for node in self._placeholders() if node.users}
         values = [node.meta["val"] for node in program.graph.nodes if "val" in node.meta]
@@ -42,15 +43,16 @@ class Parameters:
         self._added: dict[str, Node] = {}
 
     def owner(self, value: Node) -> str:
-        """An identifier for the module that holds the tensor of ``value``: ``model_embed``."""
+        """Return an identifier for the module that holds the tensor of ``value``: ``m_embed``."""
         placeholder = source(value)
-        name = value.name if placeholder is None else self._target(placeholder)
+        name = None if placeholder is None else self._constants.name(placeholder)
+        name = name or value.name
         name = re.sub(r"\.parametrizations\.(\w+)\.original\d*$", r".\1", name)
         name = re.sub(r"\W", "_", name.removesuffix(".weight").removesuffix(".packed"))
         return f"m_{name}" if name[:1].isdigit() else name  # it becomes an argument's name
 
     def unused_name(self, name: str) -> str:
-        """``name``, with a number if there is a node or a parameter of that name."""
+        """Return ``name``, with a number if the program has a node or parameter of that name."""
         number, chosen = 1, name
         while any(taken == chosen or taken.startswith(f"{chosen}_") for taken in self._names):
             number += 1
@@ -58,9 +60,9 @@ class Parameters:
         return chosen
 
     def add(self, name: str, array: NDArray[Any]) -> Node:
-        """A new parameter that holds ``array``; the same node for a name that was added before.
+        """Add a parameter that holds ``array``, or return the node that was added as ``name``.
 
-        Where the program has a parameter of that name itself, the new one gets a number.
+        If the program itself has a parameter of that name, the new parameter gets a number.
         """
         if name in self._added:
             return self._added[name]
@@ -84,21 +86,21 @@ class Parameters:
         return node
 
     def replace(self, old: Node, new: Node) -> None:
-        """Let every reader of ``old``, the program's outputs included, read ``new``."""
+        """Let every reader of ``old`` read ``new``, the program's outputs included."""
         old.replace_all_uses_with(new)
         self._program.graph_signature.replace_all_uses(old.name, new.name)
 
     def drop_unread(self, memory: Iterable[int]) -> None:
-        """Delete the parameters that lost their last reader, and unread names of ``memory``.
+        """Delete the parameters that lost their last reader, and unread aliases of ``memory``.
 
         Args:
-            memory: addresses of tensors that the program needs no more.
+            memory: addresses of tensors that the program no longer needs.
         """
         gone = set(memory)
         for node in list(self._placeholders()):
             if node.users:
                 continue
-            tensor = constant(self._program, node)
+            tensor = self._constants.tensor(node)
             if tensor is None:
                 continue
             if node in self._read_before or any(
@@ -108,14 +110,3 @@ class Parameters:
 
     def _placeholders(self) -> list[Node]:
         return list(self._program.graph.find_nodes(op="placeholder"))
-
-    def _target(self, placeholder: Node) -> str:
-        signature = self._program.graph_signature
-        for names in (
-            signature.inputs_to_parameters,
-            signature.inputs_to_buffers,
-            signature.inputs_to_lifted_tensor_constants,
-        ):
-            if placeholder.name in names:
-                return str(names[placeholder.name])
-        return str(placeholder.target)

@@ -1,4 +1,4 @@
-"""Who reads a 4-bit matrix in a program: embeddings that look rows up, linears that multiply."""
+"""The nodes that read a 4-bit matrix: embeddings that look rows up, linears that multiply."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 import wgpu_q4.torch_ops  # noqa: F401  registers the ops that are looked for
-from wgpu_q4.executorch.constants import arguments
-from wgpu_q4.executorch.operands import (
-    Operand,
-    Unsupported,
-    dequantized,
-    embedding_4bit,
-    is_dequantized,
-    packed,
-)
+from wgpu_q4.executorch.constants import Constants, arguments
+from wgpu_q4.executorch.operands import Operand, OperandReader, Packing, Unsupported, is_dequantized
 
 Kind = Literal["embedding", "linear"]
 
@@ -34,18 +26,18 @@ _TRANSPOSES = {
 
 @dataclass(frozen=True)
 class Use:
-    """A node that reads a matrix.
+    """A node that reads a quantized matrix.
 
     Attributes:
-        node: what is to be replaced.
+        node: the node.
         kind: embedding or linear.
-        operand: the matrix; None if it is one that cannot be shared.
-        reason: why not, then.
-        shape: ``(V, K)`` of the matrix as far as it is known.
+        operand: the matrix; None if it cannot be shared.
+        reason: why it cannot be shared, or an empty string.
+        shape: ``(V, K)`` of the matrix, or None if it is unknown.
         indices: the ids of an embedding.
         x: the activations of a linear.
         bias: the bias of a linear, or None.
-        quantized_activations: whether the linear's x went through int8.
+        quantized_activations: whether the program quantizes the linear's x to int8.
     """
 
     node: Node
@@ -59,86 +51,96 @@ class Use:
     quantized_activations: bool = False
 
 
-def find_uses(program: ExportedProgram) -> list[Use]:
-    """Every embedding and linear of a quantized matrix, in the order of the graph."""
-    found = (use_of(program, node) for node in program.graph.nodes)
-    return [use for use in found if use is not None]
+class UseFinder:
+    """Finds the uses of quantized matrices in one program."""
 
+    def __init__(self, constants: Constants) -> None:
+        self._operands = OperandReader(constants)
 
-def use_of(program: ExportedProgram, node: Node) -> Use | None:
-    """The use that ``node`` makes of a quantized matrix, None if it is no such op."""
-    if node.op != "call_function":
-        return None
-    target: Any = node.target
-    if target is torch.ops.aten.embedding.default:
+    def find(self, graph: Graph) -> list[Use]:
+        """Return every embedding and linear of a quantized matrix, in the order of the graph."""
+        found = (self.use_of(node) for node in graph.nodes)
+        return [use for use in found if use is not None]
+
+    def use_of(self, node: Node) -> Use | None:
+        """Return how ``node`` uses a quantized matrix, or None if it uses none."""
+        if node.op != "call_function":
+            return None
+        target: Any = node.target
+        if target is torch.ops.aten.embedding.default:
+            given = arguments(node)
+            if not is_dequantized(given["weight"]):
+                return None
+            return self._embedding(node, given["indices"], given["weight"])
+        if target is torch.ops.wgpu_q4.embedding_q4gsw.default:
+            return self._own_embedding(node)
+        if target is torch.ops.wgpu_q4.linear_q4gsw.default:
+            return self._own_linear(node)
+        if _is_embedding_4bit(target):
+            return self._embedding(node, arguments(node)["indices"], None)
+        return self._linear(node)
+
+    def _embedding(self, node: Node, indices: Node, unpacked: Node | None) -> Use:
+        shape = None if unpacked is None else _shape(unpacked)
+        try:
+            if unpacked is None:
+                operand = self._operands.embedding_4bit(node)
+            else:
+                operand = self._operands.dequantized(unpacked)
+        except Unsupported as error:
+            return Use(node, "embedding", None, str(error), shape, indices)
+        return Use(node, "embedding", operand, "", operand.shape, indices)
+
+    def _own_embedding(self, node: Node) -> Use:
         given = arguments(node)
-        if is_dequantized(given["weight"]):
-            return _embedding(program, node, given["indices"], given["weight"])
-        return None
-    namespace = getattr(target, "namespace", "")
-    name = target._schema.name.partition("::")[2] if hasattr(target, "_schema") else ""
-    if namespace == "quantized_decomposed" and name == "embedding_4bit":
-        return _embedding(program, node, arguments(node)["indices"], None)
-    if target is torch.ops.wgpu_q4.embedding_q4gsw.default:
-        return _own_embedding(program, node)
-    if target is torch.ops.wgpu_q4.linear_q4gsw.default:
-        return _own_linear(program, node)
-    return _linear(program, node)
+        indices = given["indices"]
+        packing: Packing = "linear" if given["is_linear_weight"] else "embedding"
+        try:
+            operand = self._operands.packed(given["weight"], given["weight_scales"], packing)
+        except Unsupported as error:
+            shape = _packed_shape(given["weight"])
+            return Use(node, "embedding", None, str(error), shape, indices)
+        return Use(node, "embedding", operand, "", operand.shape, indices)
 
-
-def _embedding(program: ExportedProgram, node: Node, indices: Node, unpacked: Node | None) -> Use:
-    shape = None if unpacked is None else _shape(unpacked)
-    try:
-        operand = (
-            embedding_4bit(program, node) if unpacked is None else dequantized(program, unpacked)
-        )
-    except Unsupported as error:
-        return Use(node, "embedding", None, str(error), shape, indices)
-    return Use(node, "embedding", operand, "", operand.shape, indices)
-
-
-def _own_embedding(program: ExportedProgram, node: Node) -> Use:
-    given = arguments(node)
-    form: Literal["linear", "embedding"] = "linear" if given["is_linear_weight"] else "embedding"
-    try:
-        operand = packed(program, given["weight"], given["weight_scales"], form, False)
-    except Unsupported as error:
-        shape = _packed_shape(given["weight"])
-        return Use(node, "embedding", None, str(error), shape, given["indices"])
-    return Use(node, "embedding", operand, "", operand.shape, given["indices"])
-
-
-def _own_linear(program: ExportedProgram, node: Node) -> Use:
-    given = arguments(node)
-    x, bias = given["self"], given["bias"]
-    try:
-        operand = packed(program, given["weights"], given["weight_scales"], "linear", True)
-        _check_activations(x)
-    except Unsupported as error:
-        return Use(node, "linear", None, str(error), _packed_shape(given["weights"]), None, x, bias)
-    return Use(node, "linear", operand, "", operand.shape, None, x, bias)
-
-
-def _linear(program: ExportedProgram, node: Node) -> Use | None:
-    bias = None
-    if node.target is torch.ops.aten.linear.default:
+    def _own_linear(self, node: Node) -> Use:
         given = arguments(node)
-        x, weight, bias = given["input"], given["weight"], given["bias"]
-    elif node.target is torch.ops.aten.mm.default:
-        x, weight = node.args[0], _untransposed(node.args[1])
-    elif node.target is torch.ops.aten.addmm.default and not node.kwargs:
-        bias, x, weight = node.args[0], node.args[1], _untransposed(node.args[2])
-    else:
-        return None
-    if not is_dequantized(weight):
-        return None
-    quantized = is_dequantized(x)
-    try:
-        operand = dequantized(program, weight)
-        _check_activations(x)
-    except Unsupported as error:
-        return Use(node, "linear", None, str(error), _shape(weight), None, x, bias)
-    return Use(node, "linear", operand, "", operand.shape, None, x, bias, quantized)
+        x, bias, weights = given["self"], given["bias"], given["weights"]
+        try:
+            operand = self._operands.packed(
+                weights, given["weight_scales"], "linear", scales_transposed=True
+            )
+            _check_activations(x)
+        except Unsupported as error:
+            return Use(node, "linear", None, str(error), _packed_shape(weights), None, x, bias)
+        return Use(node, "linear", operand, "", operand.shape, None, x, bias)
+
+    def _linear(self, node: Node) -> Use | None:
+        bias = None
+        if node.target is torch.ops.aten.linear.default:
+            given = arguments(node)
+            x, weight, bias = given["input"], given["weight"], given["bias"]
+        elif node.target is torch.ops.aten.mm.default:
+            x, weight = node.args[0], _untransposed(node.args[1])
+        elif node.target is torch.ops.aten.addmm.default and not node.kwargs:
+            bias, x, weight = node.args[0], node.args[1], _untransposed(node.args[2])
+        else:
+            return None
+        if not is_dequantized(weight):
+            return None
+        quantized = is_dequantized(x)
+        try:
+            operand = self._operands.dequantized(weight)
+            _check_activations(x)
+        except Unsupported as error:
+            return Use(node, "linear", None, str(error), _shape(weight), None, x, bias)
+        return Use(node, "linear", operand, "", operand.shape, None, x, bias, quantized)
+
+
+def _is_embedding_4bit(target: Any) -> bool:
+    """Return whether ``target`` is ExecuTorch's op, which may not be registered."""
+    if getattr(target, "namespace", "") != "quantized_decomposed":
+        return False
+    return bool(target._schema.name.partition("::")[2] == "embedding_4bit")
 
 
 def _check_activations(x: Node) -> None:
@@ -151,7 +153,7 @@ def _check_activations(x: Node) -> None:
 
 
 def _untransposed(value: object) -> Any:
-    """What a 2-D transpose was taken of; None if ``value`` is no transpose."""
+    """Return the argument of a 2-D transpose; None if ``value`` is no transpose."""
     if not isinstance(value, Node) or value.target not in _TRANSPOSES:
         return None
     if value.target is torch.ops.aten.transpose.int:

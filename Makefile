@@ -14,6 +14,9 @@ PROMPT ?= What is the capital of France?
 # More options of the demo or of pytest: make demo ARGS=--compare, make test ARGS="-k format".
 ARGS ?=
 
+# Processes that `make test` runs its files in; a file runs in one of them, from first to last.
+JOBS ?= 2
+
 # A second Vulkan driver, which the tests require; set this to use a copy that you have.
 ifndef WGPU_Q4_SWIFTSHADER_ICD
 SWIFTSHADER := .cache/swiftshader/vk_swiftshader_icd.json
@@ -39,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test check matrix-units lint format glsl naga parity bench lock wheel clean
+.PHONY: help demo unit test mutants check matrix-units lint format glsl naga parity bench lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -52,7 +55,10 @@ unit: $(VENV)/.stamp-unit ## Run the tests that need no GPU, no torch and no Exe
 
 # The browser comes before SwiftShader, which is then copied out of it.
 test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(VENV)/.stamp-browser $(SWIFTSHADER) ## Lint, check types, run every test
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+mutants: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) ## Change the kernels in one place at a time, and see the tests notice
+	$(PY) -m tools.mutants $(ARGS)
 
 check: $(VENV)/.stamp-unit ## Compare every kernel with a float64 reference on this machine's adapter
 	$(BIN)/wgpu-q4 check $(ARGS)

@@ -1,27 +1,21 @@
-"""The q4gsw format: quantizing, packing, blocks; exact against code that is not ours.
+"""The q4gsw format: quantizing, packing, blocks, and what they refuse.
 
-torchao says what the values and scales are, ExecuTorch's Vulkan backend what the bytes are and
-what a row of the embedding is.  The block layout has no reference in Python, so its oracle is the
-definition, element by element; the oracle itself is checked on bytes written by hand.
+``tests/executorch/test_format.py`` holds the same functions against torchao and ExecuTorch.  The
+block layout has no reference in Python, so its oracle is the definition, element by element; the
+oracle itself is checked on bytes written by hand.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import executorch.backends.vulkan.custom_ops_lib  # noqa: F401  (registers torch.ops.et_vk)
 import numpy as np
 import pytest
-import torch
-from executorch.backends.vulkan.patterns.weight_packing_utils import pack_4bit_weight_tensor
 from numpy.typing import NDArray
-from torchao.quantization import IntxWeightOnlyConfig, quantize_
-from torchao.quantization.granularity import PerGroup
 
+from tests.matrices import Shape, difficult, every_shape, normal
 from wgpu_q4.errors import FormatError
 from wgpu_q4.format import (
-    Convention,
     ScalesDtype,
     blocks_to_rows,
     dequantize,
@@ -34,111 +28,12 @@ from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import check_packed
 
 
-@dataclass(frozen=True)
-class Shape:
-    vocab: int
-    embed_dim: int
-    group_size: int
-
-    def __str__(self) -> str:
-        return f"{self.vocab}x{self.embed_dim}g{self.group_size}"
-
-
-SHAPES = [
-    Shape(1, 8, 8),  # the smallest there is
-    Shape(1, 64, 32),  # one row: seven rows of a block are padding
-    Shape(8, 32, 32),  # one whole block strip, G = K
-    Shape(7, 24, 8),  # V below a block, K not a power of two
-    Shape(13, 24, 24),  # prime V, G = K = 24
-    Shape(9, 96, 24),  # one row past a block, several groups of 24
-    Shape(257, 40, 8),  # prime V, K/4 odd
-    Shape(100, 128, 32),  # upstream's own test shape
-    Shape(3, 576, 64),  # SmolLM2's K
-    Shape(31, 2048, 256),  # Llama's K
-]
-
-every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-
-
-@pytest.fixture(params=[1 << 20, 64], ids=["one range", "many ranges"])
-def ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small matrices split over threads as large ones are."""
-    monkeypatch.setattr("wgpu_q4.format.parallel.RANGE_BYTES", request.param)
-
-
-def normal(shape: Shape, seed: int = 0) -> NDArray[np.float32]:
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((shape.vocab, shape.embed_dim)).astype(np.float32)
-
-
-def difficult(shape: Shape) -> dict[str, NDArray[np.float32]]:
-    """Matrices on which a slightly different rule gives different values."""
-    rng = np.random.default_rng(1)
-    size = (shape.vocab, shape.embed_dim)
-    weight = normal(shape)
-    spread = weight * np.exp2(rng.integers(-120, 120, size)).astype(np.float32)
-    zero_groups = weight.copy()
-    zero_groups.reshape(shape.vocab, -1, shape.group_size)[:, ::2] = 0
-    # Steps of half a scale when the group's largest value is 7.5: ties, and the clipped corner.
-    ties = rng.integers(-15, 16, size).astype(np.float32) / 2
-    ties.reshape(shape.vocab, -1, shape.group_size)[:, :, 0] = 7.5
-    signed_powers = np.exp2(rng.integers(-20, 18, size)) * rng.choice([-1, 1], size)
-    return {
-        "normal": weight,
-        "spread": spread,
-        "zeros": np.zeros(size, np.float32),
-        "negative zeros": np.full(size, -0.0, np.float32),
-        "zero groups": zero_groups,
-        "subnormal": weight * np.float32(1e-41),
-        "around the smallest scale": weight * np.float32(8e-38),
-        "huge": np.clip(weight, -3, 3) * np.float32(1e38),
-        "powers of two": signed_powers.astype(np.float32),
-        "ties": ties,
-        "negated ties": -ties,
-        "constant": np.full(size, 0.3, np.float32),
-    }
-
-
-def torchao_quantize(
-    weight: NDArray[np.float32], group_size: int
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Values in -8..7 and scales, by torchao."""
-    vocab, embed_dim = weight.shape
-    model = torch.nn.Sequential(torch.nn.Linear(embed_dim, vocab, bias=False))
-    model[0].weight = torch.nn.Parameter(torch.from_numpy(weight.copy()))
-    int4: torch.dtype = torch.int4  # type: ignore[attr-defined]  # missing in torch's stubs
-    config = IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(group_size))
-    quantize_(model, config)
-    quantized: Any = model[0].weight
-    assert not quantized.zero_point.any()
-    return quantized.qdata.numpy(), quantized.scale.numpy()
-
-
 def random_packed(shape: Shape, seed: int = 2) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (shape.vocab, shape.embed_dim // 2), np.uint8)
 
 
 # Quantizing
-
-
-@every_shape
-@pytest.mark.usefixtures("ranges")
-def test_quantize_is_torchao_value_for_value(shape: Shape) -> None:
-    for name, weight in difficult(shape).items():
-        packed, scales = quantize(weight, shape.group_size, "float32")
-        values, expected_scales = torchao_quantize(weight, shape.group_size)
-        np.testing.assert_array_equal(unpack(packed, "linear"), values + 8, err_msg=name)
-        np.testing.assert_array_equal(scales, expected_scales, err_msg=name, strict=True)
-
-
-@every_shape
-def test_packing_is_executorchs(shape: Shape) -> None:
-    weight = normal(shape)
-    packed, _ = quantize(weight, shape.group_size)
-    values, _ = torchao_quantize(weight, shape.group_size)
-    expected = pack_4bit_weight_tensor(torch.from_numpy(values)).numpy()
-    np.testing.assert_array_equal(packed, expected, strict=True)
 
 
 def test_half_scales_are_the_float_ones_rounded_and_leave_the_values_alone() -> None:
@@ -209,23 +104,6 @@ def test_a_group_of_zeros_is_exactly_zero() -> None:
 
 
 # Dequantizing
-
-
-@every_shape
-@pytest.mark.parametrize("convention", ["linear", "embedding"])
-@pytest.mark.usefixtures("ranges")
-def test_dequantize_is_executorchs_embedding(shape: Shape, convention: Convention) -> None:
-    packed, scales = quantize(normal(shape), shape.group_size, "float32")
-    packed = repack(packed, "linear", convention)
-    expected = torch.ops.et_vk.embedding_q4gsw(
-        torch.from_numpy(packed),
-        torch.from_numpy(scales),
-        shape.group_size,
-        torch.arange(shape.vocab),
-        convention == "linear",
-    )
-    result = dequantize(packed, scales, convention)
-    np.testing.assert_array_equal(result, expected.numpy(), strict=True)
 
 
 def test_dequantize_of_half_scales_is_exact() -> None:

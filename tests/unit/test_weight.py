@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.errors import FormatError
@@ -63,13 +62,6 @@ def test_wrapping_copies_nothing_and_locks_its_view_only() -> None:
     assert scales.flags.writeable
 
 
-def test_wrapping_tensors_copies_nothing() -> None:
-    packed, scales = torch.from_numpy(LINEAR.copy()), torch.from_numpy(SCALES.copy())
-    weight = Q4Weight(packed, scales, "linear")
-    assert weight.packed.ctypes.data == packed.data_ptr()
-    assert weight.scales.ctypes.data == scales.data_ptr()
-
-
 def test_digest_does_not_depend_on_strides_scales_or_order() -> None:
     packed, scales = q4gsw.quantize(random_floats(), 24)
     expected = hashlib.sha256(packed.tobytes()).hexdigest()
@@ -101,15 +93,6 @@ def test_quantize_defaults_to_groups_of_32_and_half_scales() -> None:
     weight = Q4Weight.quantize(random_floats())
     assert weight.group_size == 32
     assert weight.scales.dtype == np.float16
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_quantize_takes_tensors(dtype: torch.dtype) -> None:
-    tensor = torch.from_numpy(random_floats()).to(dtype)
-    expected = Q4Weight.quantize(tensor.double().numpy())
-    assert Q4Weight.quantize(tensor).same_matrix(expected)
-    assert Q4Weight.quantize(torch.nn.Parameter(tensor)).same_matrix(expected)
-    assert Q4Weight.quantize(tensor.T.contiguous().T).same_matrix(expected)
 
 
 # Identity
@@ -187,7 +170,7 @@ def test_html_says_what_is_held_and_where() -> None:
     assert "none yet" not in html
 
 
-# numpy and torch
+# Imports
 
 
 def test_neither_torch_nor_gguf_is_imported_for_the_user() -> None:
@@ -226,7 +209,6 @@ def test_only_arrays_are_wrapped(bad: Any) -> None:
         (LINEAR, SCALES.astype(np.int16), "linear", "float16 or float32, native-endian, not int16"),
         (LINEAR, SCALES * np.float16("nan"), "linear", r"scales\[0, 0\] is nan"),
         (LINEAR, SCALES, "rows", "convention must be 'linear' or 'embedding', not 'rows'"),
-        (torch.from_numpy(LINEAR), torch.ones(1, 2, dtype=torch.int64), "linear", "not int64"),
     ],
 )
 def test_arrays_that_are_not_q4gsw(packed: Any, scales: Any, convention: Any, message: str) -> None:
@@ -237,12 +219,6 @@ def test_arrays_that_are_not_q4gsw(packed: Any, scales: Any, convention: Any, me
 def test_packed_as_names_the_conventions() -> None:
     with pytest.raises(FormatError, match="'linear' or 'embedding', not 'blocks'"):
         Q4Weight(LINEAR, SCALES).packed_as("blocks")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("tensor", [torch.ones(2, 32, dtype=torch.int32), torch.ones(2, 32) > 0])
-def test_tensors_of_integers_are_not_quantized(tensor: torch.Tensor) -> None:
-    with pytest.raises(TypeError, match="float16, float32 or float64 array, not"):
-        Q4Weight.quantize(tensor)
 
 
 def test_a_weight_survives_copy() -> None:

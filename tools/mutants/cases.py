@@ -1,0 +1,73 @@
+"""The cases that run on mutants of `linear` and of the reductions; each has one right result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.exact import PRODUCTS
+from wgpu_q4.device import context_for
+from wgpu_q4.kernels import Reduce
+
+
+class Case(Protocol):
+    """A computation on a device, and its result to the bit; ``str`` gives its name."""
+
+    @property
+    def takes_long(self) -> bool:
+        """Tell whether to run the case only for mutants that name it."""
+        ...
+
+    def runs_on(self, device: Any) -> bool:
+        """Tell whether the device has what the case needs."""
+        ...
+
+    def run(self, device: Any) -> NDArray[Any]:
+        """Return what the kernels compute."""
+        ...
+
+    def exact(self) -> NDArray[Any]:
+        """Return what is right."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The largest entries of rows of floats that no product would give: NaN, both zeros, ties."""
+
+    floats: str
+    reduce: Reduce
+    kept: int
+    takes_long = False
+
+    def __str__(self) -> str:
+        return f"{self.reduce}-{self.floats}"
+
+    def runs_on(self, device: Any) -> bool:
+        return True
+
+    def run(self, device: Any) -> NDArray[np.uint32]:
+        from tests.gpu.test_reduce import FLOATS, reduced
+
+        return reduced(context_for(device), FLOATS[self.floats], self.reduce, self.kept)
+
+    def exact(self) -> NDArray[np.uint32]:
+        from tests.gpu.test_reduce import FLOATS, best
+
+        logits = FLOATS[self.floats]
+        ids = best(logits, self.kept)
+        bits = np.take_along_axis(logits, ids, -1).view(np.uint32)
+        return np.stack([bits, ids.astype(np.uint32)], axis=-1)
+
+
+_FLOATS = ("both zeros", "bits of NaN", "all equal", "infinity twice", "normal")
+REDUCTIONS = (
+    *(Reduction(floats, "argmax", 1) for floats in _FLOATS),
+    *(Reduction(floats, "top_k", 3) for floats in _FLOATS),
+)
+
+_CASES: tuple[Case, ...] = (*PRODUCTS, *REDUCTIONS)
+BY_NAME = {str(case): case for case in _CASES}

@@ -1,0 +1,39 @@
+"""Mutants of the GEMVs in float32."""
+
+from tools.mutants.mutant import Mutant
+from tools.mutants.table.reach import (
+    in_slices,
+    several_rows,
+    several_runs,
+    two_turns_of_rows,
+)
+
+_ROWS, _BLOCKS, _WIDE = "linear/gemv/gemv_rows", "linear/gemv/gemv_blocks", "linear/gemv/gemv_wide"
+_TEAM = "linear/gemv/team"
+
+MUTANTS = (
+    # For any K and G.
+    Mutant(_ROWS, "$x[$at + 1u] * UNSHIFT", "$x[$at] * UNSHIFT", "read"),
+    Mutant(_ROWS, "$k8 * 8u / group_size()", "$k8 * 7u / group_size()", "read"),
+    Mutant(_ROWS, "($i + $lane) % TEAM", "$lane % TEAM", "read"),
+    Mutant(_BLOCKS, "+ dot_low($second, $x)", "+ dot_low($second, first_x)"),
+    Mutant(_BLOCKS, "8u * $n8 + 4u, $group", "8u * $n8 + 3u, $group", "read"),
+    Mutant(_BLOCKS, "0.0625, 0.000244140625", "0.0625, 0.00048828125"),
+    # What the wide kernels share.
+    Mutant(_TEAM, "$last = vocab() - 1u", "$last = vocab() - 2u", "read"),
+    Mutant(_TEAM, "$sums.second, $m + 1u", "$sums.first, $m + 1u", reaches=several_rows),
+    Mutant(_TEAM, "$lane / 4u * TEAM;", "$lane / 4u * (TEAM - 1u);", "read"),
+    Mutant(_TEAM, "$run * 32u / group_size()", "$run * 31u / group_size()", "read", several_runs),
+    # Columns by the 32.
+    Mutant(_WIDE, "$x = x_tile[$at + SLICE]", "$x = x_tile[$at]", "read"),
+    Mutant(_WIDE, "$at + 8u * SLICE", "$at + 7u * SLICE", "read", several_rows),
+    Mutant(_WIDE, "min($first_m + $row,", "min($row,", "read", two_turns_of_rows),
+    Mutant(_WIDE, "load_rows($row, $first + $run)", "load_rows($row, $run)", "read", in_slices),
+    Mutant(_WIDE, "= arrange_second($low, $high)", "= arrange_first($low, $high)"),
+    Mutant("linear/gemv/nibbles_integer", "return high * UNSHIFT", "return low * UNSHIFT"),
+    Mutant(
+        "linear/gemv/nibbles_subnormal",
+        "vec4<f32>($low.x, $high.x, $low.z, $high.z)",
+        "vec4<f32>($low.x, $high.x, $high.z, $low.z)",
+    ),
+)

@@ -20,6 +20,10 @@ class HasDtype:
 
     dtype = np.dtype(np.float16)
 
+    def __repr__(self) -> str:
+        """Return a name that two processes share, since it becomes a test's."""
+        return "HasDtype"
+
 
 @pytest.mark.parametrize(
     "half", ["float16", "half", "f2", "e", np.float16, np.dtype("float16"), HasDtype()], ids=repr

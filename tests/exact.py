@@ -18,7 +18,7 @@ from tests.cases import WIDE, Shape
 from tests.products import integer_weight, integer_x
 from wgpu_q4 import linear, reference
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import Layout, LinearKernel
+from wgpu_q4.kernels import Layout
 
 # x is staged in two slices; a workgroup takes several tiles of the weight, in rows and in blocks.
 SLICES, TILES, STRIPS = Shape(3, 6400, 64), Shape(210_000, 32, 32), Shape(4200, 32, 32)
@@ -28,7 +28,7 @@ SLICES, TILES, STRIPS = Shape(3, 6400, 64), Shape(210_000, 32, 32), Shape(4200, 
 class Product:
     """``x · Wᵀ``, and a bias if ``biased``, by a named kernel from a weight in a named layout."""
 
-    kernel: LinearKernel
+    kernel: str
     layout: Layout
     rows: int
     shape: Shape = WIDE

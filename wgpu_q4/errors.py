@@ -15,3 +15,7 @@ class DeviceError(RuntimeError):
 
 class DeviceLimitError(DeviceError):
     """A matrix or a result that exceeds a limit of the device it was meant for."""
+
+
+class KernelError(ValueError):
+    """A kernel asked for what it is not made for (a layout, a shape); the message says what is."""

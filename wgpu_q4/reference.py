@@ -66,7 +66,7 @@ def linear_bound(
     besides the K − 1 additions, the roundings of the scaled weight, the product and the bias.
 
     Args:
-        integer_bits: of the integers to which the kernel rounds x (`wgpu_q4.kernels.INTEGER_BITS`),
+        integer_bits: of the integers to which the kernel rounds x (`LinearKernel.integer_bits`),
             None for one that does not.  32 columns share a step ``s = max|x| / L``, ``L`` being 127
             for 8 bits and 32512 for 16, and ``|x − s·a| ≤ (1/2 + 2^-7) · s``; so the bound grows by
             ``(1/2 + 2^-7) · s · Σ|w|`` over each 32.  Columns below 1e-30 become zero.

@@ -29,7 +29,6 @@ from wgpu_q4.kernels import (
     Accuracy,
     HalfSupport,
     Layout,
-    LinearKernel,
     LinearPlan,
     MatrixShape,
     MatrixUnits,
@@ -180,7 +179,7 @@ def planned(
     limits: Mapping[str, int] = LARGE,
     accuracy: Accuracy = "fast",
     units: Collection[MatrixUnits] = (MATRIX_UNITS,),
-    kernel: LinearKernel | None = None,
+    kernel: str | None = None,
 ) -> LinearPlan:
     support = HalfSupport(subnormals=True, rounding=True)
     return plan_linear(shape, rows, layout, False, limits, support, kernel, accuracy, units)

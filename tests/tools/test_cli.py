@@ -14,18 +14,18 @@ import pytest
 
 import wgpu_q4
 from tests.devices import drivers, run_python
+from tests.products import INTEGER_BITS
 from wgpu_q4.cli import main
 from wgpu_q4.device import adapter_summary, list_adapters
 from wgpu_q4.device.adapter import choose_adapter
 from wgpu_q4.device.context import default_context
 from wgpu_q4.kernels import (
     DEFAULT_LAYOUT,
-    INTEGER_BITS,
     TABLE,
     Accuracy,
     MatrixShape,
-    all_shaders,
     plan_linear,
+    portable_shaders,
 )
 
 
@@ -89,7 +89,7 @@ def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     binding, buffer = "max-storage-buffer-binding-size", "max-buffer-size"
     largest = min(adapter.limits[binding], adapter.limits[buffer])
     assert f"largest weight  {largest:,} packed bytes" in chosen
-    names = {variant.name for variant in all_shaders()}
+    names = {variant.name for variant in portable_shaders()}
     embedding = re.search(r"^ +embedding +(\w+)", chosen, re.MULTILINE)
     assert embedding is not None
     assert embedding[1] in names
@@ -137,7 +137,7 @@ def test_info_shows_the_choices_of_an_accuracy(capsys: Captured, accuracy: Accur
             )
             name = f"linear_q4gsw_{kernel}_{DEFAULT_LAYOUT}_float16_scales"
             assert plan.product.shader.name.startswith(name)
-        assert (kernel, because) in [(choice.kernel, choice.because) for choice in TABLE]
+        assert (kernel, because) in [(choice.kernel.name, choice.because) for choice in TABLE]
     rounding = {INTEGER_BITS[line[2]] for line in lines if line[2] in INTEGER_BITS}
     assert rounding <= {"exact": set(), "fast": {16}, "int8": {8}}[accuracy]
     assert rounding or accuracy != "int8"

@@ -129,7 +129,7 @@ def _used(context: Context) -> dict[str, Any]:
                 {
                     "first_rows": first,
                     "last_rows": last,
-                    "kernel": choice.kernel,
+                    "kernel": choice.kernel.name,
                     "because": choice.because,
                 }
                 for first, last, choice in _runs(context, accuracy)

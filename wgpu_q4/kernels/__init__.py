@@ -4,25 +4,24 @@ Everything here is text and arithmetic on shapes and limits, so that a decision 
 and tested without a device.
 """
 
-from wgpu_q4.kernels.catalogue import all_shaders, matrix_shaders
+from wgpu_q4.kernels.catalogue import all_shaders, matrix_shaders, portable_shaders
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape, fold
 from wgpu_q4.kernels.embedding import embedding_shader, plan_embedding
 from wgpu_q4.kernels.linear import (
-    INTEGER_BITS,
     LAST_GEMV_ROWS,
-    ROUNDING,
+    LINEAR_KERNELS,
     TABLE,
-    UNCHECKED,
     Choice,
     LinearKernel,
     LinearPlan,
     choose_linear,
-    linear_kernels,
-    linear_shader,
+    linear_kernel,
     plan_linear,
 )
 from wgpu_q4.kernels.options import (
+    BLOCKS,
     DEFAULT_LAYOUT,
+    ROWS,
     Accuracy,
     Halves,
     Layout,
@@ -45,16 +44,16 @@ from wgpu_q4.kernels.wgsl import (
 )
 
 __all__ = [
+    "BLOCKS",
     "DEFAULT_LAYOUT",
-    "INTEGER_BITS",
     "LARGEST_TOP_K",
     "LAST_GEMV_ROWS",
+    "LINEAR_KERNELS",
     "MATRIX_UNITS",
     "PROBE_HALVES",
-    "ROUNDING",
+    "ROWS",
     "SOURCE_VARIABLE",
     "TABLE",
-    "UNCHECKED",
     "Accuracy",
     "Binding",
     "Choice",
@@ -75,8 +74,7 @@ __all__ = [
     "choose_linear",
     "embedding_shader",
     "fold",
-    "linear_kernels",
-    "linear_shader",
+    "linear_kernel",
     "matrix_shaders",
     "pack_shader",
     "parse_bindings",
@@ -86,6 +84,7 @@ __all__ = [
     "plan_linear",
     "plan_pack",
     "plan_reduce",
+    "portable_shaders",
     "read_piece",
     "source_folder",
 ]

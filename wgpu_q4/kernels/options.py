@@ -7,6 +7,9 @@ from typing import Literal
 Layout = Literal["rows", "rows_embedding", "blocks_buffer", "blocks_texture2d"]
 """How a device holds the packed weight: rows in either nibble order, or 8×4 blocks."""
 
+ROWS: tuple[Layout, ...] = ("rows", "rows_embedding")
+BLOCKS: tuple[Layout, ...] = ("blocks_buffer", "blocks_texture2d")
+
 DEFAULT_LAYOUT: Layout = "rows"
 """The bytes of a file as they are: no packing step, and on an H200 the fastest for both ops."""
 

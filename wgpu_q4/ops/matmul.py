@@ -15,13 +15,12 @@ from wgpu_q4.device.roundtrip import ComputePass
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import (
     LAST_GEMV_ROWS,
-    ROUNDING,
     Accuracy,
     Layout,
-    LinearKernel,
     LinearPlan,
     Reduce,
     ReducePlan,
+    linear_kernel,
     plan_linear,
     plan_reduce,
 )
@@ -38,7 +37,7 @@ def linear(
     *,
     accuracy: Accuracy = "exact",
     layout: Layout | None = None,
-    kernel: LinearKernel | None = None,
+    kernel: str | None = None,
     reduce: Reduce | None = None,
     k: int | None = None,
 ) -> Any:
@@ -80,8 +79,7 @@ def linear(
     check_option("accuracy", accuracy, get_args(Accuracy))
     if layout is not None:
         check_option("layout", layout, get_args(Layout))
-    if kernel is not None:
-        check_option("kernel", kernel, get_args(LinearKernel))
+    forced = None if kernel is None else linear_kernel(kernel)
     reduction = check_reduce(reduce, k, weight.shape[0])
     arrays.refuse_gradient(x, "x")
     if arrays.is_torch(x):
@@ -93,7 +91,7 @@ def linear(
             f"x must have shape [..., {embed_dim}] for a weight of {vocab} × {embed_dim}, "
             f"not {list(activations.shape)}"
         )
-    rounds_x = accuracy != "exact" or kernel in ROUNDING
+    rounds_x = accuracy != "exact" or (forced is not None and forced.rounds_x)
     if rounds_x and not np.isfinite(activations).all():
         raise ValueError("x holds infinities or NaN, which cannot be rounded: use accuracy='exact'")
     added = None if bias is None else _floats(bias, "bias")
@@ -119,7 +117,7 @@ def _run(
     context: Context,
     weight: Q4Weight,
     layout: Layout | None,
-    kernel: LinearKernel | None,
+    kernel: str | None,
     accuracy: Accuracy,
     rows: NDArray[np.float32],
     bias: NDArray[np.float32] | None,

@@ -1,40 +1,19 @@
-"""``x · Wᵀ``: the kernels, the table that chooses one, and the dispatches that run it."""
+"""``x · Wᵀ``: a record for each kernel, and the table, made of them, that chooses one."""
 
-from wgpu_q4.kernels.linear.plan import LinearPlan, plan_linear
-from wgpu_q4.kernels.linear.shaders import (
-    INTEGER_BITS,
-    ROUNDING,
-    LinearKernel,
-    MatrixTile,
-    halve_x_shader,
-    linear_kernels,
-    linear_shader,
-    matrix_shader,
-    preparation_shader,
-)
-from wgpu_q4.kernels.linear.table import (
-    LAST_GEMV_ROWS,
-    TABLE,
-    UNCHECKED,
-    Choice,
-    choose_linear,
-)
+from wgpu_q4.kernels.linear.choose import choose_linear, plan_linear
+from wgpu_q4.kernels.linear.job import LinearPlan
+from wgpu_q4.kernels.linear.record import LinearKernel
+from wgpu_q4.kernels.linear.table import LINEAR_KERNELS, TABLE, Choice, linear_kernel
+from wgpu_q4.kernels.linear.team import LAST_GEMV_ROWS
 
 __all__ = [
-    "INTEGER_BITS",
     "LAST_GEMV_ROWS",
-    "ROUNDING",
+    "LINEAR_KERNELS",
     "TABLE",
-    "UNCHECKED",
     "Choice",
     "LinearKernel",
     "LinearPlan",
-    "MatrixTile",
     "choose_linear",
-    "halve_x_shader",
-    "linear_kernels",
-    "linear_shader",
-    "matrix_shader",
+    "linear_kernel",
     "plan_linear",
-    "preparation_shader",
 ]

@@ -140,8 +140,8 @@ $(NAGA): tools/codegen/package-lock.json | $(VENV)/.stamp-test
 	cd .cache/naga && $(CURDIR)/$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
-$(VENV)/.stamp-browser: | $(VENV)/.stamp-venv
-	$(PY) -c "from tools.parity.chromium import find_browser; exit(not find_browser())" \
+$(VENV)/.stamp-browser: | $(VENV)/.stamp-test
+	$(PY) -c "from tools.parity.browser import find_browser; exit(not find_browser())" \
 		|| scripts/apt_install.sh chromium
 	@touch $@
 

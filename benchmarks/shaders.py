@@ -19,10 +19,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tools.bench.timing import Timing
-from tools.parity import Case, contract, oracle
-from tools.parity.cases import WeightKind
+from tools.parity import contract
 from tools.parity.harness import generated_folder
 from tools.vulkan import Device
+from wgpu_q4.check import oracle
+from wgpu_q4.check.cases import Case, WeightKind
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import OutputDtype
 

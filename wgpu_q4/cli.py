@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.commands import info, inspect
+from wgpu_q4.commands import check, info, inspect
 from wgpu_q4.errors import DeviceError, FormatError
 
 EXIT_STATUS = (
@@ -18,7 +18,7 @@ EXIT_STATUS = (
     "arguments, or if something is missing (a file, an adapter, a package)."
 )
 
-_COMMANDS = {"info": info, "inspect": inspect}
+_COMMANDS = {"info": info, "inspect": inspect, "check": check}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,10 +20,11 @@ from tools.codegen.fold import fold, merged_order
 from tools.codegen.glsl import blocks
 from tools.codegen.interface import FAMILIES, interface
 from tools.codegen.shaders import executorch_shaders
-from tools.parity import Case, contract
-from tools.parity.cases import all_kernels
+from tools.parity import contract
 from tools.vulkan import Device, SampledImage, StorageBuffer
 from wgpu_q4 import kernels, reference
+from wgpu_q4.check.cases import Case
+from wgpu_q4.check.lists import all_kernels
 from wgpu_q4.device.textures import pack_width
 
 ROOT = Path(__file__).resolve().parents[2]

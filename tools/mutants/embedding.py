@@ -18,6 +18,7 @@ from tools.mutants.suites import pieces_with
 from tools.mutants.table.embedding import BLOCKS, CASES, TEXTURE
 from tools.mutants.verdict import Verdict, compared
 from tools.parity import harness
+from tools.parity.result import Cell
 from wgpu_q4 import kernels
 
 BACKENDS = (
@@ -81,11 +82,11 @@ def judge(mutant: Mutant) -> Verdict:
     return Verdict(mutant, found, TEST, tuple(problems))
 
 
-def _has_result(cell: harness.Cell) -> bool:
+def _has_result(cell: Cell) -> bool:
     return cell.status in ("exact", "differs")
 
 
-def _is_red(cell: harness.Cell) -> bool:
+def _is_red(cell: Cell) -> bool:
     return cell.status == "differs"
 
 

@@ -1,4 +1,4 @@
-"""The backends by name, and what each makes of a case.
+"""The backends by name: each computes a case.
 
 A name is ``kind`` or ``kind/driver``: ``numpy``, ``executorch``, ``wgpu/lavapipe``,
 ``wgpudawn/swiftshader``, ``vulkan/lavapipe``, ``glsl-dir/nvidia``, ``chromium/swiftshader``.
@@ -17,40 +17,33 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.parity.cases import Case, WeightKind
+from wgpu_q4.check.cases import Case
+from wgpu_q4.check.lookup import LAYOUTS, compute
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Layout
-
-LAYOUTS: dict[WeightKind, Layout] = {
-    "flat": "rows_embedding",
-    "linear_buffer": "blocks_buffer",
-    "linear_texture2d": "blocks_texture2d",
-}
-"""The layout of this package that holds what ExecuTorch's kernel of that weight reads."""
 
 
 class NotApplicableError(Exception):
-    """This backend has no such operation; the message says why."""
+    """The backend has no such operation; the message says why."""
 
 
 class Backend(Protocol):
-    """Somebody who computes cases, in the process where it was made."""
+    """Something that computes cases, in the process that made it."""
 
     @property
     def summary(self) -> str:
-        """One line: what runs, on which adapter."""
+        """Return one line: what runs, on which adapter."""
         ...
 
     @property
     def versions(self) -> dict[str, str]:
-        """Packages and drivers by name."""
+        """Return the versions of packages and drivers by name."""
         ...
 
     def run(self, case: Case) -> tuple[NDArray[Any], str]:
-        """The result, as `oracle.expected` has it, and a remark or an empty string.
+        """Return the result, in the form of `oracle.expected`, and a remark or an empty string.
 
         Raises:
-            NotApplicableError: the case is none of this backend's.
+            NotApplicableError: the backend has no such operation.
         """
         ...
 
@@ -60,7 +53,7 @@ class Backend(Protocol):
 
 
 def make(name: str, kernels: Mapping[str, str]) -> Backend:
-    """The backend ``name``.
+    """Return a new backend.
 
     Args:
         name: as in the description of this module.
@@ -83,13 +76,13 @@ def make(name: str, kernels: Mapping[str, str]) -> Backend:
 
 
 def refuse_unknown_ids(case: Case) -> None:
-    """For a backend that raises an error for an id outside the vocabulary, as it should."""
+    """Raise `NotApplicableError` for ids outside the vocabulary, which the backend refuses."""
     if case.id_kind == "outside":
         raise NotApplicableError("an id outside the vocabulary is an error here")
 
 
 class NumpyBackend:
-    """`Q4Weight.dequantize` and indexing: the package's own host code, which is not the oracle."""
+    """`Q4Weight.dequantize` and indexing: the package's own code for the host, not the oracle."""
 
     summary = "numpy on the host"
 
@@ -155,61 +148,21 @@ class WebGPUBackend:
         from wgpu_q4.device import context_for, request_device
 
         # "(Vulkan": not the OpenGL of the same driver, if it has one.
-        self._device = request_device("(Vulkan", implementation)
-        self._context = context_for(self._device)
+        self._context = context_for(request_device("(Vulkan", implementation))
         self.summary = f"{implementation}: {self._context.adapter_summary}"
         self.versions = {implementation: version(implementation)}
 
     def run(self, case: Case) -> tuple[NDArray[Any], str]:
-        from wgpu_q4 import embedding
-
         refuse_unknown_ids(case)
-        weight = case.matrix()
-        if case.op == "pack":
-            return self._pack(case), ""
-
-        def run(layout: Layout) -> NDArray[Any]:
-            found = embedding(
-                case.ids(),
-                weight,
-                case.output,
-                self._device,
-                layout=layout,
-                storage=case.storage,
-            )
-            return np.asarray(found)
-
         layout = LAYOUTS[case.weight]
         try:
-            return run(layout), ""
+            return compute(case, layout, self._context), ""
         except DeviceLimitError:
             # ExecuTorch, too, takes a buffer where a texture is too small.
             if layout != "blocks_texture2d":
                 raise
-            return run("blocks_buffer"), "blocks in a buffer: they exceed a texture here"
-
-    def _pack(self, case: Case) -> NDArray[Any]:
-        context, weight, layout = self._context, case.matrix(), LAYOUTS[case.weight]
-        strips, quads = -(-case.vocab // 8), case.embed_dim // 4
-        resident = context.weight(weight)
-        _, view = resident.packed(context, weight, layout)
-        # Binding 2 is a buffer, or a view of a texture, which is copied to a buffer first.
-        encoder = context.device.create_command_encoder()
-        if layout == "blocks_buffer":
-            found = np.empty((strips, quads, 4), np.uint32)
-            context.read(encoder, view, found)
-            return found
-        pitch = -(-quads * 16 // 256) * 256
-        rows = np.empty((strips, pitch), np.uint8)
-        linear = context.scratch("parity rows", rows.nbytes, "COPY_SRC", "COPY_DST")
-        encoder.copy_texture_to_buffer(
-            {"texture": resident.resources[0]},
-            {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": strips},
-            (quads, strips, 1),
-        )
-        context.read(encoder, linear, rows)
-        texels = np.ascontiguousarray(rows[:, : quads * 16])
-        return texels.view(np.uint32).reshape(strips, quads, 4)
+            remark = "blocks in a buffer: they exceed a texture here"
+            return compute(case, "blocks_buffer", self._context), remark
 
     def close(self) -> None:
         pass
@@ -255,14 +208,14 @@ class VulkanBackend:
 
 
 def _used_rows(case: Case) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The rows that the ids name, and the ids renumbered among these."""
+    """Return the rows that the ids name, and the ids renumbered among these rows."""
     ids = case.ids()
     rows, places = np.unique(ids, return_inverse=True)
     return rows, places.reshape(ids.shape)
 
 
 def package_versions() -> dict[str, str]:
-    """What the report says of this machine and package."""
+    """Return versions and properties of this machine, for the report."""
     found = {"python": platform.python_version(), "system": platform.platform()}
     found["cores"] = str(os.cpu_count())
     for name in ("wgpu_q4", "numpy"):

@@ -1,29 +1,17 @@
-"""The WGSL kernels in a headless Chromium: a browser's own WebGPU, page and GPU process and all.
-
-The worker serves a page to the browser it starts; the page asks for a job, runs it and sends back
-the bytes.  No browser driver is needed.
-"""
+"""The WGSL kernels in a headless Chromium: a browser's own WebGPU, page and GPU process and all."""
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import re
-import shutil
-import subprocess
-import tempfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.parity.cases import Case
+from tools.parity.browser import Browser
+from wgpu_q4.check.cases import Case
+from wgpu_q4.check.lookup import LAYOUTS
 from wgpu_q4.device.textures import pack_width
-from wgpu_q4.errors import DeviceError, DeviceLimitError
+from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format import rows_to_blocks
 from wgpu_q4.kernels import (
     Binding,
@@ -35,151 +23,7 @@ from wgpu_q4.kernels import (
     plan_pack,
 )
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_START_SECONDS = 60
-_JOB_SECONDS = 300
 _ROW_ALIGNMENT = 256
-_PAGE = b"<!doctype html><title>wgpu_q4</title><script src=/chromium.js></script>"
-
-
-def find_browser() -> str | None:
-    """The path of an installed Chromium or Chrome; ``WGPU_Q4_CHROMIUM`` names another."""
-    named = os.environ.get("WGPU_Q4_CHROMIUM")
-    candidates = (named,) if named else _BROWSERS
-    return next(filter(None, map(shutil.which, candidates)), None)
-
-
-class Browser:
-    """A running browser whose page computes; `close` ends it.
-
-    Attributes:
-        hello: what the page said of its adapter and itself.
-        version: of the browser.
-    """
-
-    def __init__(self, adapter: str) -> None:
-        """Start it.
-
-        Args:
-            adapter: ``"swiftshader"``, or ``"default"`` for the machine's GPU.
-
-        Raises:
-            DeviceError: no browser, or none with WebGPU.
-        """
-        program = find_browser()
-        if program is None:
-            raise DeviceError(
-                "no Chromium is installed: on Debian, apt-get install chromium; or point "
-                "WGPU_Q4_CHROMIUM at one"
-            )
-        self._answers: queue.Queue[tuple[str, bytes]] = queue.Queue()
-        self._jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._data: dict[int, bytes] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self._profile = tempfile.TemporaryDirectory(
-            prefix="wgpu_q4_chromium_", ignore_cleanup_errors=True
-        )
-        port = self._server.server_address[1]
-        command = [
-            program,
-            "--headless=new",
-            "--enable-unsafe-webgpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            f"--user-data-dir={self._profile.name}",
-        ]
-        if adapter != "default":
-            command.append(f"--use-webgpu-adapter={adapter}")
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            # Chromium refuses its sandbox to the administrator, who is who runs containers.
-            command.append("--no-sandbox")
-        self._process = subprocess.Popen(
-            [*command, f"http://127.0.0.1:{port}/"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            kind, body = self._answer(_START_SECONDS)
-            if kind != "hello":
-                raise DeviceError(body.decode("utf-8", "replace"))
-        except BaseException:
-            self.close()
-            raise
-        self.hello: dict[str, Any] = json.loads(body)
-        # The page is told a version with zeros in it.
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60)
-        found = re.search(r"\d+(?:\.\d+)+", said.stdout)
-        self.version = found.group() if found else "of unknown version"
-
-    def run(self, job: dict[str, Any], data: dict[int, bytes]) -> bytes:
-        """Run a job on the page; see ``chromium.js``.
-
-        Raises:
-            DeviceError: the page had an error, or the browser is gone.
-        """
-        self._data = data
-        self._jobs.put(job)
-        kind, body = self._answer(_JOB_SECONDS)
-        if kind != "result":
-            raise DeviceError(body.decode("utf-8", "replace"))
-        return body
-
-    def close(self) -> None:
-        """End the browser and the server."""
-        self._jobs.put({"stop": True})
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._server.shutdown()
-        self._server.server_close()
-        self._profile.cleanup()
-
-    def _answer(self, seconds: float) -> tuple[str, bytes]:
-        try:
-            return self._answers.get(timeout=seconds)
-        except queue.Empty:
-            raise DeviceError(f"the browser said nothing for {seconds} s") from None
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        browser = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path == "/":
-                    self._send("text/html", _PAGE)
-                elif self.path == "/chromium.js":
-                    script = Path(__file__).with_suffix(".js").read_bytes()
-                    self._send("text/javascript", script)
-                elif self.path == "/job":
-                    self._send("application/json", json.dumps(browser._jobs.get()).encode())
-                elif self.path.startswith("/data/"):
-                    binding = int(self.path.removeprefix("/data/"))
-                    self._send("application/octet-stream", browser._data[binding])
-                else:
-                    self.send_error(404)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                self._send("text/plain", b"")
-                browser._answers.put((self.path.removeprefix("/"), body))
-
-            def _send(self, kind: str, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", f"{kind}; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *values: object) -> None:
-                pass
-
-        return Handler
 
 
 class ChromiumBackend:
@@ -197,8 +41,6 @@ class ChromiumBackend:
         self._texture_side = int(hello["limits"]["maxTextureDimension2D"])
 
     def run(self, case: Case) -> tuple[NDArray[Any], str]:
-        from tools.parity.backends import LAYOUTS
-
         layout, remark = LAYOUTS[case.weight], ""
         if layout == "blocks_texture2d" and -(-case.vocab // 8) > self._texture_side:
             layout, remark = "blocks_buffer", "blocks in a buffer: they exceed a texture here"

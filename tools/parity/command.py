@@ -1,20 +1,34 @@
-"""``wgpu-q4 parity``: its options, its progress bar, its exit status."""
+"""``python -m tools.parity``: its options, its progress bar, its exit status."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from tools.parity.cases import corner_cases, random_cases, upstream_cases
+from tools.parity.random_cases import random_cases
+from wgpu_q4.check.lists import corner_cases, upstream_cases
+from wgpu_q4.commands.progress import progress
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0 if every backend is there and right, 1 if not, 2 for wrong arguments or
+        a missing package.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.parity", description="Compare every backend on every case."
+    )
+    _add_arguments(parser)
+    return _run(parser.parse_args(arguments))
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report to look at")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report to compute with")
     parser.add_argument(
@@ -45,21 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="print a line for every case")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run it; the exit status is 0 if every backend is there and right."""
-    for module in ("vulkan", "tqdm", "executorch", "wgpudawn"):
+def _run(options: argparse.Namespace) -> int:
+    for module in ("vulkan", "executorch", "wgpudawn", "jinja2"):
         if find_spec(module) is None:
-            print(
-                f"wgpu-q4: parity needs the package {module}: pip install 'wgpu_q4[parity]'",
-                file=sys.stderr,
-            )
-            return 2
-    from tools.parity import harness, report
+            return _refuse(f"the package {module} is missing: see CONTRIBUTING.md")
+    from tools.parity import choice, harness, report
 
     for path in (options.html, options.json):
         if path is not None and path.is_dir():  # said before the run, not after it
-            print(f"wgpu-q4: {path} is a directory; name a file for the report", file=sys.stderr)
-            return 2
+            return _refuse(f"{path} is a directory; name a file for the report")
     cases = upstream_cases() + corner_cases() + random_cases(options.random, options.seed)
     if options.small:
         cases = [case for case in cases if not case.large]
@@ -67,20 +75,24 @@ def run(options: argparse.Namespace) -> int:
         wanted = options.cases
         cases = [case for case in cases if wanted in case.kernel or wanted in case.name]
     if not cases:
-        print(f"wgpu-q4: no case has {options.cases!r} in its name", file=sys.stderr)
-        return 2
+        return _refuse(f"no case has {options.cases!r} in its name")
     try:
-        names, left_out = harness.choose_backends(options.only, options.without, options.glsl_dir)
+        names, left_out = choice.choose_backends(options.only, options.without, options.glsl_dir)
     except ValueError as error:
-        print(f"wgpu-q4: {error}", file=sys.stderr)
-        return 2
-    with _progress(len(cases) * len(names)) as progress:
+        return _refuse(str(error))
+    lock = threading.Lock()
+    with progress(len(cases) * len(names)) as shown:
+
+        def step(name: str) -> None:
+            with lock:
+                shown.begin(name)
+
         result = harness.run(
             cases,
             names,
             left_out,
             glsl_dir=options.glsl_dir,
-            progress=progress,
+            progress=step,
             jobs=options.jobs,
         )
     print(report.text(result, options.all))
@@ -99,16 +111,6 @@ def _natural(text: str) -> int:
     return value
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    from tqdm import tqdm
-
-    lock = threading.Lock()
-    with tqdm(total=total, unit="case", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def step(name: str) -> None:
-            with lock:
-                bar.set_postfix_str(name, refresh=False)
-                bar.update()
-
-        yield step
+def _refuse(why: str) -> int:
+    print(f"python -m tools.parity: {why}", file=sys.stderr)
+    return 2

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.parity.cases import Case
 from tools.vulkan.dispatch import Dispatch
 from tools.vulkan.resources import (
     Resource,
@@ -22,6 +21,7 @@ from tools.vulkan.resources import (
     StorageImage,
     UniformBuffer,
 )
+from wgpu_q4.check.cases import Case
 from wgpu_q4.device.textures import pack_width
 from wgpu_q4.format import rows_to_blocks
 

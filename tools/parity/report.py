@@ -1,22 +1,26 @@
-"""A run as text, as JSON and as one HTML file that needs nothing else."""
+"""A run as text, as JSON, and as one HTML file (`report.html.jinja`)."""
 
 from __future__ import annotations
 
-import html
 import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from tools.parity.excuses import EXCUSES
-from tools.parity.harness import Cell, Column, Result
+from tools.parity.result import Cell, Result
+from wgpu_q4.check.cases import Case
+from wgpu_q4.check.excuses import Excuse
 
 _MARKS = {"exact": "0", "excused": "0*", "not applicable": "-", "error": "ERR", "not run": "?"}
 
 
 def mark(cell: Cell) -> str:
-    """What stands in a cell: the largest error in ulp, or why there is none."""
+    """Return the text of a cell: the largest error in ulp, or a sign for its status."""
     if cell.status != "differs":
         return _MARKS[cell.status]
     # Zero ulp off and yet other bits: the sign of a zero.
@@ -24,7 +28,7 @@ def mark(cell: Cell) -> str:
 
 
 def verdict(result: Result) -> str:
-    """One line on the whole run."""
+    """Return one line on the whole run."""
     counts = Counter(cell.status for column in result.columns for cell in column.cells)
     wrong = counts["differs"] + counts["error"]
     broken = [column.name for column in result.columns if column.problem]
@@ -45,11 +49,11 @@ def verdict(result: Result) -> str:
 
 
 def text(result: Result, everything: bool = False) -> str:
-    """A table for the terminal: the cases that are not simply exact, and totals.
+    """Return a table for the terminal: the cases that are not simply exact, and totals.
 
     Args:
         result: the run.
-        everything: one line for each case, also for those that every backend has right.
+        everything: print a line for each case, also where every backend is exact.
     """
     lines = []
     for number, column in enumerate(result.columns, 1):
@@ -66,10 +70,8 @@ def text(result: Result, everything: bool = False) -> str:
     if hidden:
         zeros = " ".join(f"{'0' if column.count('exact') else '-':>6}" for column in result.columns)
         lines.append(f"{f'{hidden} further cases':<{width}} {zeros}")
-    needed = {name for column in result.columns for cell in column.cells for name in cell.excuses}
-    for excuse in EXCUSES:
-        if excuse.name in needed:
-            lines += ["", f"* {excuse.name}: {excuse.cause}"]
+    for excuse in _needed_excuses(result):
+        lines += ["", f"* {excuse.name}: {excuse.cause}"]
     for column in result.columns:
         if column.problem:
             lines += ["", f"{column.name}: {column.problem}"]
@@ -88,7 +90,7 @@ def text(result: Result, everything: bool = False) -> str:
 
 
 def to_json(result: Result) -> str:
-    """Everything, for other programs."""
+    """Return everything, for other programs."""
     document: dict[str, Any] = {
         "passed": not result.failed,
         "verdict": verdict(result),
@@ -112,67 +114,26 @@ def to_json(result: Result) -> str:
 
 
 def to_html(result: Result) -> str:
-    """A page with the matrix, the backends, and what did not run and why."""
-    escape = html.escape
-    numbers = "".join(
-        f"<th scope=col><div>{escape(column.name)}</div></th>" for column in result.columns
+    """Return a page that needs nothing else: the matrix, the backends, and what did not run."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>wgpu_q4: parity</title>
-<style>{_STYLE}</style>
-<h1>wgpu_q4: parity</h1>
-<p class="verdict {"bad" if result.failed else "good"}">{escape(verdict(result))}</p>
-<p>Every number is the largest error of a result in units in the last place, against a float64
-reference rounded to the result's type. 0 is bit for bit the same. Hover over a cell for
-details.</p>
-<h2>Backends</h2>
-<table>
-<thead><tr><th>name<th>what ran<th>versions<th>exact<th>known difference<th>wrong
-<th>not applicable<th>seconds</tr></thead>
-<tbody>
-{"".join(_html_backend(column) for column in result.columns)}
-</tbody>
-</table>
-<h2>Cases by backends</h2>
-<table class="matrix">
-<thead><tr><th scope=col>case</th>{numbers}</tr></thead>
-<tbody>
-{"".join(_html_rows(result))}
-</tbody>
-</table>
-{_html_excuses(result)}
-{_html_left_out(result)}
-<h2>Machine</h2>
-<p>{escape(", ".join(f"{name} {value}" for name, value in result.versions.items()))};
-{datetime.now(UTC):%Y-%m-%d %H:%M} UTC</p>
-</html>
-"""
+    return environment.get_template("report.html.jinja").render(
+        result=result,
+        verdict=verdict(result),
+        rows=[{"case": case, "cells": cells} for case, cells in _rows(result)],
+        groups=_GROUPS,
+        excuses=_needed_excuses(result),
+        mark=mark,
+        detail=_detail,
+        time=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
 
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --good: #2a8f4e; --mild: #b8860b; --bad: #d0342c; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.verdict { font-weight: 600; padding: .6rem .9rem; border-left: .4rem solid; }
-.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
-table { border-collapse: collapse; font-size: .86rem; }
-th, td { padding: .18rem .55rem; border-bottom: 1px solid var(--line); text-align: left; }
-.matrix td { text-align: center; font-variant-numeric: tabular-nums; min-width: 2.4rem; }
-.matrix thead th { vertical-align: bottom; position: sticky; top: 0; background: Canvas; }
-.matrix thead div { writing-mode: vertical-rl; transform: rotate(180deg); }
-.matrix tbody th { font-weight: 400; font-family: ui-monospace, monospace; }
-.matrix .group th { font: 600 .9rem system-ui, sans-serif; padding-top: 1rem; border: 0; }
-td.exact { background: color-mix(in srgb, var(--good) 22%, transparent); }
-td.excused { background: color-mix(in srgb, var(--mild) 30%, transparent); }
-td.differs, td.error { background: var(--bad); color: #fff; font-weight: 600; }
-td.na, td.missing { color: #8889; }
-dt { font-weight: 600; } dd { margin: 0 0 .6rem 1rem; }
-"""
-
-_CLASSES = {"not applicable": "na", "not run": "missing"}
 _GROUPS = {
     "upstream": "ExecuTorch's own 34 cases",
     "corners": "Corners that they miss",
@@ -180,9 +141,14 @@ _GROUPS = {
 }
 
 
-def _rows(result: Result) -> Iterator[tuple[Any, list[Cell]]]:
+def _rows(result: Result) -> Iterator[tuple[Case, list[Cell]]]:
     for row, case in enumerate(result.cases):
         yield case, [column.cells[row] for column in result.columns]
+
+
+def _needed_excuses(result: Result) -> list[Excuse]:
+    needed = {name for column in result.columns for cell in column.cells for name in cell.excuses}
+    return [excuse for excuse in EXCUSES if excuse.name in needed]
 
 
 def _detail(cell: Cell) -> str:
@@ -192,54 +158,3 @@ def _detail(cell: Cell) -> str:
     if cell.status in ("exact", "excused"):
         parts.append(f"{cell.values} values, {cell.seconds:.3f} s")
     return "; ".join(filter(None, parts)) or cell.status
-
-
-def _html_rows(result: Result) -> Iterator[str]:
-    group = None
-    for case, cells in _rows(result):
-        if case.group != group:
-            group = case.group
-            title = html.escape(_GROUPS.get(group, group))
-            yield f"<tr class=group><th colspan={len(cells) + 1}>{title}</th></tr>\n"
-        note = html.escape(case.note, quote=True)
-        shown = "".join(
-            f'<td class="{_CLASSES.get(cell.status, cell.status)}" '
-            f'title="{html.escape(_detail(cell), quote=True)}">{mark(cell)}</td>'
-            for cell in cells
-        )
-        yield f'<tr><th scope=row title="{note}">{html.escape(case.name)}</th>{shown}</tr>\n'
-
-
-def _html_backend(column: Column) -> str:
-    versions = ", ".join(f"{name} {value}" for name, value in column.versions.items())
-    problem = f" <strong>{html.escape(column.problem)}</strong>" if column.problem else ""
-    seconds = sum(cell.seconds for cell in column.cells)
-    return (
-        f"<tr><th scope=row>{html.escape(column.name)}</th>"
-        f"<td>{html.escape(column.summary)}{problem}</td><td>{html.escape(versions)}</td>"
-        f"<td>{column.count('exact')}</td><td>{column.count('excused')}</td>"
-        f"<td>{column.count('differs') + column.count('error') + column.count('not run')}</td>"
-        f"<td>{column.count('not applicable')}</td><td>{seconds:.1f}</td></tr>\n"
-    )
-
-
-def _html_excuses(result: Result) -> str:
-    needed = {name for column in result.columns for cell in column.cells for name in cell.excuses}
-    if not needed:
-        return ""
-    items = "".join(
-        f"<dt>{html.escape(excuse.name)}</dt><dd>{html.escape(excuse.cause)}</dd>\n"
-        for excuse in EXCUSES
-        if excuse.name in needed
-    )
-    return f"<h2>Known differences (0*)</h2>\n<dl>{items}</dl>"
-
-
-def _html_left_out(result: Result) -> str:
-    if not result.left_out:
-        return ""
-    items = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(reason)}</dd>\n"
-        for name, reason in result.left_out.items()
-    )
-    return f"<h2>What did not run</h2>\n<dl>{items}</dl>"

@@ -5,7 +5,7 @@ to raw Vulkan, and each of them must notice.
 """
 
 from tools.mutants.mutant import Mutant
-from tools.parity import Case
+from wgpu_q4.check.cases import Case
 
 # V and K are such that a block's place lies within the matrix even if row and column are swapped.
 ROWS = Case("mutants", 64, 32, 16, (5,), weight="flat", scales="float16")

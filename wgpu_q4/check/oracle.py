@@ -1,4 +1,4 @@
-"""What must come out of a case, and how far a result is from it."""
+"""The right result of a case, and how far a result is from it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.parity.cases import Case
 from wgpu_q4 import reference
-
-_BITS = {"float32": np.uint32, "float16": np.uint16, "uint32": np.uint32}
+from wgpu_q4.check.cases import Case
 
 
 def expected(case: Case) -> NDArray[Any]:
-    """The right result: ``ids_shape + (K,)`` floats, or uint32 ``[ceil(V/8), K/4, 4]`` blocks."""
+    """Return the right result of ``case``.
+
+    Returns:
+        Floats ``ids_shape + (K,)``; for packing uint32 blocks ``[ceil(V/8), K/4, 4]``.
+    """
     weight = case.matrix()
     if case.op == "embedding":
         ids = case.ids()
@@ -27,10 +29,10 @@ def expected(case: Case) -> NDArray[Any]:
 
 
 def without_padding(case: Case, found: NDArray[Any]) -> NDArray[Any]:
-    """A result with what is nobody's set to zero: in packed blocks, the rows past the last.
+    """Return the result with the padding of packed blocks, the rows past the last, set to zero.
 
-    Their weights multiply nothing: ExecuTorch leaves 8 there, which stands for a weight of zero,
-    this package 0.
+    No product reads the padding.  ExecuTorch fills it with 8, which stands for a weight of zero,
+    this package with 0.
     """
     if case.op == "embedding":
         return found
@@ -38,7 +40,7 @@ def without_padding(case: Case, found: NDArray[Any]) -> NDArray[Any]:
 
 
 def blocks(packed: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Blocks of rows in the linear convention, by the definition of the layout.
+    """Return rows in the linear convention as blocks, by the definition of the layout.
 
     Component r, byte j of block (n8, k4): column 4·k4 + j of row 8·n8 + r in the low nibble and of
     row 8·n8 + 4 + r in the high one; zeros for rows past the last.
@@ -59,9 +61,9 @@ class Distance:
     """How far a result is from the right one.
 
     Attributes:
-        ulp: the largest number of floats (or units) that one value is off.
+        ulp: the largest error of one value, in floats (or units) between found and right.
         differing: how many values have other bits; the sign of a zero counts.
-        first: where the first of them is, what is there and what should be; empty if none.
+        first: the place of the first such value, what is there and what should be; empty if none.
     """
 
     ulp: int
@@ -79,9 +81,7 @@ def distance(found: NDArray[Any], right: NDArray[Any]) -> Distance:
         raise ValueError(
             f"expected {right.dtype} {list(right.shape)}, found {found.dtype} {list(found.shape)}"
         )
-    bits = _BITS[right.dtype.name]
-    found_bits = np.ascontiguousarray(found).view(bits)
-    right_bits = np.ascontiguousarray(right).view(bits)
+    found_bits, right_bits = bits(found), bits(right)
     differs = found_bits != right_bits
     differing = int(np.count_nonzero(differs))
     if not differing:
@@ -92,9 +92,14 @@ def distance(found: NDArray[Any], right: NDArray[Any]) -> Distance:
     return Distance(int(steps.max()), differing, first)
 
 
-def _ordered(bits: NDArray[Any], like: NDArray[Any]) -> NDArray[np.int64]:
-    """Integers in the order of the floats with these bits, neighbours one apart, ±0 both 0."""
-    values = bits.astype(np.int64)
+def bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the bits of floats or integers as unsigned integers of the same size."""
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+
+
+def _ordered(patterns: NDArray[Any], like: NDArray[Any]) -> NDArray[np.int64]:
+    """Return integers in the order of the floats with these bits; ±0 are 0, neighbours 1 apart."""
+    values = patterns.astype(np.int64)
     if like.dtype.kind != "f":
         return values
     sign = np.int64(1) << (8 * like.dtype.itemsize - 1)

@@ -1,11 +1,11 @@
-// Runs what the worker asks for on this browser's WebGPU: one dispatch a job.
+// Two functions for `browser.py`: openDevice, and runJob for one dispatch on this browser's WebGPU.
 //
-// A job says: code, constants, workgroups, resources by binding, and which binding to read back.
-// The bytes of a resource are fetched on their own.  Results go back as bytes, rows of a texture at
-// multiples of 256.
+// A job says: code, constants, workgroups, resources by binding, and the bytes of binding 0 to read
+// back.  The contents of resources are files, called by the number of the binding.
 
-const post = (path, body) => fetch(path, { method: "POST", body });
+let device;
 
+// Opens the device; returns the adapter's name and the device's limits.
 async function openDevice() {
     if (!navigator.gpu) {
         throw new Error("this browser has no WebGPU here");
@@ -21,16 +21,27 @@ async function openDevice() {
     ]) {
         requiredLimits[name] = adapter.limits[name];
     }
-    const device = await adapter.requestDevice({ requiredLimits });
+    device = await adapter.requestDevice({ requiredLimits });
     const { vendor, architecture, description } = adapter.info;
-    const limits = requiredLimits;
-    return [device, { vendor, architecture, description, limits, browser: navigator.userAgent }];
+    return { vendor, architecture, description, limits: requiredLimits };
 }
 
-async function makeResource(device, resource) {
-    const data = resource.hasData
-        ? await (await fetch(`/data/${resource.binding}`)).arrayBuffer()
-        : null;
+function asBase64(buffer) {
+    return new Promise((resolve, reject) => {
+        const reader = new FileReader();
+        reader.onload = () => resolve(reader.result.split(",")[1]);
+        reader.onerror = () => reject(reader.error);
+        reader.readAsDataURL(new Blob([buffer]));
+    });
+}
+
+function contents(binding) {
+    const files = [...document.getElementById("data").files];
+    return files.find((file) => file.name === String(binding)).arrayBuffer();
+}
+
+async function makeResource(resource) {
+    const data = resource.hasData ? await contents(resource.binding) : null;
     if (resource.kind === "buffer") {
         const usage = resource.uniform ? GPUBufferUsage.UNIFORM : GPUBufferUsage.STORAGE;
         const buffer = device.createBuffer({
@@ -54,12 +65,13 @@ async function makeResource(device, resource) {
     return { handle: texture, bound: texture.createView() };
 }
 
-async function runJob(device, job) {
+// Runs one dispatch; returns the result in base64, the rows of a texture at multiples of 256 bytes.
+async function runJob(job) {
     const made = new Map();
     try {
         device.pushErrorScope("validation");
         for (const resource of job.resources) {
-            made.set(resource.binding, await makeResource(device, resource));
+            made.set(resource.binding, await makeResource(resource));
         }
         const layout = device.createBindGroupLayout({
             entries: job.layout.map((entry) => ({ ...entry, visibility: GPUShaderStage.COMPUTE })),
@@ -107,32 +119,10 @@ async function runJob(device, job) {
             throw new Error(problem.message);
         }
         await staging.mapAsync(GPUMapMode.READ);
-        return staging.getMappedRange().slice(0);
+        return await asBase64(staging.getMappedRange());
     } finally {
         for (const { handle } of made.values()) {
             handle.destroy();
         }
     }
 }
-
-async function main() {
-    try {
-        const [device, hello] = await openDevice();
-        await post("/hello", JSON.stringify(hello));
-        for (;;) {
-            const job = await (await fetch("/job")).json();
-            if (job.stop) {
-                return;
-            }
-            try {
-                await post("/result", await runJob(device, job));
-            } catch (error) {
-                await post("/error", String(error));
-            }
-        }
-    } catch (error) {
-        await post("/error", String(error));
-    }
-}
-
-main();

@@ -1,0 +1,55 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["agrees", "allowed", "differs", "failed", "not here"]
+"""``"allowed"``: with a difference that a specification allows; ``"failed"``: with an error;
+``"not here"``: this device lacks what the check needs."""
+
+
+class NotHereError(Exception):
+    """This device lacks what a check needs; the message says what."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a result compares with the right one.
+
+    Attributes:
+        wrong: what is wrong and by how much, or an empty string.
+        allowed: the known differences that the result has, by name.
+        share: for a sum, the largest error as a share of its bound; more than 1 is wrong.
+    """
+
+    wrong: str = ""
+    allowed: tuple[str, ...] = ()
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        op: what was computed: ``"embedding"``, ``"pack"``, ``"linear"``, ``"argmax"``, ``"top_k"``.
+        title: one line that no other check has.
+        status: see `Status`.
+        detail: what is wrong, the known differences, or why the check does not apply.
+        share: see `Outcome`.
+        seconds: taken by the check, with the compilation of the kernel.
+    """
+
+    op: str
+    title: str
+    status: Status
+    detail: str = ""
+    share: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_bad(self) -> bool:
+        """Return True if something is wrong here."""
+        return self.status in ("differs", "failed")

@@ -1,0 +1,114 @@
+"""A case of the embedding or of packing, computed by this package on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.check.cases import Case, WeightKind
+from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED, judge
+from wgpu_q4.check.finding import Outcome
+from wgpu_q4.check.lists import corner_cases, upstream_cases
+from wgpu_q4.device import Context
+from wgpu_q4.kernels import Layout
+from wgpu_q4.ops import embedding
+
+LAYOUTS: dict[WeightKind, Layout] = {
+    "flat": "rows_embedding",
+    "linear_buffer": "blocks_buffer",
+    "linear_texture2d": "blocks_texture2d",
+}
+"""The layout of this package that holds what ExecuTorch's kernel of that weight reads."""
+
+_ROW_ALIGNMENT = 256
+"""Bytes; WebGPU copies the rows of a texture to multiples of this."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The check of a case in one layout of this package."""
+
+    case: Case
+    layout: Layout
+
+    @property
+    def op(self) -> str:
+        """Return ``"embedding"`` or ``"pack"``."""
+        return self.case.op
+
+    @property
+    def title(self) -> str:
+        """Return one line that no other check has."""
+        return f"{self.op}, {self.layout}: {self.case.name}"
+
+    def run(self, context: Context) -> Outcome:
+        """Compute the case and compare it, bit for bit."""
+        excuses = [SUBNORMALS_FLUSHED]
+        if "SwiftShader" in context.adapter_summary:
+            excuses.append(INFINITE_TEXEL)
+        found = compute(self.case, self.layout, context)
+        judgement = judge(self.case, found, excuses)
+        if judgement.status != "differs":
+            return Outcome(allowed=judgement.excuses)
+        distance = judgement.distance
+        return Outcome(
+            f"{distance.differing} of {found.size} values differ, the worst by {distance.ulp} "
+            f"units in the last place; {distance.first}"
+        )
+
+
+def lookups() -> Iterator[Lookup]:
+    """Yield the small cases, those on rows once for each order of nibbles."""
+    for case in upstream_cases() + corner_cases():
+        # `embedding` refuses ids outside the vocabulary, and knows no shape but that of the ids.
+        if case.large or case.id_kind == "outside" or case.recorded_shape is not None:
+            continue
+        yield Lookup(case, LAYOUTS[case.weight])
+        if case.weight == "flat":
+            yield Lookup(case, "rows")
+
+
+def compute(case: Case, layout: Layout, context: Context) -> NDArray[Any]:
+    """Return the result of ``case``, whose ids are all inside the vocabulary.
+
+    Raises:
+        DeviceLimitError: the weight does not fit in that layout.
+    """
+    if case.op == "pack":
+        return _packed(case, layout, context)
+    found = embedding(
+        case.ids(),
+        case.matrix(),
+        case.output,
+        context.device,
+        layout=layout,
+        storage=case.storage,
+    )
+    return np.asarray(found)
+
+
+def _packed(case: Case, layout: Layout, context: Context) -> NDArray[np.uint32]:
+    """Return the blocks, ``[ceil(V/8), K/4, 4]``, that the device made of rows."""
+    weight, strips, quads = case.matrix(), -(-case.vocab // 8), case.embed_dim // 4
+    resident = context.weight(weight)
+    _, packed = resident.packed(context, weight, layout)
+    encoder = context.device.create_command_encoder()
+    if layout == "blocks_buffer":
+        found = np.empty((strips, quads, 4), np.uint32)
+        context.read(encoder, packed, found)
+        return found
+    pitch = -(-quads * 16 // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+    rows = np.empty((strips, pitch), np.uint8)
+    linear = context.scratch("rows of a texture", rows.nbytes, "COPY_SRC", "COPY_DST")
+    encoder.copy_texture_to_buffer(
+        {"texture": resident.resources[0]},
+        {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": strips},
+        (quads, strips, 1),
+    )
+    context.read(encoder, linear, rows)
+    texels = np.ascontiguousarray(rows[:, : quads * 16])
+    return texels.view(np.uint32).reshape(strips, quads, 4)

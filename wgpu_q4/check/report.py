@@ -1,0 +1,100 @@
+"""All findings on one adapter, as text and as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wgpu_q4 import __version__
+from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED
+from wgpu_q4.check.finding import Finding, Status
+
+_SHOWN = 20
+"""Bad findings that the text lists in full."""
+
+_WORDS: dict[Status, str] = {
+    "agrees": "agree",
+    "allowed": "agree but for a known difference",
+    "differs": "DIFFER",
+    "failed": "FAILED",
+    "not here": "not here",
+}
+
+
+@dataclass
+class Report:
+    """What was found on one adapter.
+
+    Attributes:
+        adapter: device, driver and API, in one line.
+        implementation: the WebGPU module and its version.
+        findings: one for each check, in order.
+    """
+
+    adapter: str = ""
+    implementation: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """Return True if nothing is wrong."""
+        return not any(finding.is_bad for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """Return one sentence on the whole."""
+        run = [finding for finding in self.findings if finding.status != "not here"]
+        bad = sum(finding.is_bad for finding in run)
+        if bad:
+            return f"something is wrong: {bad} of {len(run)} checks"
+        allowed = any(finding.status == "allowed" for finding in run)
+        but = ", but for known differences" if allowed else ""
+        return f"everything agrees with the float64 reference{but} ({len(run)} checks)"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as a JSON object."""
+        return {
+            "agrees": self.agrees,
+            "verdict": self.verdict,
+            "wgpu_q4": __version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "adapter": self.adapter,
+            "implementation": self.implementation,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.adapter}, {self.implementation}"
+        yield f"wgpu_q4 {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        for op in dict.fromkeys(finding.op for finding in self.findings):
+            counts = Counter(item.status for item in self.findings if item.op == op)
+            parts = [
+                f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
+            ]
+            yield f"{op:10} {', '.join(parts)}"
+        missing = Counter(item.detail for item in self.findings if item.status == "not here")
+        for reason, count in missing.items():
+            yield f"\n{count} not here: {reason}"
+        known = " ".join(item.detail for item in self.findings if item.status == "allowed")
+        for excuse in (SUBNORMALS_FLUSHED, INFINITE_TEXEL):
+            if excuse.name in known:
+                yield f"\nknown difference: {excuse.name}: {excuse.cause}"
+        bad = [finding for finding in self.findings if finding.is_bad]
+        for finding in bad[:_SHOWN]:
+            yield f"\n{finding.status.upper()}  {finding.title}\n  {finding.detail}"
+        if len(bad) > _SHOWN:
+            yield f"\nand {len(bad) - _SHOWN} more, which --json lists"
+        yield f"\n{self.verdict}"
+        if bad:
+            yield (
+                "Please report it, with the output of these two commands:\n"
+                "  wgpu-q4 check --json\n"
+                "  wgpu-q4 info --all"
+            )

@@ -35,7 +35,6 @@ def example(*arguments: str, first_on_path: Path | None = None) -> subprocess.Co
         [sys.executable, str(EXAMPLE), *arguments],
         capture_output=True,
         text=True,
-        timeout=600,
         env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
         check=False,
     )

@@ -27,7 +27,7 @@ def executed() -> NotebookNode:
             code.outputs = []
             code.execution_count = None
     resources = {"metadata": {"path": str(QUICKSTART.parent)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()
     return notebook
 
 

@@ -1,5 +1,5 @@
-# The two commands are `make demo` and `make test`.  Each sets up what it needs the first time (it
-# then downloads) and nothing afterwards (it then works offline).
+# `make` lists the commands.  Each sets up what it needs the first time (it then downloads) and
+# nothing afterwards (it then works offline).
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +32,7 @@ BROWSER := $(VENV)/.stamp-browser
 endif
 
 export PROMPT WGPU_Q4_SWIFTSHADER_ICD
-# The models come from installed packages: nothing may be fetched from a hub behind one's back.
+# The models come from installed packages: nothing is fetched from a hub.
 export HF_HUB_OFFLINE := 1
 # Without a desktop session, the graphics libraries print a line for each try to find this folder.
 ifndef XDG_RUNTIME_DIR
@@ -60,7 +60,7 @@ test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(VENV)/.st
 mutants: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) ## Change the kernels in one place at a time, and see the tests notice
 	$(PY) -m tools.mutants $(ARGS)
 
-check: $(VENV)/.stamp-unit ## Compare every kernel with a float64 reference on this machine's adapter
+check: $(VENV)/.stamp-unit $(VENV)/.stamp-vulkan ## Compare every kernel with a float64 reference on this machine's adapter
 	$(BIN)/wgpu-q4 check $(ARGS)
 
 matrix-units: $(VENV)/.stamp-test ## Test the kernel for matrix units, on a GPU that has them

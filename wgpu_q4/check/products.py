@@ -14,7 +14,7 @@ from wgpu_q4 import Q4Weight, linear, reference
 from wgpu_q4.check.finding import NotHereError, Outcome
 from wgpu_q4.device import Context
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import INTEGER_BITS, Accuracy, Layout, LinearKernel, linear_kernels
+from wgpu_q4.kernels import LINEAR_KERNELS, Accuracy, Layout
 
 Shape = tuple[int, int, int]
 
@@ -62,7 +62,7 @@ class Product:
     rows: int
     bias: bool
     layout: Layout
-    kernel: LinearKernel | None = None
+    kernel: str | None = None
     accuracy: Accuracy = "exact"
 
     @property
@@ -105,7 +105,7 @@ class Product:
         if self.kernel == "gemm_matrix":
             return reference.matrix_units_bound(x, weight, bias)
         if self.kernel is not None:
-            return reference.linear_bound(x, weight, bias, INTEGER_BITS.get(self.kernel))
+            return reference.linear_bound(x, weight, bias, LINEAR_KERNELS[self.kernel].integer_bits)
         if self.accuracy == "exact":
             return reference.linear_bound(x, weight, bias)
         # The kernel that is chosen may round x to integers, or both factors to half precision.
@@ -197,10 +197,12 @@ class Best:
 def products() -> Iterator[Product | Best]:
     """Yield the checks: each kernel in each layout, the chosen kernels, and the reductions."""
     for layout in get_args(Layout):
-        for kernel in linear_kernels(layout):
-            short = _ODD if kernel in ("gemv", "gemm") else _SHORT
-            for long, scales, rows, bias in _GEMM if kernel.startswith("gemm") else _GEMV:
-                yield Product(_LONG if long else short, scales, rows, bias, layout, kernel)
+        for name, kernel in LINEAR_KERNELS.items():
+            if layout not in kernel.layouts:
+                continue
+            short = _ODD if kernel.multiple == 8 else _SHORT
+            for long, scales, rows, bias in _GEMM if name.startswith("gemm") else _GEMV:
+                yield Product(_LONG if long else short, scales, rows, bias, layout, name)
     for accuracy in get_args(Accuracy):
         for rows in (1, 70):
             yield Product(_LONG, "float16", rows, False, "rows", accuracy=accuracy)

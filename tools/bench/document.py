@@ -1,6 +1,6 @@
 """The figures of one run, and their form in JSON.
 
-One object, schema ``tools.bench/1``:
+One object, schema ``wgpu_q4.bench/1``:
 
 * ``schema``, ``complete`` (false if the run was interrupted), ``measured`` (a date), ``command``
 * ``adapter``: ``name``, ``driver``, ``backend``, ``kind``, and ``implementation`` (of WebGPU)
@@ -39,7 +39,7 @@ from tools.bench.result import Result
 from tools.bench.timing import Timing
 from wgpu_q4.kernels import MatrixShape
 
-SCHEMA = "tools.bench/1"
+SCHEMA = "wgpu_q4.bench/1"
 
 
 @dataclass

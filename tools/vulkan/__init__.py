@@ -7,7 +7,9 @@ Needs the package ``vulkan`` and a Vulkan loader.  WebGPU is not involved.
 * `resources`  what a kernel binds: buffers, textures behind samplers, storage images
 * `dispatch`   what a dispatch is: kernel, resources, grid, workgroup
 * `device`     a device with one queue, which runs dispatches
-* `run`        the Vulkan objects of one dispatch, made and destroyed
+* `memory`     buffers and images of one dispatch
+* `pipeline`   the pipeline of one dispatch, and the descriptors of its resources
+* `run`        the commands of one dispatch, recorded and submitted
 """
 
 from tools.vulkan.device import Device

@@ -11,7 +11,7 @@ from tools.codegen import FOLDER, generate
 
 
 def main() -> int:
-    """Write the shaders, or compare; returns the exit status, 1 where they differ."""
+    """Write the shaders, or compare; return the exit status, 1 where they differ."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.codegen", description="Generate ExecuTorch's shaders from wgsl/."
     )
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _check(folder: Path, files: dict[str, str]) -> int:
-    """Print how the folder differs from the files."""
+    """Print how the folder differs from the files; return the exit status."""
     present = {
         path.name: path.read_bytes().decode()
         for path in sorted(folder.glob("*"))

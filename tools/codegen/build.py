@@ -19,12 +19,12 @@ def build(folder: Path, out: Path, *options: str) -> dict[str, Path]:
 
     Args:
         folder: ``.glsl``, ``.glslh`` and ``.yaml`` files, ours or ExecuTorch's.
-        out: where the ``.spv`` files, the expanded ``.glsl`` files and ``spv.cpp`` go; made if
-            missing.
+        out: the folder for the ``.spv`` files, the expanded ``.glsl`` files and ``spv.cpp``; it
+            is made if it is missing.
         options: further options of ``gen_vulkan_spv.py``.
 
     Returns:
-        kernel name → ``.spv`` file.
+        The ``.spv`` file of each kernel, by name.
 
     Raises:
         FileNotFoundError: no such folder, no executorch package, or no ``glslc``.
@@ -51,7 +51,7 @@ def build(folder: Path, out: Path, *options: str) -> dict[str, Path]:
 
 
 def registered(out: Path) -> dict[str, tuple[str, ...]]:
-    """What ExecuTorch will know of a finished build: kernel name → descriptor types in order.
+    """Return the kernels of a finished build, each with the types of its descriptors in order.
 
     The types are Vulkan's names without ``VK_DESCRIPTOR_TYPE_``.
     """

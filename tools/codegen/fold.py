@@ -1,4 +1,4 @@
-"""Many kernels' texts as one template in the language of ``gen_vulkan_spv.py``."""
+"""The texts of many kernels as one template in the language of ``gen_vulkan_spv.py``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Cases = Sequence[tuple[Mapping[str, Value], str]]
 
 
 def fold(cases: Cases, parameters: Sequence[str]) -> str:
-    """One text with ``$if`` lines that expands to each case's text.
+    """Return one text with ``$if`` lines that expands to each case's text.
 
-    Of the ways to decide between the texts, the one with the fewest lines; parameters that come
-    first win ties.
+    Of the ways to decide between the texts, the one with the fewest lines is taken; among equals,
+    the parameter that comes first.
     """
     texts = {text for _, text in cases}
     if len(texts) == 1:
@@ -37,7 +37,7 @@ def fold(cases: Cases, parameters: Sequence[str]) -> str:
 
 
 def _branch(parameter: str, branches: Sequence[tuple[Value, str]]) -> str:
-    """``$if … $else …`` over two values; a branch without text has no line."""
+    """Return ``$if … $else …`` over two values; a branch without text has no line."""
     (first, first_text), (_, second_text) = sorted(
         branches, key=lambda branch: (not branch[1], branch[0] is False)
     )
@@ -58,7 +58,7 @@ def _indented(text: str) -> list[str]:
 
 
 def merged_order(sequences: Iterable[Sequence[str]]) -> list[str]:
-    """The names of all sequences, each before those that follow it in any of them.
+    """Return the names of all sequences; each name stands before its successors in any sequence.
 
     Raises:
         ValueError: two sequences contradict each other.

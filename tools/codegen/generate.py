@@ -1,4 +1,4 @@
-"""The files of ``vulkan_glsl/``: composed from the kernel table, translated by naga."""
+"""The files of ``vulkan_glsl/``: composed from the WGSL pieces, translated by naga."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _YAML_HEADER = """\
 
 
 def generate() -> dict[str, str]:
-    """File name → text of everything in ``vulkan_glsl/``."""
+    """Return the text of each file in ``vulkan_glsl/``, by name."""
     shaders = [kernel.shader for family in FAMILIES for kernel in family.kernels]
     translated = naga.translate([shader.source for shader in shaders])
     by_name = {shader.name: glsl for shader, glsl in zip(shaders, translated, strict=True)}

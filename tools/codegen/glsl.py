@@ -1,9 +1,9 @@
-"""naga's GLSL as named blocks, told in the words of its WGSL.
+"""naga's GLSL as named blocks, with the names and the comments of its WGSL.
 
-naga drops comments, the names of ``let`` where they hold the result of a call, and numbers names
-that come again in another function.  Nothing here changes what is computed: functions that ``main``
-does not reach go, names and comments come back, and a temporary that is used once, at once, stands
-where it is used.
+naga drops comments, and the names of ``let`` where they hold the result of a call; it numbers names
+that occur again in another function.  This module removes functions that ``main`` does not reach,
+brings names and comments back, and writes a temporary that is used once, at once, where it is used.
+It does not change what is computed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _RESERVED = frozenset({"active", "filter", "half", "input", "output", "packed", 
 
 @dataclass(frozen=True)
 class WgslFunction:
-    """What the translation of a function is to be told with."""
+    """The comment above a WGSL function, and its text without comments."""
 
     comment: str
     body: str
 
 
 def wgsl_functions(source: str) -> dict[str, WgslFunction]:
-    """The functions of a WGSL module by name."""
+    """Return the functions of a WGSL module by name."""
     return {
         found["name"]: WgslFunction(
             found["comment"].translate(_ASCII), re.sub(r"//[^\n]*", "", found["rest"])
@@ -47,12 +47,12 @@ def wgsl_functions(source: str) -> dict[str, WgslFunction]:
 
 
 def blocks(translated: str, wgsl: str, bindings: Mapping[int, str]) -> dict[str, str]:
-    """Constants and functions of a translated module that ``main`` reaches, in order.
+    """Return the constants and functions of a translated module that ``main`` reaches, in order.
 
     Args:
-        translated: what naga wrote.
-        wgsl: the module that it read.
-        bindings: WGSL binding number → name.
+        translated: the GLSL that naga wrote.
+        wgsl: the module that naga read.
+        bindings: the name for each WGSL binding number.
     """
     for number, name in bindings.items():
         translated = translated.replace(f"_group_0_binding_{number}_cs", name)
@@ -75,10 +75,10 @@ def blocks(translated: str, wgsl: str, bindings: Mapping[int, str]) -> dict[str,
 
 
 def _restore_names(body: str, source: str, functions: set[str], taken: set[str]) -> str:
-    """Name the temporaries that stand for ``let name = call(…);``, but for names that are taken.
+    """Name the temporaries that stand for ``let name = call(…);``, unless the name is taken.
 
-    Calls that give a value come out in the order in which they are written, those inside the
-    arguments of a call before it.
+    naga writes calls that give a value in the order of the source; calls in the arguments of a call
+    come before it.
     """
     called = re.compile(r"\b(\w+)\(")
 
@@ -110,7 +110,7 @@ def _restore_names(body: str, source: str, functions: set[str], taken: set[str])
 
 
 def _is_one_group(text: str) -> bool:
-    """Whether the bracket that the text begins with, if any, ends with it."""
+    """Return True if the text is empty, or one pair of brackets with everything in it."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character in "([") - (character in ")]")
@@ -120,9 +120,9 @@ def _is_one_group(text: str) -> bool:
 
 
 def _inline_temporaries(body: str) -> str:
-    """Put a temporary where it is used, if that is once and in the statement that follows.
+    """Write a temporary where it is used, if it is used once and in the next statement.
 
-    Only temporaries lie between the two, and they only read what nothing in a kernel writes.
+    Only temporaries lie between the two, and they only read memory that no kernel writes.
     """
     lines = body.splitlines()
     for index in range(len(lines) - 1, -1, -1):
@@ -144,7 +144,7 @@ def _inline_temporaries(body: str) -> str:
 
 
 def _unnumber(text: str, words: set[str], taken: set[str]) -> str:
-    """Take naga's numbers off the names of one function, where that leaves them distinct."""
+    """Take naga's numbers off the names of one function where the names stay distinct."""
     present = set(re.findall(r"\b[A-Za-z_]\w*\b", text))
     renamed: dict[str, str] = {}
     for name in sorted(present):
@@ -160,7 +160,7 @@ def _unnumber(text: str, words: set[str], taken: set[str]) -> str:
 
 
 def _reached(found: Mapping[str, str]) -> set[str]:
-    """The names that ``main`` uses, directly or not."""
+    """Return the names that ``main`` uses, directly or not."""
     reached: set[str] = set()
     waiting = ["main"]
     while waiting:

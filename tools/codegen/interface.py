@@ -1,8 +1,8 @@
 """ExecuTorch's side of the shaders: kernel names, template parameters, descriptors, constants.
 
 Everything here is a fact of ExecuTorch's C++ ops, which bind by number and look kernels up by
-name.  ``kernels`` says which WGSL pieces make a kernel; here stands what each piece's bindings are
-for ExecuTorch's shader builder, whose template functions declare them.
+name.  `shaders` says which WGSL pieces make a kernel; this module says how ExecuTorch's shader
+builder declares the bindings of each piece.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ class Family:
     Attributes:
         name: the stem of both files.
         summary: what one invocation computes, for the header.
-        parameters: template parameters and their defaults, in the order in which they are
-            decided on.
+        parameters: template parameters and their defaults; earlier ones are decided on first.
         forall: parameters that the yaml multiplies every named variant with, in the order of their
             suffixes, with their values.
-        named: the yaml's variants: name → parameters.
+        named: the parameters of each of the yaml's variants, by name.
         kernels: all kernels, in the builder's order.
     """
 
@@ -122,7 +121,7 @@ class Tensor:
     vector: bool = False
 
     def declaration(self, access: str) -> str:
-        """The template expression that declares it at the next binding number."""
+        """Return the template expression that declares the tensor at the next binding number."""
         scalar = "" if self.storage != "buffer" else f", is_scalar_array={not self.vector}"
         return (
             f'${{layout_declare_tensor(B, "{access}", "{self.name}", "{self.dtype}", '
@@ -149,13 +148,13 @@ TENSORS = {
 """The tensor that a piece binds."""
 
 UBOS = {"shape/executorch": {4: ("ivec4", "out_sizes")}}
-"""Uniform buffers: piece → WGSL binding number → type and name."""
+"""The uniform buffers of a piece: type and name for each WGSL binding number."""
 
 PUSH_CONSTANTS = {
     "shape/executorch": (("int", "group_size"), ("int", "is_linear_weight")),
     "shape/executorch_pack": (("ivec4", "packed_sizes"), ("ivec2", "orig_sizes")),
 }
-"""Members of the block that WGSL declares as a uniform at PUSH_BINDING."""
+"""The members of the block that WGSL declares as a uniform at PUSH_BINDING."""
 
 PUSH_BINDING = 5
 PUSH_NAME = "push_constants"
@@ -164,12 +163,12 @@ RESULT_BINDING = 0
 
 @dataclass(frozen=True)
 class Interface:
-    """What a kernel declares.
+    """The declarations of a kernel.
 
     Attributes:
-        names: WGSL binding number → the name that its GLSL has.
-        descriptors: name → template expression, in the order of ExecuTorch's bindings.
-        push_constants: the declaration.
+        names: the name in GLSL for each WGSL binding number.
+        descriptors: a template expression for each name, in the order of ExecuTorch's bindings.
+        push_constants: the declaration of the push constants.
     """
 
     names: Mapping[int, str]
@@ -178,7 +177,7 @@ class Interface:
 
 
 def interface(shader: Shader) -> Interface:
-    """The interface of a kernel, from its pieces."""
+    """Return the interface of a kernel, from its pieces."""
     names: dict[int, str] = {PUSH_BINDING: PUSH_NAME}
     declared: dict[int, str] = {}
     members: tuple[tuple[str, str], ...] = ()

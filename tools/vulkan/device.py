@@ -46,7 +46,7 @@ class Device:
         Args:
             driver: a driver's short name or the path of its manifest; see `drivers`.
             name: part of the device's name, in any case; None for the driver's first device.
-            validation: turn the validation layer on; what it says makes `run` and `close` raise.
+            validation: turn the validation layer on; `run` and `close` raise what it reports.
 
         Raises:
             DeviceError: no such driver or device, or no layer.
@@ -63,12 +63,12 @@ class Device:
         self.instance.check()
 
     def run(self, dispatch: Dispatch) -> Outcome:
-        """Run a dispatch and wait for it.
+        """Run a dispatch, wait for it, and return what it left.
 
         Raises:
             DeviceLimitError: a resource or the workgroup exceeds what the device allows.
             DeviceError: the driver refuses the module or the dispatch.
-            ValidationError: the validation layer is on and not content.
+            ValidationError: the validation layer is on and reports something.
         """
         self._check_limits(dispatch)
         try:
@@ -83,7 +83,7 @@ class Device:
         return outcome
 
     def close(self, check: bool = True) -> None:
-        """Destroy device and instance; raise what the validation layer says of it."""
+        """Destroy device and instance; with ``check``, raise what the validation layer reports."""
         if self.handle is not None:
             vk.vkDestroyDevice(self.handle, None)
             self.handle = None
@@ -165,7 +165,7 @@ class Device:
         self.queue = vk.vkGetDeviceQueue(self.handle, self.family, 0)
 
     def _features(self) -> tuple[Any, list[Any]]:
-        """Everything that narrow types need, where the device has it; no robust access."""
+        """Return the features that narrow types need, as far as the device has them."""
         chain = [vk.ffi.new("VkPhysicalDeviceFeatures2*")]
         chain[0].sType = vk.VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2
         wanted = {
@@ -188,7 +188,7 @@ class Device:
                 chain[-1].sType = number
                 chain[-2].pNext = chain[-1]
         vk.vkGetPhysicalDeviceFeatures2(self._physical, chain[0])
-        # As in ExecuTorch: with robust access on, a read out of bounds would go unnoticed.
+        # Off, as in ExecuTorch: with robust access, a read out of bounds would go unnoticed.
         chain[0].features.robustBufferAccess = vk.VK_FALSE
         return vk.ffi.cast("void*", chain[0]), chain
 
@@ -224,7 +224,7 @@ class Device:
                 )
 
     def memory_type(self, allowed: int, host: bool) -> int:
-        """The first memory type among the bits ``allowed`` that suits host access or the device."""
+        """Return the first type among the bits ``allowed`` that suits the host, or the device."""
         wanted = (
             vk.VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk.VK_MEMORY_PROPERTY_HOST_COHERENT_BIT
             if host

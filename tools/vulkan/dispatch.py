@@ -1,4 +1,4 @@
-"""What a dispatch is: a kernel, what it binds, its grid and its workgroup."""
+"""A dispatch: a kernel, the resources that it binds, its grid and its workgroup."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Size = tuple[int, int, int]
 
 
 def upstream_local_size(grid: Size) -> Size:
-    """The workgroup that ExecuTorch takes for a grid of invocations.
+    """Return the workgroup that ExecuTorch takes for a grid of invocations.
 
-    64 along the only dimension, 16×4 or 32×2 over two, 8×4×2 or less over three; the larger
-    numbers go to the longer dimensions.
+    The workgroup is 64 along the only dimension, 16×4 or 32×2 over two, and 8×4×2 or less over
+    three; the larger numbers go to the longer dimensions.
     """
     order = sorted(range(3), key=lambda axis: -grid[axis])
     longest, middle, shortest = (grid[axis] for axis in order)
@@ -44,17 +44,17 @@ def _next_power_of_two(value: int) -> int:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """A kernel and everything it is given.
+    """A kernel and everything that it is given.
 
     Attributes:
         spirv: the module; its entry point is ``main``.
-        resources: for set 0, in the order of the bindings.
-        grid: invocations in x, y, z.
+        resources: the resources of set 0, in the order of the bindings.
+        grid: the invocations in x, y, z.
         local_size: the workgroup; by default `upstream_local_size` of the grid.
-        push_constants: their bytes.
+        push_constants: the bytes of the push constants.
         constants: further specialization constants (from 3 on), 32-bit integers.
         results: the bindings to read back.
-        timed_runs: how often to run it again, measured by timestamps on the device.
+        timed_runs: how often to run the kernel again, timed by timestamps on the device.
     """
 
     spirv: bytes
@@ -69,7 +69,7 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a dispatch left: the contents of its results, and seconds of each timed run."""
+    """The contents of a dispatch's results, and the seconds of each timed run."""
 
     results: tuple[NDArray[Any], ...]
     seconds: tuple[float, ...] = ()

@@ -1,7 +1,7 @@
 """The Vulkan drivers of this machine, by the manifests that the Vulkan loader reads.
 
-A manifest is a small JSON file that names a driver's library.  The loader takes those in some
-well-known folders, or those that the environment names, which is how one driver is chosen here.
+A manifest is a small JSON file that names a driver's library.  The loader takes the manifests in
+some well-known folders, or those that the environment names; naming one chooses a driver.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from wgpu_q4.errors import DeviceError
 
 SWIFTSHADER_VARIABLE = "WGPU_Q4_SWIFTSHADER_ICD"
-"""The environment variable with the path of SwiftShader's manifest, which no folder has."""
+"""The environment variable with the path of SwiftShader's manifest, which is in no folder."""
 
 _SELECTION = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 """What the loader reads: the first since 1.3.207, the second before."""
@@ -32,20 +32,20 @@ class Driver:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables with which the Vulkan loader sees this driver and no other."""
+        """Return environment variables with which the Vulkan loader sees this driver only."""
         return dict.fromkeys(_SELECTION, str(self.manifest))
 
     @property
     def is_software(self) -> bool:
-        """Whether it is one of the two known to run on the processor."""
+        """Return True for the two drivers that are known to run on the processor."""
         return self.name in _NAMES.values()
 
 
 def list_drivers(environment: Mapping[str, str] | None = None) -> list[Driver]:
-    """All drivers whose manifest is found, by name.
+    """Return all drivers whose manifest is found, sorted by name.
 
-    Those that the environment selects for the loader, if it does, else those in the loader's
-    folders; and SwiftShader, where ``WGPU_Q4_SWIFTSHADER_ICD`` points at it.
+    The environment may select manifests for the loader; without a selection, the loader's folders
+    are searched.  SwiftShader is added where ``WGPU_Q4_SWIFTSHADER_ICD`` points at its manifest.
     """
     variables = os.environ if environment is None else environment
     selected = next((variables[name] for name in _SELECTION if variables.get(name)), None)
@@ -65,10 +65,10 @@ def list_drivers(environment: Mapping[str, str] | None = None) -> list[Driver]:
 
 
 def find_driver(name: str) -> Driver:
-    """The driver of that short name, or the one of the manifest at that path.
+    """Return the driver of that short name, or of the manifest at that path.
 
     Raises:
-        DeviceError: there is none; lists those there are.
+        DeviceError: there is no such driver; the message lists the drivers that there are.
     """
     if name.endswith(".json"):
         found = _name(Path(name))
@@ -100,7 +100,7 @@ def _folders(variables: Mapping[str, str]) -> list[Path]:
 
 
 def _name(manifest: Path) -> str | None:
-    """``lavapipe`` for a library libvulkan_lvp.so; else the manifest's own name, shortened."""
+    """Return the driver's short name: a known one for its library, else the manifest's name."""
     try:
         library = json.loads(manifest.read_text(encoding="utf-8"))["ICD"]["library_path"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -23,14 +23,14 @@ _loader_lock = RLock()
 
 
 class ValidationError(AssertionError):
-    """The validation layer had something to say; the message is all of it."""
+    """The validation layer reported something; the message is everything that it reported."""
 
 
 class Instance:
     """One Vulkan instance; a context manager that destroys it.
 
     Attributes:
-        messages: what the validation layer has said so far, one string each.
+        messages: the reports of the validation layer so far.
     """
 
     def __init__(self, driver: Driver, validation: bool = False) -> None:
@@ -48,7 +48,7 @@ class Instance:
         self.messages: list[str] = []
         self._handle: Any = None
         self._messenger: Any = None
-        # Kept: the driver's callback finds this list through it.
+        # Keeps the list alive for the driver's callback.
         self._messages_handle = vk.ffi.new_handle(self.messages)
         with _loader_lock, _environment(driver.environment):
             if validation and VALIDATION_LAYER not in _layers():
@@ -67,20 +67,20 @@ class Instance:
             self._messenger = create(self._handle, self._messenger_description(), None)
 
     def physical_devices(self) -> list[Any]:
-        """The devices of the driver; none for a driver whose hardware is not here."""
+        """Return the devices of the driver; there are none where its hardware is absent."""
         try:
             return list(vk.vkEnumeratePhysicalDevices(self._handle))
         except vk.VkError:
             return []
 
     def check(self) -> None:
-        """Raise `ValidationError` with everything that the validation layer said, if anything."""
+        """Raise `ValidationError` with the reports of the validation layer, if there are any."""
         if self.messages:
             said, self.messages[:] = "\n".join(self.messages), []
             raise ValidationError(said)
 
     def close(self) -> None:
-        """Destroy the instance.  Objects that were left alive in it become messages."""
+        """Destroy the instance.  Objects that are still alive in it become messages."""
         if self._messenger is not None:
             destroy = vk.vkGetInstanceProcAddr(self._handle, "vkDestroyDebugUtilsMessengerEXT")
             destroy(self._handle, self._messenger, None)
@@ -140,7 +140,7 @@ class Instance:
 
 
 def _collect(severity: Any, kind: Any, data: Any, user_data: Any) -> int:
-    """The package keeps one callback for all instances; ``user_data`` tells whose message it is."""
+    """Append a report to the messages of the instance that ``user_data`` stands for."""
     messages: list[str] = vk.ffi.from_handle(user_data)
     messages.append(vk.ffi.string(data.pMessage).decode("utf-8", "replace"))
     return 0
@@ -152,7 +152,7 @@ def _layers() -> set[str]:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """The loader reads its environment while it makes an instance, and not afterwards."""
+    """Set variables while the loader makes an instance: it does not read them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,7 +1,7 @@
-"""What a kernel binds, from the host's side.
+"""The resources that a kernel binds, from the host's side.
 
-Every resource starts with known contents, also those that the kernel only writes: what it leaves
-alone can then be told from what it wrote.
+Every resource starts with known contents, even one that the kernel only writes: the values that the
+kernel left alone then differ from those that it wrote.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class _Image:
 
     @property
     def dimensions(self) -> int:
-        """2 or 3."""
+        """Return 2 or 3."""
         return self.data.ndim - 1
 
     @property
     def extent(self) -> tuple[int, int, int]:
-        """Width, height, depth in texels."""
+        """Return width, height and depth in texels."""
         depth = self.data.shape[0] if self.dimensions == 3 else 1
         return self.data.shape[-2], self.data.shape[-3], depth
 

@@ -250,7 +250,7 @@ def _in_shader(resource: Resource) -> tuple[int, int, int]:
 
 
 def _texel_copy(resource: SampledImage | StorageImage) -> Any:
-    """All of an image, rows tightly packed in the buffer."""
+    """Return the copy of a whole image; its rows are tightly packed in the buffer."""
     return vk.VkBufferImageCopy(
         bufferOffset=0,
         bufferRowLength=0,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -27,10 +28,17 @@ from wgpu_q4.kernels.text import workgroup_bytes
 
 @dataclass(frozen=True)
 class Module:
-    """Something to compile."""
+    """Something to compile.
+
+    Attributes:
+        source: WGSL.
+        constants: the values of its overrides.
+        as_pipeline: compile it for the driver too, which takes most of the time.
+    """
 
     source: str
     constants: Mapping[str, int]
+    as_pipeline: bool = True
 
 
 SHAPE = {"EMBED_DIM": 64, "GROUP_SIZE": 32, "VOCAB": 50}
@@ -65,13 +73,27 @@ TOO_MUCH = {
 
 @cache
 def shaders() -> dict[str, Module]:
-    return {name: Module(plan.shader.source, plan.constants) for name, plan in forms().items()}
+    """Return every shader, by name.
+
+    All are compiled as modules.  Pipelines are made of enough of them that each two pieces which
+    occur in one shader occur together in a pipeline.
+    """
+    found: dict[str, Module] = {}
+    met: set[frozenset[str]] = set()
+    for name, plan in forms().items():
+        pairs = {frozenset(pair) for pair in combinations(plan.shader.pieces, 2)}
+        is_new = len(plan.shader.pieces) == 1 or not pairs <= met
+        met |= pairs
+        found[name] = Module(plan.shader.source, plan.constants, is_new)
+    return found
 
 
 def compile_with(device: Any, shader: Module) -> str | None:
     """Why ``device`` refuses the shader or a pipeline of it; None if it takes both."""
     try:
         module = device.create_shader_module(code=shader.source)
+        if not shader.as_pipeline:
+            return None
         device.create_compute_pipeline(
             layout="auto",
             compute={
@@ -93,10 +115,7 @@ def naga() -> Any:
 @pytest.fixture(scope="module")
 def tint() -> dict[str, Any]:
     """What Tint says of every shader, and who speaks."""
-    work = {
-        name: {"source": shader.source, "constants": dict(shader.constants)}
-        for name, shader in (shaders() | BROKEN | TOO_MUCH).items()
-    }
+    work = {name: asdict(shader) for name, shader in (shaders() | BROKEN | TOO_MUCH).items()}
     said = run_on_swiftshader("tests.gpu.test_compilers", "wgpudawn", json.dumps(work))
     answer: dict[str, Any] = json.loads(said)
     assert answer["module"] == "wgpudawn"

@@ -66,3 +66,8 @@ def difficult(shape: Shape) -> dict[str, NDArray[np.float32]]:
         "negated ties": -ties,
         "constant": np.full(size, 0.3, np.float32),
     }
+
+
+def random_packed(shape: Shape, seed: int = 2) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (shape.vocab, shape.embed_dim // 2), np.uint8)

@@ -1,16 +1,13 @@
 """The kernel for matrix units without any: emulated, bounded, and asked of devices that lack them.
 
-What needs a device that has them is in `on_matrix_units.py`, which ``make matrix-units`` runs, and
-which fails where there are none.
+When it is chosen is tested in ``tests/unit/kernels/test_matrix_units.py``.  What needs a device
+that has them is in `on_matrix_units.py`, which ``make matrix-units`` runs, and which fails where
+there are none.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Mapping
-from dataclasses import replace
-from math import ceil
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.devices import run_on_swiftshader, run_python
+from tests.devices import ROOT, run_on_swiftshader, run_python
 from tests.matrix_emulation import emulated
 from wgpu_q4 import Q4Weight, kernels, linear, reference
 from wgpu_q4.device import context_for, dawn
@@ -26,14 +23,9 @@ from wgpu_q4.device.adapter import request_device
 from wgpu_q4.device.upload import _exponent
 from wgpu_q4.kernels import (
     MATRIX_UNITS,
-    Accuracy,
-    HalfSupport,
     Layout,
-    LinearPlan,
-    MatrixShape,
     MatrixUnits,
     matrix_shaders,
-    plan_linear,
 )
 
 Case = tuple[int, int, int, int, str, Layout, bool]
@@ -160,101 +152,6 @@ def test_the_largest_scale_is_brought_below_2_to_the_12(dtype: Any) -> None:
     assert _exponent(np.array([[1, -np.inf]], dtype)) == 0
 
 
-# The choice
-
-LLAMA = MatrixShape(128256, 2048, 32, "float16")
-SMALL: Mapping[str, int] = {
-    "max-compute-workgroup-storage-size": 16384,
-    "max-compute-invocations-per-workgroup": 256,
-    "max-compute-workgroup-size-x": 256,
-    "max-compute-workgroups-per-dimension": 65535,
-}
-LARGE = {**SMALL, "max-compute-workgroup-storage-size": 49152}
-
-
-def planned(
-    shape: MatrixShape = LLAMA,
-    rows: int = 500,
-    layout: Layout = "rows",
-    limits: Mapping[str, int] = LARGE,
-    accuracy: Accuracy = "fast",
-    units: Collection[MatrixUnits] = (MATRIX_UNITS,),
-    kernel: str | None = None,
-) -> LinearPlan:
-    support = HalfSupport(subnormals=True, rounding=True)
-    return plan_linear(shape, rows, layout, False, limits, support, kernel, accuracy, units)
-
-
-def uses_units(plan: LinearPlan) -> bool:
-    return plan.product.shader.name in {variant.name for variant in matrix_shaders()}
-
-
-def test_matrix_units_are_used_where_accuracy_allows() -> None:
-    assert not uses_units(planned(accuracy="exact"))
-    assert uses_units(planned(accuracy="fast"))
-    assert uses_units(planned(accuracy="int8"))
-    assert uses_units(planned(layout="blocks_buffer"))
-    assert not uses_units(planned(rows=1))
-
-
-WRONG_UNITS = [
-    replace(MATRIX_UNITS, m=8, n=8, k=8),
-    replace(MATRIX_UNITS, n=8),
-    replace(MATRIX_UNITS, sums="f16"),
-    replace(MATRIX_UNITS, factors="u8", sums="u32"),
-    # Its subgroups may have 64 lanes, of which the kernel would leave out every other.
-    replace(MATRIX_UNITS, most_subgroup=64),
-]
-
-
-def test_other_units_are_left_alone() -> None:
-    for units in ([], WRONG_UNITS):
-        assert not uses_units(planned(units=units))
-        with pytest.raises(
-            ValueError, match=r"^gemm_matrix needs a device with matrix units .*Dawn"
-        ):
-            planned(units=units, kernel="gemm_matrix")
-    assert uses_units(planned(units=[*WRONG_UNITS, MATRIX_UNITS]))
-
-
-@pytest.mark.parametrize(
-    ("shape", "layout", "limits", "lacking"),
-    [
-        (MatrixShape(50, 64, 16, "float16"), "rows", LARGE, "K and G multiples of 32"),
-        (MatrixShape(50, 72, 24, "float16"), "blocks_buffer", LARGE, "K and G multiples of 32"),
-        (LLAMA, "rows_embedding", LARGE, "the layout 'rows' or 'blocks_buffer'"),
-        (LLAMA, "blocks_texture2d", LARGE, "the layout 'rows' or 'blocks_buffer'"),
-        (LLAMA, "rows", SMALL, ".* 24,064 bytes of workgroup memory"),
-    ],
-)
-def test_what_matrix_units_cannot_do_goes_elsewhere(
-    shape: MatrixShape, layout: Layout, limits: Mapping[str, int], lacking: str
-) -> None:
-    assert not uses_units(planned(shape, layout=layout, limits=limits))
-    with pytest.raises(ValueError, match=f"^gemm_matrix needs {lacking}"):
-        planned(shape, layout=layout, limits=limits, kernel="gemm_matrix")
-
-
-@pytest.mark.parametrize("embed_dim", [32, 64, 96, 2048, 2080])
-@pytest.mark.parametrize("rows", [1, 5, 32, 33, 64, 65, 128, 129, 1000])
-def test_matrix_units_cover_every_output(rows: int, embed_dim: int) -> None:
-    shape = MatrixShape(257, embed_dim, 32, "float16")
-    plan = planned(shape, rows, kernel="gemm_matrix")
-    (tile,) = (p for p in plan.product.shader.pieces if p.startswith("linear/matrix_units/tile_"))
-    tile_rows, tile_outputs = map(int, tile.removeprefix("linear/matrix_units/tile_").split("x"))
-    subgroups = plan.product.constants["SUBGROUPS_M"]
-    assert 4 // subgroups * tile_outputs == 128
-    assert plan.padded_rows == ceil(rows / (tile_rows * subgroups)) * tile_rows * subgroups
-    tiles = plan.padded_rows // (tile_rows * subgroups) * ceil(shape.vocab / 128)
-    assert plan.product.workgroups == (tiles, 1, 1)
-    assert plan.preparation is not None
-    padded_dim = ceil(embed_dim / 64) * 64
-    assert plan.preparation.workgroups == (plan.padded_rows, 1, 1)
-    assert plan.preparation.constants == {**shape.constants, "PADDED_DIM": padded_dim}
-    assert plan.x_bytes == plan.padded_rows * padded_dim * 2
-    assert plan.x_scale_bytes == plan.padded_rows * 4
-
-
 # Devices
 
 
@@ -317,7 +214,7 @@ def test_an_instance_that_is_there_is_left_as_it_is() -> None:
         "from wgpu_q4.device.adapter import list_adapters\n"
         "list_adapters('wgpudawn'), list_adapters('wgpudawn')\n"
     )
-    run_python("-c", code, PYTHONPATH=os.getcwd())
+    run_python("-c", code, PYTHONPATH=str(ROOT))
 
 
 if __name__ == "__main__":

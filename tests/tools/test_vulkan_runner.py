@@ -183,29 +183,28 @@ def test_storage_images_keep_what_is_not_written(
     np.testing.assert_array_equal(outcome.results[1], expected)
 
 
-@pytest.mark.parametrize(
-    ("grid", "local"),
-    [
-        ((1, 1, 1), (64, 1, 1)),
-        ((64, 1, 1), (64, 1, 1)),
-        ((1, 2047, 1), (1, 64, 1)),
-        ((64, 2047, 1), (4, 16, 1)),
-        ((2, 3, 1), (2, 32, 1)),
-        ((2, 1, 32), (2, 1, 32)),
-        ((4, 8, 4), (4, 8, 2)),
-        ((1, 3, 2), (1, 32, 2)),
-        ((2, 3, 2), (2, 4, 2)),
-    ],
-)
-def test_local_sizes_are_those_of_upstream(
-    device: Device, compile_glsl: Any, grid: tuple[int, int, int], local: tuple[int, int, int]
-) -> None:
-    assert upstream_local_size(grid) == local
-    groups = [-(-extent // size) for extent, size in zip(grid, local, strict=True)]
-    total = int(np.prod(groups) * np.prod(local))
-    buffer = StorageBuffer(np.zeros((total, 4), np.uint32))
-    (found,) = device.run(Dispatch(compile_glsl(WORKGROUP), [buffer], grid)).results
-    np.testing.assert_array_equal(found, np.tile([*local, groups[0]], (total, 1)))
+LOCAL_SIZES = {
+    (1, 1, 1): (64, 1, 1),
+    (64, 1, 1): (64, 1, 1),
+    (1, 2047, 1): (1, 64, 1),
+    (64, 2047, 1): (4, 16, 1),
+    (2, 3, 1): (2, 32, 1),
+    (2, 1, 32): (2, 1, 32),
+    (4, 8, 4): (4, 8, 2),
+    (1, 3, 2): (1, 32, 2),
+    (2, 3, 2): (2, 4, 2),
+}
+"""What ExecuTorch takes for a grid."""
+
+
+def test_local_sizes_are_those_of_upstream(device: Device, compile_glsl: Any) -> None:
+    for grid, local in LOCAL_SIZES.items():
+        assert upstream_local_size(grid) == local
+        groups = [-(-extent // size) for extent, size in zip(grid, local, strict=True)]
+        total = int(np.prod(groups) * np.prod(local))
+        buffer = StorageBuffer(np.zeros((total, 4), np.uint32))
+        (found,) = device.run(Dispatch(compile_glsl(WORKGROUP), [buffer], grid)).results
+        np.testing.assert_array_equal(found, np.tile([*local, groups[0]], (total, 1)))
 
 
 def test_a_smaller_grid_leaves_the_rest(device: Device, compile_glsl: Any) -> None:
@@ -218,7 +217,7 @@ def test_a_smaller_grid_leaves_the_rest(device: Device, compile_glsl: Any) -> No
 def test_timestamps(device: Device, compile_glsl: Any) -> None:
     outcome = device.run(all_kinds(compile_glsl(ALL_KINDS), timed_runs=3))
     assert len(outcome.seconds) == 3
-    assert all(0 <= seconds < 1 for seconds in outcome.seconds)
+    assert all(seconds >= 0 for seconds in outcome.seconds)
     assert sum(outcome.seconds) > 0
 
 

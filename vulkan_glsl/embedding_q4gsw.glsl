@@ -8,28 +8,28 @@
  * for each kernel and folded into this template; tools/codegen/shaders.py says which files make
  * which kernel, tools/codegen/interface.py has the declarations.  The sources:
  *
+ *   wgsl/embedding/eight_as_quads.wgsl
  *   wgsl/embedding/embedding_q4gsw.wgsl
  *   wgsl/embedding/grid_executorch.wgsl
  *   wgsl/embedding/indices_buffer.wgsl
  *   wgsl/embedding/indices_texture3d.wgsl
- *   wgsl/embedding/octet_as_quads.wgsl
  *   wgsl/embedding/output_buffer_float.wgsl
  *   wgsl/embedding/output_buffer_half_wide.wgsl
  *   wgsl/embedding/output_texture3d_float.wgsl
  *   wgsl/embedding/output_texture3d_half.wgsl
  *   wgsl/half/integer.wgsl
+ *   wgsl/scales/chunk.wgsl
  *   wgsl/scales/f16.wgsl
  *   wgsl/scales/f32.wgsl
- *   wgsl/scales/run.wgsl
  *   wgsl/shape/executorch.wgsl
  *   wgsl/shape/vocab_of_rows.wgsl
  *   wgsl/shape/vocab_of_scales_f16.wgsl
  *   wgsl/shape/vocab_of_scales_f32.wgsl
  *   wgsl/weight/blocks_buffer.wgsl
  *   wgsl/weight/blocks_texture2d.wgsl
+ *   wgsl/weight/chunk_of_quads.wgsl
  *   wgsl/weight/nibbles_embedding.wgsl
  *   wgsl/weight/rows_embedding_wide.wgsl
- *   wgsl/weight/run_of_quads.wgsl
  */
 
 #version 450 core
@@ -68,7 +68,7 @@ layout(push_constant) uniform PushConstants {
 layout(local_size_x_id = 0, local_size_y_id = 1, local_size_z_id = 2) in;
 
 $if SCALES_DTYPE == "half":
-  // The number in the low 16 bits.
+  // Return the half-precision number in the low 16 bits.
   float half_to_float(uint half_) {
     uint magnitude = (half_ & 32767u);
     uint normal = ((magnitude << 13u) + 939524096u);
@@ -78,7 +78,7 @@ $if SCALES_DTYPE == "half":
   }
 
 $if DTYPE == "half":
-  // Four floats rounded to half precision: to nearest even, overflow to infinity.
+  // Return four floats rounded to half precision: to nearest even, overflow to infinity.
   uvec2 floats_to_halves(vec4 values) {
     uvec4 bits = floatBitsToUint(values);
     uvec4 magnitudes = (bits & uvec4(2147483647u));
@@ -115,7 +115,7 @@ $else:
   }
 
 $if not IS_LINEAR_WEIGHT:
-  // Four columns, from the low half of a word.
+  // Return four columns, from the low half of a word.
   vec4 quad_of_nibbles(uint nibbles) {
     uvec4 values = ((uvec4(nibbles) >> uvec4(4u, 0u, 12u, 8u)) & uvec4(15u));
     return (vec4(values) - vec4(8.0));
@@ -142,12 +142,12 @@ $if IS_LINEAR_WEIGHT:
     }
 
 $if IS_LINEAR_WEIGHT:
-  vec4[8] load_weight_run(uint row, uint k32) {
+  vec4[8] load_chunk_values(uint row, uint k32) {
     uint quad = (8u * k32);
     return vec4[8](load_weight_quad(row, quad), load_weight_quad(row, (quad + 1u)), load_weight_quad(row, (quad + 2u)), load_weight_quad(row, (quad + 3u)), load_weight_quad(row, (quad + 4u)), load_weight_quad(row, (quad + 5u)), load_weight_quad(row, (quad + 6u)), load_weight_quad(row, (quad + 7u)));
   }
 $else:
-  vec4[8] load_weight_run(uint row, uint k32) {
+  vec4[8] load_chunk_values(uint row, uint k32) {
     uvec4 words = t_weight[((row * (embed_dim() / 32u)) + k32)];
     return vec4[8](quad_of_nibbles(words.x), quad_of_nibbles((words.x >> 16u)), quad_of_nibbles(words.y), quad_of_nibbles((words.y >> 16u)), quad_of_nibbles(words.z), quad_of_nibbles((words.z >> 16u)), quad_of_nibbles(words.w), quad_of_nibbles((words.w >> 16u)));
   }
@@ -162,7 +162,7 @@ $else:
     return t_scales[((row * (embed_dim() / group_size())) + group)];
   }
 
-vec4 load_run_scales(uint row, uint k32) {
+vec4 load_chunk_scales(uint row, uint k32) {
   uint column = (32u * k32);
   float first = load_scale(row, (column / group_size()));
   if (((group_size() % 32u) == 0u)) {
@@ -187,7 +187,7 @@ $else:
 
 $if STORAGE == "texture3d":
   $if DTYPE == "half":
-    // The value of the half-precision number in the low 16 bits of each word.
+    // Return the half-precision number in the low 16 bits of each word, as a float.
     vec4 half_values(uvec4 halves) {
       uvec4 magnitudes = (halves & uvec4(32767u));
       uvec4 normal = ((magnitudes << uvec4(13u)) + uvec4(939524096u));
@@ -218,23 +218,23 @@ $else:
 
 $if STORAGE == "buffer":
   $if DTYPE == "half":
-    void store_octet(uvec2 place, uint k8, vec4 first, vec4 second) {
+    void store_eight(uvec2 place, uint k8, vec4 first, vec4 second) {
       uint position = ((place.y * uint(out_sizes.y)) + place.x);
       uvec4 halves = uvec4(floats_to_halves(first), floats_to_halves(second));
       t_out[((position * (embed_dim() / 8u)) + k8)] = halves;
     }
   $else:
-    void store_octet(uvec2 place, uint k8, vec4 first, vec4 second) {
+    void store_eight(uvec2 place, uint k8, vec4 first, vec4 second) {
       store_quad(place, (2u * k8), first);
       store_quad(place, ((2u * k8) + 1u), second);
     }
 $else:
-  void store_octet(uvec2 place, uint k8, vec4 first, vec4 second) {
+  void store_eight(uvec2 place, uint k8, vec4 first, vec4 second) {
     store_quad(place, (2u * k8), first);
     store_quad(place, ((2u * k8) + 1u), second);
   }
 
-// A negative id is a large unsigned number, and V < 2^31.
+// Tell whether an id is in 0 ... V - 1: as V < 2^31, a negative one is too large when unsigned.
 bool is_known(int id) {
   return (uint(id) < vocab());
 }
@@ -258,11 +258,11 @@ void main() {
   int id = load_index(place);
   bool known = is_known(id);
   uint row = row_of(id, known);
-  vec4 weights[8] = load_weight_run(row, at.x);
-  vec4 scales = load_run_scales(row, at.x);
+  vec4 weights[8] = load_chunk_values(row, at.x);
+  vec4 scales = load_chunk_scales(row, at.x);
   uint k8 = (4u * at.x);
-  store_octet(place, k8, embedded(known, weights[0], scales.x), embedded(known, weights[1], scales.x));
-  store_octet(place, (k8 + 1u), embedded(known, weights[2], scales.y), embedded(known, weights[3], scales.y));
-  store_octet(place, (k8 + 2u), embedded(known, weights[4], scales.z), embedded(known, weights[5], scales.z));
-  store_octet(place, (k8 + 3u), embedded(known, weights[6], scales.w), embedded(known, weights[7], scales.w));
+  store_eight(place, k8, embedded(known, weights[0], scales.x), embedded(known, weights[1], scales.x));
+  store_eight(place, (k8 + 1u), embedded(known, weights[2], scales.y), embedded(known, weights[3], scales.y));
+  store_eight(place, (k8 + 2u), embedded(known, weights[4], scales.z), embedded(known, weights[5], scales.z));
+  store_eight(place, (k8 + 3u), embedded(known, weights[6], scales.w), embedded(known, weights[7], scales.w));
 }

@@ -42,7 +42,7 @@ uint vocab() {
   return uint(push_constants.orig_sizes.y);
 }
 
-uint load_weight_octet(uint row, uint k8) {
+uint load_weight_word(uint row, uint k8) {
   return t_weight[((row * (embed_dim() / 8u)) + k8)];
 }
 
@@ -55,24 +55,24 @@ $else:
     imageStore(t_out, ivec2(uvec2(k4, n8)), ivec4(block));
   }
 
-// Four nibbles in the low half of each word, each moved to the low half of a byte of its own.
-uvec4 spread(uvec4 octets) {
-  uvec4 bytes = ((octets & uvec4(65535u)) | (octets << uvec4(8u)));
+// Move the four nibbles in the low half of each word to the low half of a byte each.
+uvec4 spread(uvec4 words) {
+  uvec4 bytes = ((words & uvec4(65535u)) | (words << uvec4(8u)));
   uvec4 pairs = (bytes & uvec4(16711935u));
   return ((pairs | (pairs << uvec4(4u))) & uvec4(252645135u));
 }
 
-uint octet_or_padding(uint row, uint k8) {
-  return ((row < vocab()) ? load_weight_octet(min(row, (vocab() - 1u)), k8) : PADDING);
+uint word_or_padding(uint row, uint k8) {
+  return ((row < vocab()) ? load_weight_word(min(row, (vocab() - 1u)), k8) : PADDING);
 }
 
-uvec4 four_octets(uint row, uint k8) {
-  return uvec4(octet_or_padding(row, k8), octet_or_padding((row + 1u), k8), octet_or_padding((row + 2u), k8), octet_or_padding((row + 3u), k8));
+uvec4 four_words(uint row, uint k8) {
+  return uvec4(word_or_padding(row, k8), word_or_padding((row + 1u), k8), word_or_padding((row + 2u), k8), word_or_padding((row + 3u), k8));
 }
 
 void pack_blocks(uint n8, uint k8) {
-  uvec4 low = four_octets((8u * n8), k8);
-  uvec4 high = four_octets(((8u * n8) + 4u), k8);
+  uvec4 low = four_words((8u * n8), k8);
+  uvec4 high = four_words(((8u * n8) + 4u), k8);
   uvec4 first = (spread(low) | (spread(high) << uvec4(4u)));
   uvec4 second = (spread((low >> uvec4(16u))) | (spread((high >> uvec4(16u))) << uvec4(4u)));
   store_block(n8, (2u * k8), first);

@@ -37,8 +37,8 @@ def executorch_embedding(
         weight = ("weight/nibbles_embedding", "weight/rows_embedding_wide")
     else:
         vocab = f"shape/vocab_of_scales_{'f16' if scales == 'float16' else 'f32'}"
-        weight = (f"weight/blocks_{blocks}", "weight/run_of_quads")
-    result: tuple[str, ...] = (f"embedding/output_{storage}_{half}", "embedding/octet_as_quads")
+        weight = (f"weight/blocks_{blocks}", "weight/chunk_of_quads")
+    result: tuple[str, ...] = (f"embedding/output_{storage}_{half}", "embedding/eight_as_quads")
     if (storage, output) == ("buffer", "float16"):
         result = ("embedding/output_buffer_half_wide",)
     pieces = (
@@ -47,7 +47,7 @@ def executorch_embedding(
         vocab,
         *weight,
         *scales_pieces(scales, "integer"),
-        "scales/run",
+        "scales/chunk",
         f"embedding/indices_{storage}",
         *result,
         "embedding/embedding_q4gsw",

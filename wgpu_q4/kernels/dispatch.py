@@ -53,7 +53,7 @@ class Dispatch:
 
 
 def fold(workgroups: int, limits: Mapping[str, int]) -> tuple[int, int, int]:
-    """At least ``workgroups`` workgroups as (x, y, 1), no dimension over the device's limit.
+    """Return a grid (x, y, 1) of at least ``workgroups``, each dimension within the device's limit.
 
     Raises:
         DeviceLimitError: more than the limit squared.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape, fold
 from wgpu_q4.kernels.options import Halves, Layout, OutputDtype, Storage
-from wgpu_q4.kernels.pieces import halves_suffix, scales_pieces, weight_pieces
+from wgpu_q4.kernels.pieces import check_choice, halves_suffix, scales_pieces, weight_pieces
 from wgpu_q4.kernels.traits import HalfSupport
 from wgpu_q4.kernels.wgsl import Shader
 
-_UNITS_PER_WORKGROUP = 256
+_VECTORS_PER_WORKGROUP = 256
 
 
 @cache
@@ -23,11 +24,17 @@ def embedding_shader(
     storage: Storage = "buffer",
     halves: Halves = "native",
 ) -> Shader:
-    """Rows of the matrix by id; ids and result both in buffers or both in 3-D textures."""
+    """Return the lookup of rows by id; ids and result are both in buffers or both in 3-D textures.
+
+    Raises:
+        KernelError: there is no such layout, dtype or storage.
+    """
+    check_choice("storage", storage, get_args(Storage))
+    check_choice("dtype of the result", output, get_args(OutputDtype))
     half = "half" if output == "float16" else "float"
-    result, grid = f"embedding/output_{storage}_{half}", "embedding/grid_quads"
+    result, grid = f"embedding/output_{storage}_{half}", "embedding/vectors_of_four"
     if (storage, output) == ("buffer", "float16"):
-        result, grid = "embedding/output_buffer_half_wide", "embedding/grid_octets"
+        result, grid = "embedding/output_buffer_half_wide", "embedding/vectors_of_eight"
     pieces = (
         *scales_pieces(scales, halves),
         *((f"half/{halves}",) if output == "float16" else ()),
@@ -55,9 +62,9 @@ def plan_embedding(
     limits: Mapping[str, int],
     half_support: HalfSupport,
 ) -> Dispatch:
-    """The embedding of ``ids`` ids (at least one)."""
+    """Return the dispatch that looks ``ids`` ids (at least one) up."""
     shader = embedding_shader(layout, shape.scales, output, storage, half_support.halves)
-    columns = 8 if "embedding/grid_octets" in shader.pieces else 4
-    units = ids * (shape.embed_dim // columns)
-    workgroups = fold(-(-units // _UNITS_PER_WORKGROUP), limits)
+    columns = 8 if "embedding/vectors_of_eight" in shader.pieces else 4
+    vectors = ids * (shape.embed_dim // columns)
+    workgroups = fold(-(-vectors // _VECTORS_PER_WORKGROUP), limits)
     return Dispatch(shader, shape.constants, workgroups)

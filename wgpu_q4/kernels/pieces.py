@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from typing import get_args
 
+from wgpu_q4.errors import KernelError
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.options import Halves, Layout
 
 
+def check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise `KernelError` unless ``value`` is one of ``known``."""
+    if value not in known:
+        raise KernelError(f"the {what} must be {' or '.join(map(repr, known))}, not {value!r}")
+
+
 def weight_pieces(layout: Layout) -> tuple[str, ...]:
-    """Return the pieces that read a weight in ``layout``."""
+    """Return the pieces that read a weight in ``layout``.
+
+    Raises:
+        KernelError: there is no such layout.
+    """
+    check_choice("layout", layout, get_args(Layout))
     nibbles = ("weight/nibbles_embedding",) if layout == "rows_embedding" else ()
     return (*nibbles, f"weight/{layout}")
 
 
 def scales_pieces(dtype: ScalesDtype, halves: Halves) -> tuple[str, ...]:
-    """Return the pieces that read scales of ``dtype``."""
+    """Return the pieces that read scales of ``dtype``.
+
+    Raises:
+        KernelError: scales have no such dtype, or halves are not converted so.
+    """
+    check_choice("dtype of the scales", dtype, get_args(ScalesDtype))
+    check_choice("conversion of halves", halves, get_args(Halves))
     return (f"half/{halves}", "scales/f16") if dtype == "float16" else ("scales/f32",)
 
 

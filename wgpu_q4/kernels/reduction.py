@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 from wgpu_q4.kernels.dispatch import Dispatch, fold
+from wgpu_q4.kernels.pieces import check_choice
 from wgpu_q4.kernels.wgsl import Shader
 
 LARGEST_TOP_K = 1024
@@ -29,14 +30,20 @@ Entries = Literal["logits", "candidates"]
 
 @cache
 def reduction_shader(reduce: Reduce, entries: Entries) -> Shader:
-    """The best entries of each slice of each row."""
+    """Return the kernel that keeps the best entries of each slice of each row.
+
+    Raises:
+        KernelError: there is no such reduction, or it reads no such entries.
+    """
+    check_choice("reduction", reduce, get_args(Reduce))
+    check_choice("input of a reduction", entries, get_args(Entries))
     pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
     return Shader(f"{reduce}_of_{entries}", pieces)
 
 
 @dataclass(frozen=True)
 class ReducePlan:
-    """What keeps the best logits of each row: dispatches, each working on what the last one left.
+    """The dispatches that keep the best logits of each row; each reads what the one before it left.
 
     Attributes:
         stages: the dispatches.
@@ -50,25 +57,25 @@ class ReducePlan:
 def plan_reduce(
     vocab: int, rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
 ) -> ReducePlan:
-    """The ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (at least one)."""
+    """Return what keeps the ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (≥ 1)."""
     stages: list[Dispatch] = []
     stage_bytes: list[int] = []
-    columns, parts = vocab, 0
-    while parts != 1:
+    columns, slices = vocab, 0
+    while slices != 1:
         slice_ = _reduce_slice(columns, reduce, kept)
-        parts = -(-columns // slice_)
+        slices = -(-columns // slice_)
         constants = {"COLUMNS": columns, "SLICE": slice_}
         if reduce == "top_k":
             constants["KEPT"] = kept
         shader = reduction_shader(reduce, "candidates" if stages else "logits")
-        stages.append(Dispatch(shader, constants, fold(rows * parts, limits)))
-        columns = parts * kept
+        stages.append(Dispatch(shader, constants, fold(rows * slices, limits)))
+        columns = slices * kept
         stage_bytes.append(rows * columns * 8)
     return ReducePlan(tuple(stages), tuple(stage_bytes))
 
 
 def _reduce_slice(columns: int, reduce: Reduce, kept: int) -> int:
-    """Entries that a workgroup reduces: a power of two, no more than there are in a row."""
+    """Return the entries that a workgroup reduces: a power of two, for few columns all of them."""
     most = _ARGMAX_SLICE
     if reduce == "top_k":
         most = _TOP_K_SLICE if kept <= _TOP_K_MANY else _TOP_K_SLICE_OF_MANY

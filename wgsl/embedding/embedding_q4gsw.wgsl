@@ -1,9 +1,12 @@
-// Values of the embedding of one id: out[place, k] = (u − 8) · scale.
+// The embedding of one id: out[place, k] = (u − 8) · scale.
 //
-// The product is rounded once, so the result is the same bits on every device.  An id outside
-// 0 … V − 1 reads row 0 and yields zeros: nothing outside the weight is ever read.
+// The product is rounded once, so the result is the same bits on every device. An id outside 0 … V
+// − 1 reads row 0 and gives zeros: nothing outside the weight is ever read.
+//
+// Needs: vocab.
+// Defines: is_known, row_of, embedded.
 
-// A negative id is a large unsigned number, and V < 2^31.
+// Tell whether an id is in 0 … V − 1: as V < 2^31, a negative one is too large when unsigned.
 fn is_known(id: i32) -> bool {
     return u32(id) < vocab();
 }

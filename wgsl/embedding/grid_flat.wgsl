@@ -1,14 +1,19 @@
-// The grid of the embedding where the host is free to choose it.
+// The embedding where the host is free to choose the grid: one invocation writes two vectors of 16
+// bytes of the result.
 //
-// A unit and its value are defined by grid_quads.wgsl or grid_octets.wgsl.
+// The result is a flat array of ids × K / VECTOR vectors of VECTOR columns (vectors_of_four.wgsl or
+// vectors_of_eight.wgsl). A workgroup of 128 invocations writes 256 neighbouring vectors, and an
+// invocation the two of them that lie 128 apart: all its loads come before its stores, and
+// neighbouring invocations store neighbouring vectors.
 //
-// The result is ids × K / UNIT units of UNIT columns in one flat order.  A workgroup of 128 writes 256
-// neighbouring units, an invocation the two that lie 128 apart: all its loads come before its
-// stores, and neighbouring lanes store neighbouring 16 bytes.  Workgroups are folded over x and y.
-// Assumes ids × K/4 < 2^32 − 256.
+// Grid: ⌈ids · K / VECTOR / 256⌉ workgroups, folded over x and y.
+// Assumes: ids · K / 4 < 2^32 − 256.
+// In range: a vector past the last is read as the last and not written; a row is one that
+// is_known() allows, or row 0.
 //
-// In range: units are clamped to the last to be read and left out past it to be written; a row is
-// one that is_known() allows, or row 0.
+// Needs: is_known, row_of, load_scale, group_size, embedded, load_weight_quad, embed_dim, VECTOR,
+// value_at, store_at.
+// Defines: out_sizes, embed_quad, main.
 
 @group(0) @binding(4) var<uniform> out_sizes: vec4<i32>;  // K, then the ids' dimensions, last first
 
@@ -27,15 +32,15 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let units = u32(out_sizes.y * out_sizes.z * out_sizes.w) * (embed_dim() / UNIT);
+    let vectors = u32(out_sizes.y * out_sizes.z * out_sizes.w) * (embed_dim() / VECTOR);
     let first = (workgroup.y * grid.x + workgroup.x) * 256u + lane;
     let second = first + 128u;
-    let first_value = value_at(min(first, units - 1u));
-    let second_value = value_at(min(second, units - 1u));
-    if first < units {
+    let first_value = value_at(min(first, vectors - 1u));
+    let second_value = value_at(min(second, vectors - 1u));
+    if first < vectors {
         store_at(first, first_value);
     }
-    if second < units {
+    if second < vectors {
         store_at(second, second_value);
     }
 }

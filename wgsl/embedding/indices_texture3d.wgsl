@@ -1,7 +1,10 @@
-// Ids [.., c, h, w] in a texture, four along w to a texel: id w sits in component w & 3 of texel
-// (w >> 2, h, c).  A place is (w, c · H + h).
+// Ids [.., c, h, w] in a texture, four along w to a texel: id w is component w & 3 of texel (w >>
+// 2, h, c). A place is (w, c · H + h).
+//
+// Needs: out_sizes.
+// Defines: load_index.
 
-@group(0) @binding(1) var t_indices: texture_3d<i32>;
+@group(0) @binding(1) var t_indices: texture_3d<i32>;  // ⌈w / 4⌉ × h × c
 
 fn load_index(place: vec2<u32>) -> i32 {
     let height = u32(out_sizes.z);

@@ -1,6 +1,9 @@
-// Result in a buffer of 32-bit floats, [ids, K].
+// The result in a buffer of 32-bit floats, [ids, K].
+//
+// Needs: out_sizes, embed_dim.
+// Defines: store_quad.
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;  // [ids][K / 4]
 
 fn store_quad(place: vec2<u32>, k4: u32, value: vec4<f32>) {
     let position = place.y * u32(out_sizes.y) + place.x;

@@ -1,13 +1,16 @@
-// Result in a texture of 16-bit floats: texel (k4, place).
+// The result in a texture of 16-bit floats: texel (k4, place).
 //
-// How a texture store rounds is the driver's choice (an H200's truncates), so the value is rounded
-// to half before it, by the same function as in a buffer, and the store is then exact.  The way
-// back to a float is spelled out in integers: a compiler may take unpack2x16float of pack2x16float
-// for nothing at all, and an H200's does.
+// How a texture store rounds is the driver's choice (an H200's truncates). So the value is rounded
+// to half precision before the store, by the same function as in a buffer, and the store is then
+// exact. The way back to a float is spelled out in integers: a compiler may remove
+// unpack2x16float(pack2x16float(x)) altogether, and an H200's does.
+//
+// Needs: floats_to_halves.
+// Defines: store_quad.
 
-@group(0) @binding(0) var t_out: texture_storage_3d<rgba16float, write>;
+@group(0) @binding(0) var t_out: texture_storage_3d<rgba16float, write>;  // K/4 × w × c · h
 
-// The value of the half-precision number in the low 16 bits of each word.
+// Return the half-precision number in the low 16 bits of each word, as a float.
 fn half_values(halves: vec4<u32>) -> vec4<f32> {
     let magnitudes = halves & vec4<u32>(0x7FFFu);
     let normal = (magnitudes << vec4<u32>(13u)) + vec4<u32>(0x38000000u);

@@ -1,4 +1,8 @@
-// Where the n-th id belongs when ids and result are textures: along their y, then their z.
+// The place of the n-th id where ids and result are in textures: along the ids' last dimension
+// first, then over the others.
+//
+// Needs: out_sizes.
+// Defines: place_of.
 
 fn place_of(position: u32) -> vec2<u32> {
     let width = u32(out_sizes.y);

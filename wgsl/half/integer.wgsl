@@ -1,6 +1,8 @@
-// Half-precision numbers by integer arithmetic: the same bits on every device.
+// Half-precision numbers converted by integer arithmetic: the same bits on every device.
+//
+// Defines: half_to_float, floats_to_halves.
 
-// The number in the low 16 bits.
+// Return the half-precision number in the low 16 bits.
 fn half_to_float(half: u32) -> f32 {
     let magnitude = half & 0x7FFFu;
     let normal = (magnitude << 13u) + 0x38000000u;
@@ -9,7 +11,7 @@ fn half_to_float(half: u32) -> f32 {
     return bitcast<f32>(select(normal, subnormal, magnitude < 0x0400u) | sign);
 }
 
-// Four floats rounded to half precision: to nearest even, overflow to infinity.
+// Return four floats rounded to half precision: to nearest even, overflow to infinity.
 fn floats_to_halves(values: vec4<f32>) -> vec2<u32> {
     let bits = bitcast<vec4<u32>>(values);
     let magnitudes = bits & vec4<u32>(0x7FFFFFFFu);

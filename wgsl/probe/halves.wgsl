@@ -1,5 +1,9 @@
-// What the built-in half-precision functions do here.  One invocation per pair of inputs: two
-// halves to floats, and two floats to halves.
+// What the built-in half-precision functions do on this device: one invocation converts a pair of
+// halves to floats, and a pair of floats to halves.
+//
+// Grid: one workgroup of 16 invocations, one for each element of t_pairs.
+//
+// Defines: main.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<vec4<u32>>;  // float, float, halves, 0
 @group(0) @binding(1) var<storage, read> t_pairs: array<vec4<u32>>;  // halves, 0, float, float

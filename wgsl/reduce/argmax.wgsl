@@ -1,18 +1,22 @@
-// The first of the largest entries of each slice of each row, as numpy's argmax finds it.
+// The best entry of each slice of each row: the first of the largest, as numpy's argmax finds it.
 //
-// A workgroup of 256 reduces SLICE entries to one: each lane walks its own, 256 apart, and the
-// lanes meet in workgroup memory.  Slices are flat, those of a row neighbours; workgroups are folded
-// over x and y.  Run again on what it left (of_candidates.wgsl), it ends with one entry a row.
+// A workgroup of 256 invocations reduces a slice of SLICE entries to one: each invocation walks
+// entries that lie 256 apart, then the invocations meet in workgroup memory. Run again on the
+// entries that it left (of_candidates.wgsl), the kernel ends with one entry a row.
 //
-// In range: rows past the last do nothing; entry_at() reads none past COLUMNS; a lane's place is below
-// LANES.
+// Grid: rows · ⌈COLUMNS / SLICE⌉ workgroups, those of a row side by side, folded over x and y.
+// In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; an
+// invocation's place is below LANES.
+//
+// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first.
+// Defines: main.
 
-override SLICE: u32 = 1024u;
+override SLICE: u32 = 1024u;  // entries that a workgroup reduces to one
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, ...
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉], bits of a logit and its id
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, 0, 0, 0
 
 var<workgroup> best: array<vec2<u32>, 256>;  // rank and column
 
@@ -22,13 +26,13 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let parts = (COLUMNS + SLICE - 1u) / SLICE;
+    let slices = (COLUMNS + SLICE - 1u) / SLICE;
     let flat = workgroup.y * grid.x + workgroup.x;
-    let row = flat / parts;
+    let row = flat / slices;
     if row >= sizes.x {
         return;
     }
-    let first = flat % parts * SLICE;
+    let first = flat % slices * SLICE;
 
     var mine = vec2<u32>(0u, NO_ID);
     for (var i = lane; i < SLICE; i += LANES) {

@@ -1,21 +1,26 @@
-// The first KEPT entries of each slice of each row, in order.
+// The KEPT best entries of each slice of each row, best first.
 //
-// A workgroup of 256 sorts SLICE entries, a power of two, in workgroup memory (bitonic sort: in
-// rounds of doubling length, runs that are sorted in opposite directions become one run) and keeps
-// the first KEPT.  Slices are flat, those of a row neighbours; workgroups are folded over x and y.
-// Run again on what it left (of_candidates.wgsl), it ends with KEPT entries a row.
-// Assumes KEPT at most SLICE, SLICE at most 2048: 16 KiB of workgroup memory.
+// A workgroup of 256 invocations sorts a slice of SLICE entries in workgroup memory and keeps the
+// first KEPT. It is a bitonic sort: in rounds of doubling span, two neighbouring sequences that are
+// sorted in opposite directions become one. Run again on the entries that it left
+// (of_candidates.wgsl), the kernel ends with KEPT entries a row.
 //
-// In range: rows past the last do nothing; entry_at() reads none past COLUMNS; places are below SLICE,
-// of which KEPT is at most all.
+// Grid: rows · ⌈COLUMNS / SLICE⌉ workgroups, those of a row side by side, folded over x and y.
+// Assumes: SLICE is a power of two of at most 2048 (16 KiB of workgroup memory), and KEPT is at
+// most SLICE.
+// In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; places
+// are below SLICE, of which KEPT is at most all.
+//
+// Needs: COLUMNS, rank, entry_at, comes_first.
+// Defines: main.
 
-override SLICE: u32 = 1024u;
-override KEPT: u32 = 1u;
+override SLICE: u32 = 1024u;  // entries of which a workgroup keeps KEPT
+override KEPT: u32 = 1u;  // entries that are kept
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, ...
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉][KEPT], bits of a logit and its id
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, 0, 0, 0
 
 var<workgroup> sorted: array<vec2<u32>, SLICE>;  // rank and column
 
@@ -25,25 +30,25 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let parts = (COLUMNS + SLICE - 1u) / SLICE;
+    let slices = (COLUMNS + SLICE - 1u) / SLICE;
     let flat = workgroup.y * grid.x + workgroup.x;
-    let row = flat / parts;
+    let row = flat / slices;
     if row >= sizes.x {
         return;
     }
-    let first = flat % parts * SLICE;
+    let first = flat % slices * SLICE;
 
     for (var i = lane; i < SLICE; i += LANES) {
         sorted[i] = vec2<u32>(rank(entry_at(row, first + i)), first + i);
     }
-    for (var run = 2u; run <= SLICE; run *= 2u) {
-        for (var apart = run / 2u; apart > 0u; apart /= 2u) {
+    for (var span = 2u; span <= SLICE; span *= 2u) {
+        for (var apart = span / 2u; apart > 0u; apart /= 2u) {
             workgroupBarrier();
             for (var pair = lane; pair < SLICE / 2u; pair += LANES) {
                 let at = 2u * pair - pair % apart;
                 let one = sorted[at];
                 let other = sorted[at + apart];
-                if comes_first(other, one) == ((at & run) == 0u) {
+                if comes_first(other, one) == ((at & span) == 0u) {
                     sorted[at] = other;
                     sorted[at + apart] = one;
                 }

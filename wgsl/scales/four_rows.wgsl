@@ -1,4 +1,8 @@
-// The scales of four neighbouring rows.  Rows past V are padding, so any scale will do for them.
+// The scales of four neighbouring rows. Rows past V are padding, for which any scale will do: they
+// get the last row's.
+//
+// Needs: vocab, load_scale.
+// Defines: load_scales.
 
 fn load_scales(row: u32, group: u32) -> vec4<f32> {
     let last = vocab() - 1u;

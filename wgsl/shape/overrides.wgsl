@@ -1,8 +1,11 @@
-// The shape of the matrix as pipeline constants: divisions by K and G become shifts and multiplies.
+// The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
+// into shifts and multiplications.
+//
+// Defines: embed_dim, group_size, vocab.
 
-override EMBED_DIM: u32;
-override GROUP_SIZE: u32;
-override VOCAB: u32;
+override EMBED_DIM: u32;  // K
+override GROUP_SIZE: u32;  // G
+override VOCAB: u32;  // V
 
 fn embed_dim() -> u32 {
     return EMBED_DIM;

@@ -1,4 +1,7 @@
-// V where the host does not say it: as many rows as the weight's buffer holds.
+// V where the host does not pass it: the number of rows in the weight's buffer.
+//
+// Needs: t_weight, embed_dim.
+// Defines: vocab.
 
 fn vocab() -> u32 {
     return arrayLength(&t_weight) / (embed_dim() / 32u);

@@ -1,9 +1,13 @@
-// V where the host does not say it and the weight is padded to whole blocks: as many rows as the
-// scales' buffer holds, two scales to a word.
+// V where the host does not pass it and the weight is padded to whole blocks: the number of rows in
+// the buffer of scales, two scales to a word.
 //
-// Its length leaves out a half word at the end, which holds the last of an odd number of scales.
-// Where a row has several scales, counting one more than the whole words hold finds that last row
-// and never finds one too many.  Where a row has one, only whole words count.
+// The length of the buffer leaves out half a word at the end, which holds the last of an odd number
+// of scales. Where a row has several scales, one scale more than those of the whole words is
+// counted: the last row is then found, and never a row too many. Where a row has one scale, only
+// whole words are counted.
+//
+// Needs: embed_dim, group_size, t_scales.
+// Defines: vocab.
 
 fn vocab() -> u32 {
     let row_scales = embed_dim() / group_size();

@@ -1,5 +1,8 @@
-// V where the host does not say it and the weight is padded to whole blocks: as many rows as the
-// scales' buffer holds.
+// V where the host does not pass it and the weight is padded to whole blocks: the number of rows in
+// the buffer of scales.
+//
+// Needs: t_scales, embed_dim, group_size.
+// Defines: vocab.
 
 fn vocab() -> u32 {
     return arrayLength(&t_scales) / (embed_dim() / group_size());

@@ -1,9 +1,13 @@
-// Weight as blocks of 8 rows × 4 columns: component r, byte j of block (n8, k4) holds column
-// 4·k4 + j of row 8·n8 + r in its low nibble and of row 8·n8 + 4 + r in its high one.
+// The weight as blocks of 8 rows × 4 columns in a buffer: byte j of component r of block (n8, k4)
+// holds column 4·k4 + j of row 8·n8 + r in its low nibble, and of row 8·n8 + 4 + r in its high
+// nibble.
 //
-// In range: callers keep the strip below ⌈V / 8⌉ and the block below K / 4.
+// In range: callers keep the strip n8 below ⌈V / 8⌉ and the block k4 below K / 4.
+//
+// Needs: embed_dim.
+// Defines: load_weight_block, load_weight_quad.
 
-@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [⌈V / 8⌉][K / 4], a block each
 
 fn load_weight_block(n8: u32, k4: u32) -> vec4<u32> {
     return t_weight[n8 * (embed_dim() / 4u) + k4];

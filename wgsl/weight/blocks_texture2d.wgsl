@@ -1,7 +1,9 @@
-// Weight as blocks of 8 rows × 4 columns (see blocks_buffer.wgsl), texel (k4, n8) of a
-// K/4 × ceil(V/8) signed-integer texture.
+// The weight as blocks of 8 rows × 4 columns (see weight/blocks_buffer.wgsl) in a texture of signed
+// integers, K/4 texels wide and ⌈V / 8⌉ high: block (n8, k4) is texel (k4, n8).
+//
+// Defines: load_weight_block, load_weight_quad.
 
-@group(0) @binding(2) var t_weight: texture_2d<i32>;
+@group(0) @binding(2) var t_weight: texture_2d<i32>;  // K/4 × ⌈V / 8⌉ blocks
 
 fn load_weight_block(n8: u32, k4: u32) -> vec4<u32> {
     return bitcast<vec4<u32>>(textureLoad(t_weight, vec2<u32>(k4, n8), 0));

@@ -207,7 +207,7 @@ def test_embedding_covers_every_output(shape: MatrixShape) -> None:
         assert plan.constants == shape.constants
         # 128 invocations write 2 × 16 bytes each, or two texels of 4 values.
         values = 8 if (storage, output) == ("buffer", "float16") else 4
-        assert ("embedding/grid_octets" in plan.shader.pieces) == (values == 8)
+        assert ("embedding/vectors_of_eight" in plan.shader.pieces) == (values == 8)
         check_grid(plan, ceil(ids * shape.embed_dim / (128 * 2 * values)))
 
 

@@ -16,9 +16,12 @@ from wgpu_q4.kernels import (
     TABLE,
     LinearKernel,
     MatrixShape,
+    embedding_shader,
     linear_kernel,
+    pack_shader,
 )
 from wgpu_q4.kernels.linear.record import Measured
+from wgpu_q4.kernels.reduction import reduction_shader
 
 every_kernel = pytest.mark.parametrize("kernel", LINEAR_KERNELS.values(), ids=LINEAR_KERNELS)
 
@@ -185,3 +188,23 @@ def test_the_error_of_a_record_is_a_value_error_that_pickles() -> None:
         linear_kernel("gemv_wide").reading("blocks_buffer")
     again = pickle.loads(pickle.dumps(raised.value))
     assert (type(again), str(again)) == (KernelError, str(raised.value))
+
+
+def test_the_other_rooms_refuse_what_they_cannot_compose() -> None:
+    wrong: Any = "columns"
+    with pytest.raises(KernelError, match=r"^the layout must be 'rows' or .*, not 'columns'$"):
+        embedding_shader(wrong, "float32")
+    with pytest.raises(KernelError, match=r"^the dtype of the scales must be .*, not 'columns'$"):
+        embedding_shader("rows", wrong)
+    with pytest.raises(KernelError, match=r"^the dtype of the result must be .*, not 'columns'$"):
+        embedding_shader("rows", "float32", wrong)
+    with pytest.raises(KernelError, match=r"^the storage must be 'buffer' or 'texture3d'"):
+        embedding_shader("rows", "float32", "float32", wrong)
+    with pytest.raises(KernelError, match=r"^the conversion of halves must be .*, not 'columns'$"):
+        embedding_shader("rows", "float16", halves=wrong)
+    with pytest.raises(KernelError, match=r"packing must be 'blocks_buffer' or .*, not 'rows'$"):
+        pack_shader("rows")
+    with pytest.raises(KernelError, match=r"^the reduction must be 'argmax' or 'top_k'"):
+        reduction_shader(wrong, "logits")
+    with pytest.raises(KernelError, match=r"reduction must be 'logits' or 'candidates'"):
+        reduction_shader("argmax", wrong)

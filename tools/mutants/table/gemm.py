@@ -16,14 +16,14 @@ MUTANTS = (
     Mutant(_PASS, "8u + 4u * $v", "8u + 4u * (1u - $v)"),
     Mutant(
         _PASS,
-        "t_out_scales[$run * sizes.y + $row]",
-        "t_out_scales[(embed_dim() / 32u - 1u - $run) * sizes.y + $row]",
+        "t_out_scales[$chunk * sizes.y + $row]",
+        "t_out_scales[(embed_dim() / 32u - 1u - $chunk) * sizes.y + $row]",
     ),
     Mutant(_PASS, "min($row, sizes.x - 1u)", "min($row, sizes.x - 2u)", "read"),
     Mutant(
         _INTEGERS, "$far = TILE_M / 2u + $m", "$far = TILE_M / 4u + $m", "read", far_half_of_a_tile
     ),
-    Mutant(_INTEGERS, "= min($run, $last) * WORDS", "= min($run, $last - 1u) * WORDS", "read"),
+    Mutant(_INTEGERS, "= min($chunk, $last) * WORDS", "= min($chunk, $last - 1u) * WORDS", "read"),
     Mutant(_INTEGERS, "= $fetched.b", "= $fetched.a"),
     Mutant(_ROWS, "[$i % 4u] = $word &", "[$i % 4u] = ($word >> 1u) &"),
     Mutant(_ROWS, "* 4u + $i / TILE_N", "* 3u + $i / TILE_N", "read"),

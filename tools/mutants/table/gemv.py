@@ -3,8 +3,8 @@
 from tools.mutants.mutant import Mutant
 from tools.mutants.table.reach import (
     in_slices,
+    several_chunks,
     several_rows,
-    several_runs,
     two_turns_of_rows,
 )
 
@@ -23,12 +23,14 @@ MUTANTS = (
     Mutant(_TEAM, "$last = vocab() - 1u", "$last = vocab() - 2u", "read"),
     Mutant(_TEAM, "$sums.second, $m + 1u", "$sums.first, $m + 1u", reaches=several_rows),
     Mutant(_TEAM, "$lane / 4u * TEAM;", "$lane / 4u * (TEAM - 1u);", "read"),
-    Mutant(_TEAM, "$run * 32u / group_size()", "$run * 31u / group_size()", "read", several_runs),
+    Mutant(
+        _TEAM, "$chunk * 32u / group_size()", "$chunk * 31u / group_size()", "read", several_chunks
+    ),
     # Columns by the 32.
     Mutant(_WIDE, "$x = x_tile[$at + SLICE]", "$x = x_tile[$at]", "read"),
     Mutant(_WIDE, "$at + 8u * SLICE", "$at + 7u * SLICE", "read", several_rows),
     Mutant(_WIDE, "min($first_m + $row,", "min($row,", "read", two_turns_of_rows),
-    Mutant(_WIDE, "load_rows($row, $first + $run)", "load_rows($row, $run)", "read", in_slices),
+    Mutant(_WIDE, "load_rows($row, $first + $chunk)", "load_rows($row, $chunk)", "read", in_slices),
     Mutant(_WIDE, "= arrange_second($low, $high)", "= arrange_first($low, $high)"),
     Mutant("linear/gemv/nibbles_integer", "return high * UNSHIFT", "return low * UNSHIFT"),
     Mutant(

@@ -8,8 +8,8 @@ from tools.mutants.table.reach import (
     more_than_two_rows,
     of_8_bits,
     of_16_bits,
+    several_chunks,
     several_rows,
-    several_runs,
 )
 
 _PASS, _BEFORE = "linear/gemv_integers/quantize_x", "linear/gemv_integers/integers_before"
@@ -21,8 +21,8 @@ MUTANTS = (
     Mutant(_PASS, "2u * PLANES + $v)", "2u * PLANES + (2u * PLANES - 1u - $v))"),
     Mutant(
         _PASS,
-        "t_out_scales[$row * (embed_dim() / 32u) + $run]",
-        "t_out_scales[$row * (embed_dim() / 32u) + (embed_dim() / 32u - 1u - $run)]",
+        "t_out_scales[$row * (embed_dim() / 32u) + $chunk]",
+        "t_out_scales[$row * (embed_dim() / 32u) + (embed_dim() / 32u - 1u - $chunk)]",
     ),
     Mutant(_PASS, "min($row, sizes.x - 1u)", "min($row, sizes.x - 2u)", "read"),
     Mutant(_BEFORE, "$row * 2u * PLANES + $v", "$row * PLANES + $v", "read"),
@@ -30,13 +30,13 @@ MUTANTS = (
     Mutant(_BEFORE, "$both.xy, $both.zw", "$both.zw, $both.xy", "value", of_8_bits),
     Mutant(
         _HERE,
-        "return vectors[$v * CHUNKS + $run]",
-        "return vectors[(2u * PLANES - 1u - $v) * CHUNKS + $run]",
+        "return vectors[$v * CHUNKS + $chunk]",
+        "return vectors[(2u * PLANES - 1u - $v) * CHUNKS + $chunk]",
         "read",
     ),
     Mutant(_HERE, "($row, $w / 2u,", "($row, 1u - $w / 2u,", "read", of_8_bits),
     Mutant(_HERE, "$both.xy, $both.zw", "$both.zw, $both.xy", "value", of_8_bits),
-    Mutant(_HERE, "* CHUNKS + $run) * 8u", "* CHUNKS + $run) * 7u", "read", several_runs),
+    Mutant(_HERE, "* CHUNKS + $chunk) * 8u", "* CHUNKS + $chunk) * 7u", "read", several_chunks),
     # The product with rows.
     Mutant(_ROWS, "+ bitcast<i32>($x.y)", ""),
     Mutant(

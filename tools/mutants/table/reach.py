@@ -23,7 +23,7 @@ def two_turns_of_rows(product: Product) -> bool:
     return product.rows > 8
 
 
-def several_runs(product: Product) -> bool:
+def several_chunks(product: Product) -> bool:
     """More than 32 columns."""
     return product.shape.embed_dim > 32
 

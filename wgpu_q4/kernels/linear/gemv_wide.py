@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from wgpu_q4.kernels.linear.job import Job, LinearPlan
 from wgpu_q4.kernels.linear.record import LinearKernel, Measured, Reading
@@ -24,20 +23,15 @@ class GemvWide(LinearKernel):
         return LinearPlan(self.name, self.product(job, constants, workgroups))
 
 
-def _rows(nibbles: Literal["integer", "subnormal"]) -> Reading:
-    body = (
-        "linear/common/exact_f32",
-        f"linear/gemv/nibbles_{nibbles}",
-        "linear/gemv/team",
-        "linear/gemv/gemv_wide",
-    )
+def _rows(*nibbles: str) -> Reading:
+    body = (*nibbles, "linear/gemv/team", "linear/gemv/gemv_wide")
     return Reading(("weight/rows_wide",), {"": body}, is_unchecked=True)
 
 
 GEMV_WIDE = GemvWide(
     name="gemv_wide",
     summary="few rows of x, 16-byte loads of the weight",
-    layouts={"rows": _rows("integer")},
+    layouts={"rows": _rows("linear/common/exact_f32", "linear/gemv/nibbles_integer")},
     measured=(
         Measured(
             ("rows",),
@@ -53,7 +47,7 @@ GEMV_WIDE = GemvWide(
 GEMV_WIDE_SUBNORMAL = GemvWide(
     name="gemv_wide_subnormal",
     summary="as gemv_wide, nibbles read as half-precision subnormals: fewer instructions",
-    layouts={"rows": _rows("subnormal")},
+    layouts={"rows": _rows("linear/gemv/nibbles_subnormal")},
     needs_subnormals=True,
     measured=(
         Measured(

@@ -1,18 +1,21 @@
-// The tile of the tiled kernels: which outputs a workgroup and an invocation compute, and how they
-// are stored.
+// The tile of the GEMMs without matrix units: which outputs a workgroup and an invocation compute,
+// and how they are stored.
 //
-// A workgroup computes a tile of TILE_M rows of x × 64 outputs, an invocation 8 × 8 of it in
-// registers: rows 4·m_at … and TILE_M / 2 + 4·m_at …, outputs 4·n_at … and 32 + 4·n_at ….
-// Tiles are folded over x and y, the row tile running fastest, so that the weight comes from the
-// cache for all but the first.
-// Assumes TILE_M one of 32, 64, 128 and as many invocations, and x padded to whole row tiles.
+// A workgroup computes a tile of TILE_M rows of x × 64 outputs. An invocation computes 8 × 8 of it
+// in registers: rows 4·m_at … and TILE_M / 2 + 4·m_at …, outputs 4·n_at … and 32 + 4·n_at …, four
+// each.
 //
+// Assumes: TILE_M is 32, 64 or 128, a workgroup has as many invocations, and x is padded to M'
+// rows, a multiple of TILE_M.
 // In range: an output is stored only where its row is below V and its row of x below M.
+//
+// Needs: vocab, load_bias.
+// Defines: TILE_N, TILE_M, sizes, Sums, store_sums.
 
 const TILE_N = 64u;
-override TILE_M: u32 = 128u;  // also the number of invocations
+override TILE_M: u32 = 128u;  // rows of x of a tile, and invocations of a workgroup
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 // Row r of the invocation's 8, its left and its right four outputs.

@@ -1,4 +1,7 @@
-// The order of x beside a weight in blocks: columns as they are, four to a block.
+// The order of integers of x for a weight in blocks: of eight columns, the first four, then the
+// last four, each the columns of a block.
+//
+// Defines: first_columns, second_columns, ScaleWords, scale_words_of.
 
 fn first_columns(low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
     return low;

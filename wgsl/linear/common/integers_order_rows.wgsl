@@ -1,5 +1,7 @@
-// The order of x beside a weight in rows: the even columns of a word's eight, then the odd ones, as
-// `word & 0x0F0F0F0F` and `(word >> 4) & 0x0F0F0F0F` take its nibbles.
+// The order of integers of x for a weight in rows: of eight columns, the even ones, then the odd
+// ones, as `word & 0x0F0F0F0F` and `(word >> 4) & 0x0F0F0F0F` take the nibbles of a word.
+//
+// Defines: first_columns, second_columns, ScaleWords, scale_words_of.
 
 fn first_columns(low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(low.xz, high.xz);

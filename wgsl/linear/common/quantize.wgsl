@@ -1,17 +1,22 @@
-// Activations as integers: a chunk of 32 columns of x becomes scale · a, a rounded to PLANES · 8 bits.
+// Activations as integers: a chunk of 32 columns of x becomes scale · a, with a rounded to 8 ·
+// PLANES bits.
 //
-// scale = max |x| / LEVELS over the chunk, so |x − scale · a| ≤ scale · (1/2 + 2^-7): half a step, and
-// the roundings of 1 / scale and of the product.  With two planes a = 256 · high + low, both signed
-// bytes.  Products with nibbles u in place of u − 8 are put right by an offset of −8 · Σa, kept for
-// each half of the chunk.  A chunk whose |x| stay below 1e-30 becomes zero.
+// scale = max |x| / LEVELS over the chunk. So |x − scale · a| ≤ scale · (1/2 + 2^-7): half a step,
+// and the roundings of 1 / scale and of the product. With two planes a = 256 · high + low, both
+// signed bytes. The kernels multiply a with nibbles u in place of u − 8; an offset of −8 · Σa, kept
+// for each half of the chunk, puts that right. A chunk whose |x| are all below 1e-30 becomes zero.
 //
-// Words of four bytes: the first and the second columns (integers_order_*.wgsl) of each octet.  With two
-// planes, vector w holds those two words of octet w in the low plane and in the high one; with one,
-// vector h those of octets 2h and 2h + 1.
+// Four bytes make a word: the first or the second columns (integers_order_*.wgsl) of eight
+// neighbouring columns, which are a word of the weight. With two planes, vector w holds the two
+// words of columns 8·w … in the low plane and then in the high plane; with one plane, vector h
+// holds the words of columns 16·h ….
 //
 // In range: callers pass the first vector of a chunk that x has.
+//
+// Needs: t_x, first_columns, second_columns, store_vector, store_scale, scale_words_of.
+// Defines: PLANES, quantize.
 
-override PLANES: u32 = 2u;
+override PLANES: u32 = 2u;  // bytes of an integer: 1 or 2
 
 fn bytes(values: vec4<i32>) -> u32 {
     let low = bitcast<vec4<u32>>(values) & vec4<u32>(0xFFu);
@@ -39,7 +44,7 @@ fn sum_of(values: vec4<i32>) -> i32 {
     return values.x + values.y + values.z + values.w;
 }
 
-// Quantize the chunk that starts at vector `at` of x, for place (row, chunk).
+// Quantize the chunk that starts at vector `at` of x, and store it for (row, chunk).
 fn quantize(at: u32, row: u32, chunk: u32) {
     let x0 = t_x[at];
     let x1 = t_x[at + 1u];

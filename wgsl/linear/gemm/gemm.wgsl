@@ -1,17 +1,22 @@
 // y = x · Wᵀ + bias for many rows of x, which come transposed (transpose_x.wgsl), in float32.
 //
-// A workgroup computes a tile (gemm_tile.wgsl).  16 columns at a time, x and the dequantized weight
-// are staged in workgroup memory; the next 16 are fetched into registers before those are computed.
-// `fetch_weight` and `stage_weight` are defined by the piece of the weight's layout.
-// Assumes 64 · (TILE_M + 64) bytes of workgroup memory.  K need not be a multiple of 16: the weight
-// past K is zero, and x past K is read as zero.
+// A workgroup computes a tile (linear/common/gemm_tile.wgsl). It stages 16 columns of x and of the
+// dequantized weight at a time in workgroup memory, and fetches the next 16 into registers before
+// it computes those.
 //
-// In range: columns of x are clamped to K − 1 and rows are below M' by the tile; places in the tiles
-// follow from the invocation's index alone.
+// Grid: M' / TILE_M · ⌈V / 64⌉ workgroups, folded over x and y. Those that differ only in their
+// rows of x are neighbours, so that the weight comes from the cache for all but the first.
+// Assumes: 64 · (TILE_M + 64) bytes of workgroup memory. K need not be a multiple of 16: the weight
+// past K is zero, and x past K is read as zero.
+// In range: columns of x are clamped to K − 1, and rows are below M' by the tile; places in the
+// tiles follow from the invocation's index alone.
+//
+// Needs: TILE_M, TILE_N, embed_dim, sizes, Sums, fetch_weight, stage_weight, store_sums.
+// Defines: DEPTH, weight_tile, main.
 
 const DEPTH = 16u;  // columns staged at a time
 
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K, M' / 4]
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K][M' / 4], a vector of four rows
 
 // A vector holds a column of four neighbouring rows.
 var<workgroup> x_tile: array<vec4<f32>, DEPTH * TILE_M / 4u>;  // [DEPTH][TILE_M / 4]
@@ -48,7 +53,7 @@ fn stage_x(fetched: FetchedX, lane: u32) {
     x_tile[lane + 3u * TILE_M] = fetched.d;
 }
 
-// Column k of the staged tiles: an outer product of 8 values of x and 8 of the weight.
+// Add column k of the staged tiles: an outer product of 8 values of x and 8 of the weight.
 fn accumulate(sums: ptr<function, Sums>, k: u32, m_at: u32, n_at: u32) {
     let a = x_tile[k * (TILE_M / 4u) + m_at];
     let b = x_tile[k * (TILE_M / 4u) + TILE_M / 8u + m_at];

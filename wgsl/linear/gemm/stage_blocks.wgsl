@@ -1,8 +1,11 @@
-// Stages 16 columns of the weight for gemm.wgsl from blocks (8 rows × 4 columns): 32 of them, one
-// for each of the first 32 invocations.  A block holds four neighbouring rows of a column in one
-// vector, so nothing is transposed.
+// Stages 16 columns of a tile of the weight from blocks of 8 rows × 4 columns: 32 blocks, one for
+// each of the first 32 invocations. A block holds four neighbouring rows of a column in one vector,
+// so nothing is transposed.
 //
 // In range: strips and blocks are clamped to the last.
+//
+// Needs: embed_dim, vocab, DEPTH, group_size, load_weight_block, load_scales, weight_tile, TILE_N.
+// Defines: fetch_weight, stage_weight.
 
 struct FetchedWeight {
     block: vec4<u32>,

@@ -1,8 +1,12 @@
-// Stages 16 columns of the weight for gemm.wgsl from rows: words of 8 columns of a row, 128 of them,
-// one to four for each invocation.  Neighbouring lanes take neighbouring rows: their stores fall
+// Stages 16 columns of a tile of the weight from rows: 128 words of 8 columns of a row, one to four
+// for each invocation. Neighbouring invocations take neighbouring rows, so that their stores fall
 // into different banks of workgroup memory.
 //
 // In range: rows are clamped to V − 1 and words to the last of a row.
+//
+// Needs: embed_dim, TILE_N, vocab, load_scale, group_size, load_weight_word, TILE_M, shifted_quad,
+// UNSHIFT, weight_tile.
+// Defines: fetch_weight, stage_weight.
 
 struct FetchedWeight {
     words: vec4<u32>,
@@ -10,13 +14,13 @@ struct FetchedWeight {
 }
 
 fn fetch_word(first_n: u32, k: u32, i: u32, at: ptr<function, FetchedWeight>, turn: u32) {
-    let octets = embed_dim() / 8u;
+    let words = embed_dim() / 8u;
     let row = min(first_n + i % TILE_N, vocab() - 1u);
     let k8 = k / 8u + i / TILE_N;
-    let column = min(k8, octets - 1u);
+    let column = min(k8, words - 1u);
     let scale = load_scale(row, column * 8u / group_size());
-    (*at).words[turn] = load_weight_octet(row, column);
-    (*at).scales[turn] = select(0.0, scale, k8 < octets);
+    (*at).words[turn] = load_weight_word(row, column);
+    (*at).scales[turn] = select(0.0, scale, k8 < words);
 }
 
 fn fetch_weight(first_n: u32, k: u32, lane: u32) -> FetchedWeight {

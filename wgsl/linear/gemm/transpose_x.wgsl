@@ -1,12 +1,17 @@
-// x [M, K] to [K, M'], M' = M rounded up to the row tile of gemm.wgsl, zeros past M.
+// x [M, K] to [K, M']; M' is M rounded up to the rows of a tile of gemm.wgsl, and rows past M are
+// zero.
 //
-// One invocation moves a square of 4 rows × 4 columns.  The squares are flat, rows fastest;
-// workgroups of 64 are folded over x and y.
+// One invocation moves a square of 4 rows × 4 columns.
 //
+// Grid: ⌈M' / 4 · K / 4 / 64⌉ workgroups of 64 invocations, folded over x and y; invocations run
+// along the rows first.
 // In range: rows are clamped to M − 1, and squares past the last column do nothing.
+//
+// Needs: embed_dim.
+// Defines: main.
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;  // [K][M' / 4], a vector of four rows
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 fn load_row(m: u32, k4: u32) -> vec4<f32> {

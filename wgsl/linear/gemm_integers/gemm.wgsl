@@ -1,19 +1,26 @@
-// y = x · Wᵀ + bias for many rows of x as 8-bit integers (quantize_columns.wgsl), whose products with
-// the nibbles are exact integers.
+// y = x · Wᵀ + bias for many rows of x as 8-bit integers (quantize_columns.wgsl). Their products
+// with the nibbles are exact integers.
 //
-// A workgroup computes a tile (gemm_tile.wgsl).  A chunk of 32 columns at a time, x and the nibbles,
-// a byte each, are staged in workgroup memory, four columns to a word; the next chunk is fetched
-// into registers before that is computed.  A chunk's integer sum is then scaled and added.
-// `fetch_weight` and `stage_weight` are defined by the piece of the weight's layout.
-// Assumes K % 32 == 0, G % 32 == 0, TILE_M 64 or 128, and 40 · TILE_M + 2304 bytes of workgroup memory.
+// A workgroup computes a tile (linear/common/gemm_tile.wgsl). It stages a chunk of 32 columns of x
+// and of the nibbles, a byte each, at a time in workgroup memory, four columns to a word, and
+// fetches the next chunk into registers before it computes that one. A chunk's integer sum is then
+// scaled and added.
 //
+// Grid: M' / TILE_M · ⌈V / 64⌉ workgroups, folded over x and y. Those that differ only in their
+// rows of x are neighbours, so that the weight comes from the cache for all but the first.
+// Assumes: K % 32 == 0 and G % 32 == 0; TILE_M is 64 or 128; a workgroup has 40 · TILE_M + 2304
+// bytes of memory.
 // In range: chunks are clamped to the last, and rows of x are below M' by the tile; places in the
 // tiles follow from the invocation's index alone.
+//
+// Needs: TILE_M, TILE_N, embed_dim, sizes, vocab, load_scale, group_size, Sums, fetch_weight,
+// stage_weight, store_sums.
+// Defines: WORDS, weight_tile, main.
 
 const WORDS = 8u;  // of four columns, in a chunk
 
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<u32>>;  // [K / 4][M' / 4], a word a row
-@group(0) @binding(6) var<storage, read> t_x_scales: array<vec2<u32>>;  // [K / 32][M']: scale, offset
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<u32>>;  // [K / 4][M' / 4], a word of four columns for each of four rows
+@group(0) @binding(6) var<storage, read> t_x_scales: array<vec2<u32>>;  // [K / 32][M'], scale and offset
 
 // A vector holds a word of four neighbouring rows.
 var<workgroup> x_tile: array<vec4<u32>, WORDS * TILE_M / 4u>;  // [WORDS][TILE_M / 4]
@@ -74,7 +81,7 @@ fn dot_four(words: vec4<u32>, x: u32, sums: vec4<i32>) -> vec4<i32> {
     );
 }
 
-// Word k of the staged chunk: four columns of 8 rows of x and 8 of the weight.
+// Add word k of the staged chunk: four columns of 8 rows of x and 8 of the weight.
 fn accumulate(counts: ptr<function, Counts>, k: u32, m_at: u32, n_at: u32) {
     let a = x_tile[k * (TILE_M / 4u) + m_at];
     let b = x_tile[k * (TILE_M / 4u) + TILE_M / 8u + m_at];
@@ -99,7 +106,7 @@ fn accumulate(counts: ptr<function, Counts>, k: u32, m_at: u32, n_at: u32) {
 }
 
 fn scaled(counts: vec4<i32>, scales: vec4<f32>, scale_of_x: f32, sums: vec4<f32>) -> vec4<f32> {
-    // The scale of x first: a product of the two scales may be subnormal where this is not.
+    // The scale of x first: the product of the two scales may be subnormal where this is not.
     return fma(vec4<f32>(counts) * scale_of_x, scales, sums);
 }
 
@@ -111,7 +118,7 @@ fn x_offset(m: u32) -> vec4<i32> {
     return vec4<i32>(bitcast<i32>(x_scales[m].y));
 }
 
-// The staged chunk: sums += scales · integer sums.
+// Add the staged chunk: sums += scales · integer sums.
 fn add_chunk(sums: ptr<function, Sums>, m_at: u32, n_at: u32) {
     let m = 4u * m_at;
     let far = TILE_M / 2u + m;

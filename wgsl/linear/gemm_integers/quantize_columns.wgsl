@@ -1,15 +1,19 @@
-// x [M, K] to 8-bit integers, columns first: [K / 4][M'] words of four columns and [K / 32][M'] scales
-// and offsets, M' = M rounded up to the row tile; rows past M repeat the last.
+// x [M, K] to 8-bit integers, columns first: words of four columns [K / 4][M'], scales and offsets
+// [K / 32][M']. M' is M rounded up to the rows of a tile, and rows past M repeat the last.
 //
-// One invocation quantizes a chunk of 32 columns of a row (quantize.wgsl).  Rows run fastest, so that
-// neighbouring lanes store neighbouring words; workgroups of 64 are folded over x and y.
+// One invocation quantizes a chunk of 32 columns of a row (linear/common/quantize.wgsl).
 //
+// Grid: ⌈M' · K / 32 / 64⌉ workgroups of 64 invocations, folded over x and y; invocations run along
+// the rows first, so that neighbours store neighbouring words.
 // In range: chunks past the last do nothing, and rows are clamped to M − 1.
+//
+// Needs: ScaleWords, embed_dim, quantize.
+// Defines: t_x, store_vector, store_scale, main.
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<u32>;
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> t_out: array<u32>;  // [K / 4][M'], a word of four columns
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
-@group(0) @binding(6) var<storage, read_write> t_out_scales: array<vec2<u32>>;
+@group(0) @binding(6) var<storage, read_write> t_out_scales: array<vec2<u32>>;  // [K / 32][M'], scale and offset
 
 fn store_vector(row: u32, v: u32, chunk: u32, words: vec4<u32>) {
     for (var i = 0u; i < 4u; i++) {

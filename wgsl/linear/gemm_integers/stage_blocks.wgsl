@@ -1,7 +1,10 @@
-// Stages a chunk of 32 columns of the weight for gemm_integers.wgsl from blocks (8 rows × 4 columns):
-// 64 of them, one for each of the first 64 invocations.
+// Stages a chunk of 32 columns of a tile of the weight from blocks of 8 rows × 4 columns: 64
+// blocks, one for each of the first 64 invocations.
 //
-// In range: strips are clamped to the last, and so are chunks.
+// In range: strips and chunks are clamped to the last.
+//
+// Needs: WORDS, vocab, load_weight_block, embed_dim, TILE_N, weight_tile.
+// Defines: fetch_weight, stage_weight.
 
 fn fetch_weight(first_n: u32, chunk: u32, lane: u32) -> vec4<u32> {
     let strip = min(first_n / 8u + lane / WORDS, (vocab() + 7u) / 8u - 1u);

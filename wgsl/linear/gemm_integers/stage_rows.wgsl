@@ -1,11 +1,14 @@
-// Stages a chunk of 32 columns of the weight for gemm_integers.wgsl from rows: 256 words of 8 columns
-// of a row, two or four for each invocation, each split into its even and its odd columns.
+// Stages a chunk of 32 columns of a tile of the weight from rows: 256 words of 8 columns of a row,
+// two or four for each invocation, each split into its even and its odd columns.
 //
 // In range: rows are clamped to V − 1 and chunks to the last.
+//
+// Needs: TILE_N, vocab, load_weight_word, embed_dim, TILE_M, weight_tile.
+// Defines: fetch_weight, stage_weight.
 
 fn fetch_word(first_n: u32, chunk: u32, i: u32) -> u32 {
     let row = min(first_n + i % TILE_N, vocab() - 1u);
-    return load_weight_octet(row, min(chunk, embed_dim() / 32u - 1u) * 4u + i / TILE_N);
+    return load_weight_word(row, min(chunk, embed_dim() / 32u - 1u) * 4u + i / TILE_N);
 }
 
 fn fetch_weight(first_n: u32, chunk: u32, lane: u32) -> vec4<u32> {

@@ -1,33 +1,38 @@
-// y = x · Wᵀ + bias for few rows of x, weight in blocks of 8 rows × 4 columns.
+// y = x · Wᵀ + bias for few rows of x and a weight in blocks of 8 rows × 4 columns.
 //
-// A team of TEAM lanes computes the 8 outputs of one strip of blocks for one row of x; a workgroup
-// of 128 holds 128 / TEAM teams.  A lane takes LANE_BLOCKS neighbouring blocks (16 bytes each) at
-// a time and holds 8 sums; the sums of a team meet in workgroup memory.
-// Workgroups are folded over x and y; those that differ only in the row of x are neighbours, so
-// that the weight comes from the cache for all but the first.
-// Assumes TEAM a power of two up to 128, LANE_BLOCKS even, G and K multiples of 4 · LANE_BLOCKS.
+// A team of TEAM invocations computes the 8 outputs of one strip of blocks for one row of x. A
+// workgroup of 128 invocations has 128 / TEAM teams. An invocation takes LANE_BLOCKS neighbouring
+// blocks (16 bytes each) at a time and holds 8 sums; the sums of a team meet in workgroup memory.
 //
-// In range: strips past the last are skipped and blocks are below K / 4 (LANE_BLOCKS divides it); rows
-// of x are below M by the grid's division; an output is stored only where its row is below V.
+// Grid: ⌈V / (8 · 128 / TEAM)⌉ · M workgroups, folded over x and y. Those that differ only in their
+// row of x are neighbours, so that the weight comes from the cache for all but the first.
+// Assumes: TEAM is a power of two of at most 128, LANE_BLOCKS is even, G and K are multiples of 4 ·
+// LANE_BLOCKS.
+// In range: strips past the last are skipped, and blocks are below K / 4, which LANE_BLOCKS
+// divides; rows of x are below M by the grid's division; an output is stored only where its row is
+// below V.
+//
+// Needs: vocab, embed_dim, load_weight_block, group_size, load_scales, load_bias.
+// Defines: main.
 
-override TEAM: u32 = 32u;
-override LANE_BLOCKS: u32 = 4u;
+override TEAM: u32 = 32u;  // invocations that share a strip
+override LANE_BLOCKS: u32 = 4u;  // blocks that an invocation takes at a time
 
 const LANES = 128u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows of x, 0, 0, 0
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
 
 var<workgroup> slots: array<f32, 1024>;  // [8 rows][LANES]
 
-// (n − 8)·2^p of the nibbles at bit p of four words.
+// Return (n − 8)·2^p of the nibbles at bit p of four words.
 fn shifted_rows(words: vec4<u32>, p: u32) -> vec4<f32> {
     let values = (words & vec4<u32>(15u << p)) | vec4<u32>(0x4B000000u);
     return bitcast<vec4<f32>>(values) - bitcast<f32>(0x4B000000u + (8u << p));
 }
 
-// The four columns of a block times x, for rows 0–3.  The power of two goes to x, exactly.
+// Return the four columns of a block times x, for rows 0–3. The power of two goes to x, exactly.
 fn dot_low(block: vec4<u32>, x: vec4<f32>) -> vec4<f32> {
     let scaled = x * vec4<f32>(1.0, 0.00390625, 0.0000152587890625, 0.000244140625);
     var sum = shifted_rows(block, 0u) * scaled.x;
@@ -36,7 +41,7 @@ fn dot_low(block: vec4<u32>, x: vec4<f32>) -> vec4<f32> {
     return fma(shifted_rows(block >> vec4<u32>(12u), 12u), vec4<f32>(scaled.w), sum);
 }
 
-// The same for rows 4–7.
+// Return the same for rows 4–7.
 fn dot_high(block: vec4<u32>, x: vec4<f32>) -> vec4<f32> {
     let scaled = x * vec4<f32>(0.0625, 0.000244140625, 0.00390625, 0.0000152587890625);
     let upper = block >> vec4<u32>(12u);
@@ -90,7 +95,7 @@ fn main(
         let slot = (output % 8u) * LANES + output / 8u * TEAM;
         var sum = 0.0;
         for (var i = 0u; i < TEAM; i++) {
-            // Each invocation starts at another slot, so that a memory bank is asked once a turn.
+            // Each invocation starts at another slot: no two read from one memory bank at a time.
             sum += slots[slot + (i + lane) % TEAM];
         }
         let row = first_strip * 8u + output;

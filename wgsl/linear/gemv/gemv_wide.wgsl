@@ -1,16 +1,23 @@
-// y = x · Wᵀ + bias for few rows of x, weight in rows: exact products, sums in float32.
+// y = x · Wᵀ + bias for few rows of x and a weight in rows: exact products, sums in float32.
 //
-// One workgroup computes the outputs of its teams (team.wgsl) for X_ROWS rows of x.  x is staged in
-// workgroup memory, SLICE chunks of 32 columns at a time, in the order in which nibbles are
-// unpacked, and so that the lanes of a team read neighbouring 16 bytes.
-// Assumes, besides what team.wgsl does, 128 · X_ROWS · SLICE bytes of workgroup memory.
+// A workgroup computes the outputs of its teams (team.wgsl) for X_ROWS rows of x. It stages SLICE
+// chunks of 32 columns of x at a time in workgroup memory, in the order in which nibbles are
+// unpacked, and so that the invocations of a team read neighbouring 16 bytes.
 //
-// In range: chunks of x and of the weight are below K / 32, rows of x are clamped to M − 1; places
-// in x_tile are below X_ROWS · 8 · SLICE, since a staged chunk is below SLICE.
+// Grid: ⌈V / (4 · INVOCATIONS / TEAM)⌉ · ⌈M / X_ROWS⌉ workgroups, folded over x and y. Those that
+// differ only in their rows of x are neighbours, so that the weight comes from the cache for all
+// but the first.
+// Assumes: what team.wgsl assumes, and 128 · X_ROWS · SLICE bytes of workgroup memory.
+// In range: chunks of x and of the weight are below K / 32, and rows of x are clamped to M − 1;
+// places in x_tile are below X_ROWS · 8 · SLICE, since a staged chunk is below SLICE.
+//
+// Needs: X_ROWS, unpack_first, unpack_second, Sums, Rows, UNSCALE, INVOCATIONS, sizes, embed_dim,
+// arrange_first, arrange_second, TEAM, load_rows, store_sums.
+// Defines: main.
 
-override SLICE: u32 = 64u;
+override SLICE: u32 = 64u;  // chunks of x that are staged at a time
 
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 
 // [X_ROWS][4 words × 2 quads][SLICE]
 var<workgroup> x_tile: array<vec4<f32>, X_ROWS * 8u * SLICE>;
@@ -32,8 +39,8 @@ fn unpack_words(a: u32, b: u32, c: u32, d: u32) -> Unpacked {
     );
 }
 
-// sum + the eight products of w0, w1 and x0, x1.
-fn dot_octet(w0: vec4<f32>, w1: vec4<f32>, x0: vec4<f32>, x1: vec4<f32>, sum: f32) -> f32 {
+// Return sum + the eight products of w0, w1 and x0, x1.
+fn dot_eight(w0: vec4<f32>, w1: vec4<f32>, x0: vec4<f32>, x1: vec4<f32>, sum: f32) -> f32 {
     let first = fma(w0.w, x0.w, fma(w0.z, x0.z, fma(w0.y, x0.y, fma(w0.x, x0.x, sum))));
     return fma(w1.w, x1.w, fma(w1.z, x1.z, fma(w1.y, x1.y, fma(w1.x, x1.x, first))));
 }
@@ -42,47 +49,48 @@ fn dot_words(w: Unpacked, at: u32, sums: vec4<f32>) -> vec4<f32> {
     let x0 = x_tile[at];
     let x1 = x_tile[at + SLICE];
     return vec4<f32>(
-        dot_octet(w.a0, w.a1, x0, x1, sums.x),
-        dot_octet(w.b0, w.b1, x0, x1, sums.y),
-        dot_octet(w.c0, w.c1, x0, x1, sums.z),
-        dot_octet(w.d0, w.d1, x0, x1, sums.w),
+        dot_eight(w.a0, w.a1, x0, x1, sums.x),
+        dot_eight(w.b0, w.b1, x0, x1, sums.y),
+        dot_eight(w.c0, w.c1, x0, x1, sums.z),
+        dot_eight(w.d0, w.d1, x0, x1, sums.w),
     );
 }
 
-// One word of each of the four rows against every row of x; `at` is its place in the first one.
-fn add_words(parts: ptr<function, Sums>, w: Unpacked, at: u32) {
-    (*parts).first = dot_words(w, at, (*parts).first);
+// Add one word of each of the four rows, times every row of x; `at` is the word's place in the
+// first row of x.
+fn add_words(partial: ptr<function, Sums>, w: Unpacked, at: u32) {
+    (*partial).first = dot_words(w, at, (*partial).first);
     if X_ROWS > 1u {
-        (*parts).second = dot_words(w, at + 8u * SLICE, (*parts).second);
+        (*partial).second = dot_words(w, at + 8u * SLICE, (*partial).second);
     }
     if X_ROWS > 2u {
-        (*parts).third = dot_words(w, at + 16u * SLICE, (*parts).third);
-        (*parts).fourth = dot_words(w, at + 24u * SLICE, (*parts).fourth);
+        (*partial).third = dot_words(w, at + 16u * SLICE, (*partial).third);
+        (*partial).fourth = dot_words(w, at + 24u * SLICE, (*partial).fourth);
     }
     if X_ROWS > 4u {
-        (*parts).fifth = dot_words(w, at + 32u * SLICE, (*parts).fifth);
-        (*parts).sixth = dot_words(w, at + 40u * SLICE, (*parts).sixth);
-        (*parts).seventh = dot_words(w, at + 48u * SLICE, (*parts).seventh);
-        (*parts).eighth = dot_words(w, at + 56u * SLICE, (*parts).eighth);
+        (*partial).fifth = dot_words(w, at + 32u * SLICE, (*partial).fifth);
+        (*partial).sixth = dot_words(w, at + 40u * SLICE, (*partial).sixth);
+        (*partial).seventh = dot_words(w, at + 48u * SLICE, (*partial).seventh);
+        (*partial).eighth = dot_words(w, at + 56u * SLICE, (*partial).eighth);
     }
 }
 
 // Products are scaled after they are summed over a chunk, which lies in one group.
 fn add_chunk(sums: ptr<function, Sums>, rows: Rows, at: u32) {
-    var parts: Sums;
-    add_words(&parts, unpack_words(rows.a.x, rows.b.x, rows.c.x, rows.d.x), at);
-    add_words(&parts, unpack_words(rows.a.y, rows.b.y, rows.c.y, rows.d.y), at + 2u * SLICE);
-    add_words(&parts, unpack_words(rows.a.z, rows.b.z, rows.c.z, rows.d.z), at + 4u * SLICE);
-    add_words(&parts, unpack_words(rows.a.w, rows.b.w, rows.c.w, rows.d.w), at + 6u * SLICE);
+    var partial: Sums;
+    add_words(&partial, unpack_words(rows.a.x, rows.b.x, rows.c.x, rows.d.x), at);
+    add_words(&partial, unpack_words(rows.a.y, rows.b.y, rows.c.y, rows.d.y), at + 2u * SLICE);
+    add_words(&partial, unpack_words(rows.a.z, rows.b.z, rows.c.z, rows.d.z), at + 4u * SLICE);
+    add_words(&partial, unpack_words(rows.a.w, rows.b.w, rows.c.w, rows.d.w), at + 6u * SLICE);
     let scales = rows.scales * UNSCALE;
-    (*sums).first = fma(scales, parts.first, (*sums).first);
-    (*sums).second = fma(scales, parts.second, (*sums).second);
-    (*sums).third = fma(scales, parts.third, (*sums).third);
-    (*sums).fourth = fma(scales, parts.fourth, (*sums).fourth);
-    (*sums).fifth = fma(scales, parts.fifth, (*sums).fifth);
-    (*sums).sixth = fma(scales, parts.sixth, (*sums).sixth);
-    (*sums).seventh = fma(scales, parts.seventh, (*sums).seventh);
-    (*sums).eighth = fma(scales, parts.eighth, (*sums).eighth);
+    (*sums).first = fma(scales, partial.first, (*sums).first);
+    (*sums).second = fma(scales, partial.second, (*sums).second);
+    (*sums).third = fma(scales, partial.third, (*sums).third);
+    (*sums).fourth = fma(scales, partial.fourth, (*sums).fourth);
+    (*sums).fifth = fma(scales, partial.fifth, (*sums).fifth);
+    (*sums).sixth = fma(scales, partial.sixth, (*sums).sixth);
+    (*sums).seventh = fma(scales, partial.seventh, (*sums).seventh);
+    (*sums).eighth = fma(scales, partial.eighth, (*sums).eighth);
 }
 
 fn stage_x(first_m: u32, first_chunk: u32, chunks: u32, lane: u32) {
@@ -108,10 +116,10 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let flat = workgroup.y * grid.x + workgroup.x;
-    let parts_of_m = (sizes.x + X_ROWS - 1u) / X_ROWS;
-    let first_m = flat % parts_of_m * X_ROWS;
-    let tile = flat / parts_of_m * (INVOCATIONS / TEAM * 4u);
-    let row = tile + lane / TEAM * 4u;
+    let tiles_m = (sizes.x + X_ROWS - 1u) / X_ROWS;
+    let first_m = flat % tiles_m * X_ROWS;
+    let first_n = flat / tiles_m * (INVOCATIONS / TEAM * 4u);
+    let row = first_n + lane / TEAM * 4u;
     let chunks = embed_dim() / 32u;
 
     var sums: Sums;
@@ -124,5 +132,5 @@ fn main(
         }
         workgroupBarrier();
     }
-    store_sums(sums, first_m, tile, lane);
+    store_sums(sums, first_m, first_n, lane);
 }

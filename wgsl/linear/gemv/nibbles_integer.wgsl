@@ -1,5 +1,9 @@
-// 8 nibbles of a word against 8 columns of x, by integer arithmetic (see exact_f32.wgsl): works on
-// every device.  Columns 0–3 are the first quad, 4–7 the second.
+// Eight nibbles of a word for eight columns of x, by integer arithmetic
+// (linear/common/exact_f32.wgsl), which works on every device. Columns 0 to 3 are the first quad, 4
+// to 7 the second.
+//
+// Needs: UNSHIFT, shifted_quad.
+// Defines: UNSCALE, arrange_first, arrange_second, unpack_first, unpack_second.
 
 const UNSCALE = 1.0;
 

@@ -1,10 +1,13 @@
-// 8 nibbles of a word against 8 columns of x, with fewer instructions: two nibbles are read at once
-// as half-precision subnormals, n·2^−24 where a nibble lies at bit 0 of a half and n·2^−20 at bit 4.
-// The subtraction of 8·2^−24 or 8·2^−20 is exact.  The even columns (0, 4, 2, 6) are the first
-// quad, the odd ones (1, 5, 3, 7) the second; x has the same order, its odd columns divided by 16.
+// Eight nibbles of a word for eight columns of x, with fewer instructions: two nibbles are read at
+// once as half-precision subnormals, n·2^−24 where a nibble lies at bit 0 of a half and n·2^−20
+// where it lies at bit 4. Subtracting 8·2^−24 or 8·2^−20 is exact. The even columns (0, 4, 2, 6)
+// are the first quad, the odd ones (1, 5, 3, 7) the second; x has the same order, and its odd
+// columns are divided by 16.
 //
-// WGSL allows a device to flush half-precision subnormals to zero: only for devices where a probe
-// (probe/halves.wgsl) has shown that they are kept.
+// WGSL allows a device to flush half-precision subnormals to zero. This piece is only for devices
+// on which probe/halves.wgsl found that they are kept.
+//
+// Defines: UNSCALE, arrange_first, arrange_second, unpack_first, unpack_second.
 
 const UNSCALE = 16777216.0;
 

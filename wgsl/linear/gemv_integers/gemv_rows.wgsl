@@ -1,13 +1,19 @@
-// y = x · Wᵀ + bias for few rows of x, weight in rows: x as integers of 8 or 16 bits, whose products
-// with the nibbles are exact integers; a chunk's sum is scaled and added in float32.
+// y = x · Wᵀ + bias for few rows of x and a weight in rows, x as integers of 8 or 16 bits. Their
+// products with the nibbles are exact integers; a chunk's sum is scaled and added in float32.
 //
-// One workgroup computes the outputs of its teams (team.wgsl) for X_ROWS rows of x, TILES row tiles
-// one after another, so that what x takes to prepare is spread over them.
-// Sums: |Σ (u − 8) · a| ≤ 32 · 8 · 32512 < 2^24, so nothing overflows and the float32 is exact.
+// A workgroup computes the outputs of its teams (linear/gemv/team.wgsl) for X_ROWS rows of x, and
+// TILES such sets of outputs one after another, so that preparing x once serves them all. Nothing
+// overflows and the conversion to float32 is exact: |Σ (u − 8) · a| ≤ 32 · 8 · 32512 < 2^24.
 //
-// In range: chunks are below K / 32; rows of x are those that prepare_x allows.
+// Grid: ⌈V / (4 · TILES · INVOCATIONS / TEAM)⌉ · ⌈M / X_ROWS⌉ workgroups, folded over x and y.
+// Those that differ only in their rows of x are neighbours.
+// In range: chunks are below K / 32; rows of x are those that prepare_x() allows.
+//
+// Needs: PLANES, load_words, X_ROWS, ScaleWords, Sums, Rows, load_scale_words, INVOCATIONS, sizes,
+// TEAM, embed_dim, prepare_x, load_rows, store_sums.
+// Defines: main.
 
-override TILES: u32 = 1u;
+override TILES: u32 = 1u;  // sets of outputs of a workgroup, one after another
 
 // Sums of products of four rows of the weight with the low and the high plane of a row of x.
 struct Planes {
@@ -45,7 +51,7 @@ fn dot_words(even: vec4<u32>, odd: vec4<u32>, x: vec4<u32>, sums: Planes) -> Pla
     return result;
 }
 
-// Octet w of four rows of the weight against every row of x.
+// Word w (8 columns) of a chunk of four rows of the weight, times every row of x.
 fn add_words(counts: ptr<function, Counts>, words: vec4<u32>, x_row: u32, w: u32, chunk: u32) {
     let even = words & vec4<u32>(0x0F0F0F0Fu);
     let odd = (words >> vec4<u32>(4u)) & vec4<u32>(0x0F0F0F0Fu);
@@ -67,7 +73,7 @@ fn add_words(counts: ptr<function, Counts>, words: vec4<u32>, x_row: u32, w: u32
 
 fn scaled(counts: Planes, x: ScaleWords, scales: vec4<f32>, sums: vec4<f32>) -> vec4<f32> {
     let dots = (counts.high << vec4<u32>(8u)) + counts.low + bitcast<i32>(x.y);
-    // The scales of x first: a product of the two scales may be subnormal where this is not.
+    // The scale of x first: the product of the two scales may be subnormal where this is not.
     return fma(scales, vec4<f32>(dots) * bitcast<f32>(x.x), sums);
 }
 
@@ -108,17 +114,17 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let flat = workgroup.y * grid.x + workgroup.x;
-    let parts_of_m = (sizes.x + X_ROWS - 1u) / X_ROWS;
-    let first_m = flat % parts_of_m * X_ROWS;
+    let tiles_m = (sizes.x + X_ROWS - 1u) / X_ROWS;
+    let first_m = flat % tiles_m * X_ROWS;
     let outputs = INVOCATIONS / TEAM * 4u;
     let chunks = embed_dim() / 32u;
     let x_row = prepare_x(first_m, lane);
     for (var i = 0u; i < TILES; i++) {
-        let tile = (flat / parts_of_m * TILES + i) * outputs;
+        let first_n = (flat / tiles_m * TILES + i) * outputs;
         var sums = Sums();
         for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
-            add_chunk(&sums, load_rows(tile + lane / TEAM * 4u, chunk), x_row, chunk);
+            add_chunk(&sums, load_rows(first_n + lane / TEAM * 4u, chunk), x_row, chunk);
         }
-        store_sums(sums, first_m, tile, lane);
+        store_sums(sums, first_m, first_n, lane);
     }
 }

@@ -1,10 +1,12 @@
-// What a kernel on the GPU's matrix units needs beyond the core, as Dawn offers it.  Directives come
-// first in a module, so this is the first piece of it.
+// What a kernel on the GPU's matrix units needs beyond core WGSL, as Dawn offers it. Directives
+// come first in a module, so this is its first piece.
 //
-// A unit multiplies 16 × 16 halves by 16 × 16 halves and adds to 16 × 16 floats, the work and the
-// matrices spread over the SUBGROUP lanes of a subgroup.  Dawn asks that all of a subgroup give the
-// same place in memory; its analysis sees a subgroup's number as something that may vary, so its
-// complaint is turned off.
+// A unit multiplies 16 × 16 halves by 16 × 16 halves and adds the products to 16 × 16 floats; the
+// work and the matrices are spread over the SUBGROUP invocations of a subgroup. Dawn asks that all
+// of a subgroup give the same place in memory. Its analysis takes a subgroup's number for something
+// that may vary, so that diagnostic is turned off.
+//
+// Defines: SIDE, SUBGROUP, XMatrix, WeightMatrix, SumMatrix.
 
 enable f16;
 enable subgroups;

@@ -1,39 +1,47 @@
 // y = x · Wᵀ + bias for many rows of x on matrix units: half-precision factors, 32-bit sums.
 //
-// x comes as halves in tiles of 16 × 16, each row scaled by its own power of two (halve_x.wgsl).  A
-// workgroup of four subgroups computes TILE_M rows of x × 128 outputs; the piece of the tile says
-// what one subgroup does, spelled out matrix by matrix, because matrices in an array that loops
-// index are kept in memory (7 times slower on an H200).  64 columns at a time, the weight is
-// dequantized into workgroup memory, once for all rows of the tile (`load_part`, `stage_part`, by
-// layout); x is read where it lies, from the cache.  The sums go through workgroup memory, a matrix
-// at a time, to be scaled back and stored row by row: M, V and the alignment of a row are arbitrary.
-// Tiles are folded over x and y, the row tile running fastest, so that the weight comes from the
-// cache for all but the first.
-// Assumes x padded with zeros to whole tiles of rows and to a multiple of 64 columns.
-// Keep the workgroup's memory under 24 KiB: with more, an H200 has room for one workgroup instead of
-// two, and takes half as long again.
+// x comes as halves in tiles of 16 × 16, each row scaled by a power of two of its own
+// (halve_x.wgsl). A workgroup of four subgroups computes TILE_M rows of x × 128 outputs. The piece
+// of the tile says what one subgroup does, spelled out matrix by matrix: matrices in an array that
+// loops index are kept in memory, 7 times slower on an H200.
 //
-// In range: rows of x are below M' by the tile; steps of the weight are clamped by its pieces; an output
-// is stored only where its row is below V and its row of x below M.
+// The weight is dequantized into workgroup memory 64 columns at a time, once for all rows of the
+// tile; x is read where it lies, from the cache. The sums go through workgroup memory, a matrix at
+// a time, to be scaled back and stored row by row, so that M, V and the alignment of a row are
+// arbitrary. More than 24 KiB of workgroup memory would leave an H200 room for one workgroup
+// instead of two, and take half as long again.
+//
+// Grid: M' / TILE_M · ⌈V / 128⌉ workgroups, folded over x and y. Those that differ only in their
+// rows of x are neighbours, so that the weight comes from the cache for all but the first.
+// Assumes: x is padded with zeros to M' rows, a multiple of TILE_M, and to a multiple of 64
+// columns.
+// In range: rows of x are below M' by the tile; steps of the weight are clamped by its pieces; an
+// output is stored only where its row is below V and its row of x below M.
+//
+// Needs: SIDE, SUMS_M, load_scale, XMatrix, WeightMatrix, SumMatrix, load_bias, vocab, SUBGROUP,
+// SUMS_N, embed_dim, Sums, fetch_weight, stage_weight, accumulate, store_sums.
+// Defines: PITCH, Place, scale_pair, low_pair, high_pair, stage_eight, load_x, load_weight,
+// store_sum, main.
 
-override SUBGROUPS_M: u32 = 4u;  // of the four; the others lie along the outputs
-override TILE_M: u32 = SIDE * SUMS_M * SUBGROUPS_M;
+override SUBGROUPS_M: u32 = 4u;  // of the four subgroups, those along the rows of x; the others lie along the outputs
+override TILE_M: u32 = SIDE * SUMS_M * SUBGROUPS_M;  // rows of x of a tile: leave it as it is
 
 const TILE_N = 128u;
 const DEPTH = 64u;  // columns staged at a time
-const PITCH = 72u;  // 8 more, so that neighbouring rows begin in different banks
+const PITCH = 72u;  // DEPTH + 8, so that neighbouring rows begin in different banks
 const OUT_PITCH = 20u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
 @group(0) @binding(1) var<storage, read> t_x: array<f16>;  // [M' / 16][K' / 16][16][16]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
-@group(0) @binding(6) var<storage, read> t_x_scales: array<f32>;  // [M']
+@group(0) @binding(6) var<storage, read> t_x_scales: array<f32>;  // [M'], the inverse of each row's power of two
 
 var<workgroup> weight_tile: array<f16, TILE_N * PITCH>;
 var<workgroup> out_tile: array<f32, 4u * SIDE * OUT_PITCH>;
-var<workgroup> x_units: array<f32, 128>;
+var<workgroup> x_factors: array<f32, 128>;
 
-// Where a subgroup's sums belong: the workgroup's first row and output, its own within the tile.
+// Where a subgroup's sums belong: the first row and output of the workgroup, and the subgroup's own
+// within the tile.
 struct Place {
     first_m: u32,
     first_n: u32,
@@ -43,29 +51,29 @@ struct Place {
     lane: u32,
 }
 
-// 2^exponent, for exponents of normal floats.
+// Return 2^exponent, for exponents of normal floats.
 fn power_of_two(exponent: i32) -> f32 {
     return bitcast<f32>(u32(exponent + 127) << 23u);
 }
 
-// A scale times the power of two that brings the largest of the weight below 2^12.
+// Return a scale times the power of two that brings the largest of the weight below 2^12.
 fn scale_pair(row: u32, group: u32) -> vec2<f16> {
     return vec2<f16>(f16(load_scale(row, group) * power_of_two(bitcast<i32>(sizes.z))));
 }
 
-// (n − 8) of the nibbles at bits 0 and 16, exactly: or'ed into 1024 they make 1024 + n.
+// Return (n − 8) of the nibbles at bits 0 and 16, exactly: or'ed into 1024 they make 1024 + n.
 fn low_pair(bits: u32) -> vec2<f16> {
     return bitcast<vec2<f16>>((bits & 0x000F000Fu) | 0x64006400u) - vec2<f16>(1032.0h);
 }
 
-// (n − 8) of the nibbles at bits 4 and 20, exactly: 1024 + 16 n, times 1/16, less 72.
+// Return (n − 8) of the nibbles at bits 4 and 20, exactly: 1024 + 16 n, times 1/16, less 72.
 fn high_pair(bits: u32) -> vec2<f16> {
     let shifted = bitcast<vec2<f16>>((bits & 0x00F000F0u) | 0x64006400u);
     return fma(shifted, vec2<f16>(0.0625h), vec2<f16>(-72.0h));
 }
 
-// Eight halves, in pairs, to `at` and after.
-fn stage_octet(at: u32, a: vec2<f16>, b: vec2<f16>, c: vec2<f16>, d: vec2<f16>) {
+// Store eight halves, which come in pairs, at `at` and after it.
+fn stage_eight(at: u32, a: vec2<f16>, b: vec2<f16>, c: vec2<f16>, d: vec2<f16>) {
     weight_tile[at] = a.x;
     weight_tile[at + 1u] = a.y;
     weight_tile[at + 2u] = b.x;
@@ -84,7 +92,7 @@ fn load_weight(at: u32) -> WeightMatrix {
     return subgroupMatrixLoad<WeightMatrix, col_major>(&weight_tile, at, PITCH);
 }
 
-// Matrix i, j of a subgroup's sums to where it belongs.
+// Store matrix (i, j) of a subgroup's sums.
 fn store_sum(sum: SumMatrix, place: Place, i: u32, j: u32) {
     let mine = place.subgroup * (SIDE * OUT_PITCH);
     subgroupMatrixStore<row_major>(&out_tile, mine, sum, OUT_PITCH);
@@ -92,12 +100,12 @@ fn store_sum(sum: SumMatrix, place: Place, i: u32, j: u32) {
     let column = place.lane % SIDE;
     let n = place.first_n + place.n_at + SIDE * j + column;
     let bias = load_bias(min(n, vocab() - 1u));
-    let weight_unit = power_of_two(-bitcast<i32>(sizes.z));
+    let weight_factor = power_of_two(-bitcast<i32>(sizes.z));
     for (var row = place.lane / SIDE; row < SIDE; row += SUBGROUP / SIDE) {
         let m = place.m_at + SIDE * i + row;
         if place.first_m + m < sizes.x && n < vocab() {
-            let value = out_tile[mine + row * OUT_PITCH + column] * weight_unit;
-            t_out[(place.first_m + m) * vocab() + n] = fma(value, x_units[m], bias);
+            let value = out_tile[mine + row * OUT_PITCH + column] * weight_factor;
+            t_out[(place.first_m + m) * vocab() + n] = fma(value, x_factors[m], bias);
         }
     }
     workgroupBarrier();
@@ -118,7 +126,7 @@ fn main(
     let m_at = subgroup % SUBGROUPS_M * (SIDE * SUMS_M);
     let n_at = subgroup / SUBGROUPS_M * (SIDE * SUMS_N);
     if lane < TILE_M {
-        x_units[lane] = t_x_scales[first_m + lane];
+        x_factors[lane] = t_x_scales[first_m + lane];
     }
 
     let steps = (embed_dim() + DEPTH - 1u) / DEPTH;
@@ -126,11 +134,11 @@ fn main(
     var x_at = (first_m + m_at) / SIDE * x_pitch;
     let weight_at = n_at * PITCH;
     var sums: Sums;
-    var part = load_part(first_n, 0u, lane);
+    var weight = fetch_weight(first_n, 0u, lane);
     for (var step = 0u; step < steps; step++) {
-        stage_part(part, lane);
+        stage_weight(weight, lane);
         workgroupBarrier();
-        part = load_part(first_n, step + 1u, lane);
+        weight = fetch_weight(first_n, step + 1u, lane);
         accumulate(&sums, x_at, x_pitch, weight_at);
         accumulate(&sums, x_at + SIDE * SIDE, x_pitch, weight_at + SIDE);
         accumulate(&sums, x_at + 2u * SIDE * SIDE, x_pitch, weight_at + 2u * SIDE);

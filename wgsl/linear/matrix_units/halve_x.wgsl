@@ -1,25 +1,29 @@
-// x [M, K] to halves for gemm_matrix.wgsl, each row times the power of two that brings its largest
-// value to 2^14 … 2^15, so that none overflows and few become subnormal: tiles of 16 × 16,
-// [M' / 16][K' / 16][16][16], zeros past M and K.  The eight columns of an octet are in the order
-// 0 4 1 5 2 6 3 7, as the weight is staged.  The inverse of each power goes to t_out_scales.
+// x [M, K] to halves for gemm.wgsl: tiles of 16 × 16, [M' / 16][K' / 16][16][16], with zeros past M
+// and K. Each row is multiplied by the power of two that brings its largest value to 2^14 … 2^15,
+// so that none overflows and few become subnormal; the inverse of the power goes to t_out_scales.
+// Eight columns are in the order 0 4 1 5 2 6 3 7, as those of the weight are staged.
 //
-// A workgroup of 64 converts one row; workgroups are folded over x and y.
-// Assumes K' a multiple of 16, M' of 16.
+// A workgroup of 64 invocations converts one row.
 //
+// Grid: M' workgroups, folded over x and y.
+// Assumes: K' is a multiple of 16, and so is M'.
 // In range: rows past M' do nothing, rows of x are clamped to M − 1 and quads to the last.
+//
+// Needs: embed_dim, floats_to_halves.
+// Defines: main.
 
 const LANES = 64u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<u32>>;  // [M' / 16][K' / 16][16][2], eight halves each
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
-@group(0) @binding(6) var<storage, read_write> t_out_scales: array<f32>;
+@group(0) @binding(6) var<storage, read_write> t_out_scales: array<f32>;  // [M'], the inverse of each row's power of two
 
-override PADDED_DIM: u32;  // K'
+override PADDED_DIM: u32;  // K': K rounded up to a multiple of 64
 
 var<workgroup> largest: array<f32, LANES>;
 
-// 2^exponent, for exponents of normal floats.
+// Return 2^exponent, for exponents of normal floats.
 fn power_of_two(exponent: i32) -> f32 {
     return bitcast<f32>(u32(exponent + 127) << 23u);
 }

@@ -1,4 +1,7 @@
-// For up to 32 rows of x: a subgroup computes 16 rows × 64 outputs.
+// The tile for up to 32 rows of x: a subgroup computes 16 rows × 64 outputs.
+//
+// Needs: SumMatrix, load_x, load_weight, SIDE, PITCH, Place, store_sum.
+// Defines: SUMS_M, SUMS_N, Sums, accumulate, store_sums.
 
 const SUMS_M = 1u;
 const SUMS_N = 4u;
@@ -7,7 +10,8 @@ struct Sums {
     s00: SumMatrix, s01: SumMatrix, s02: SumMatrix, s03: SumMatrix,
 }
 
-// 16 columns: x at `x_at`, its next rows `x_pitch` on; the weight at `weight_at` of the tile.
+// Add the products of 16 columns: x is at `x_at`, its next 16 rows `x_pitch` further on, the weight
+// at `weight_at` of the tile.
 fn accumulate(sums: ptr<function, Sums>, x_at: u32, x_pitch: u32, weight_at: u32) {
     let x0 = load_x(x_at);
     let w0 = load_weight(weight_at);

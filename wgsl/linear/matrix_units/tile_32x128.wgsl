@@ -1,5 +1,8 @@
-// For more than 64 rows of x: a subgroup computes 32 rows × 128 outputs.  That no two subgroups of a
-// workgroup read the same rows of x counts for more than square tiles do.
+// The tile for more than 64 rows of x: a subgroup computes 32 rows × 128 outputs. That no two
+// subgroups of a workgroup read the same rows of x counts for more than square tiles do.
+//
+// Needs: SumMatrix, load_x, load_weight, SIDE, PITCH, Place, store_sum.
+// Defines: SUMS_M, SUMS_N, Sums, accumulate, store_sums.
 
 const SUMS_M = 2u;
 const SUMS_N = 8u;
@@ -11,7 +14,8 @@ struct Sums {
     s14: SumMatrix, s15: SumMatrix, s16: SumMatrix, s17: SumMatrix,
 }
 
-// 16 columns: x at `x_at`, its next rows `x_pitch` on; the weight at `weight_at` of the tile.
+// Add the products of 16 columns: x is at `x_at`, its next 16 rows `x_pitch` further on, the weight
+// at `weight_at` of the tile.
 fn accumulate(sums: ptr<function, Sums>, x_at: u32, x_pitch: u32, weight_at: u32) {
     let x0 = load_x(x_at);
     let x1 = load_x(x_at + x_pitch);

@@ -1,6 +1,10 @@
-// 32 columns of a row where its quads lie apart, as they do in blocks.
+// A chunk of 32 columns of a row, read quad by quad: for layouts, such as blocks, in which the
+// quads of a row do not lie side by side.
+//
+// Needs: load_weight_quad.
+// Defines: load_chunk_values.
 
-fn load_weight_run(row: u32, k32: u32) -> array<vec4<f32>, 8> {
+fn load_chunk_values(row: u32, k32: u32) -> array<vec4<f32>, 8> {
     let quad = 8u * k32;
     return array<vec4<f32>, 8>(
         load_weight_quad(row, quad),

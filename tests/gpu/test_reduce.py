@@ -371,9 +371,9 @@ MUTATIONS = {
     "infinity is NaN": Mutation(RANK, NAN, "magnitude >= 0x7f800000u"),
     "the last of equals": Mutation(RANK, "a.y < b.y", "a.y > b.y"),
     "half of the lanes": Mutation(ARGMAX, "LANES / 2u", "LANES / 4u"),
-    "two slices": Mutation(ARGMAX, "flat % parts", "flat % parts % 2u"),
-    "a round too few": Mutation(TOP_K, "run <= SLICE", "run < SLICE"),
-    "one direction": Mutation(TOP_K, "(at & run) == 0u", "(at & run) <= SLICE"),
+    "two slices": Mutation(ARGMAX, "flat % slices", "flat % slices % 2u"),
+    "a round too few": Mutation(TOP_K, "span <= SLICE", "span < SLICE"),
+    "one direction": Mutation(TOP_K, "(at & span) == 0u", "(at & span) <= SLICE"),
     "the first row": Mutation("reduce/of_logits", "row * COLUMNS", "0u * COLUMNS"),
     "its candidates": Mutation("reduce/of_candidates", "row * COLUMNS", "0u * COLUMNS"),
 }

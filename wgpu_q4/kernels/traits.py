@@ -1,4 +1,4 @@
-"""What kernels need to know of a device beyond its limits: what a probe or its features say."""
+"""Traits of a device that kernels depend on: its half-precision functions, its matrix units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wgpu_q4.kernels.options import Halves
 
 @dataclass(frozen=True)
 class HalfSupport:
-    """What a device's built-in half-precision functions do, as a probe found out.
+    """What the built-in half-precision functions of a device do. A probe finds it out.
 
     Attributes:
         subnormals: ``unpack2x16float`` keeps subnormals.
@@ -22,7 +22,7 @@ class HalfSupport:
 
     @property
     def halves(self) -> Halves:
-        """Which conversions to use."""
+        """The conversions of half-precision numbers to use on the device."""
         return "native" if self.subnormals and self.rounding else "integer"
 
 
@@ -32,8 +32,8 @@ class MatrixUnits:
 
     Attributes:
         m, n, k: the shape.
-        factors, sums: the types of what is multiplied and of what is added, as ``"f16"``.
-        least_subgroup, most_subgroup: lanes of a subgroup that does it.
+        factors, sums: the types of the factors and of the sums, as ``"f16"``.
+        least_subgroup, most_subgroup: the sizes of subgroup that can do it.
     """
 
     m: int
@@ -46,4 +46,4 @@ class MatrixUnits:
 
 
 MATRIX_UNITS = MatrixUnits(16, 16, 16, "f16", "f32", 32, 32)
-"""The only one that a kernel is written for."""
+"""The only multiplication that a kernel is written for."""

@@ -56,13 +56,13 @@ def plan_linear(
         shape: V, K, G and the dtype of the scales.
         rows: rows of x.
         layout: how the device holds the weight.
-        bias: whether a bias is added.
+        bias: True if a bias is added.
         limits: the device's limits.
         half_support: what its half-precision functions do.
         kernel: the name of a kernel, instead of the choice of `TABLE`.
         accuracy: the least that the chosen kernel must reach; a more exact one may be faster.
         matrix_units: what the device's matrix units do.
-        software: whether the device runs on the processor.
+        software: True if the device runs on the processor.
 
     Raises:
         KernelError: ``kernel`` does not exist, or cannot do this shape, layout or device.

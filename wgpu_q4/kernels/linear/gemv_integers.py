@@ -92,7 +92,7 @@ class GemvIntegers(LinearKernel):
         return self._quantized_before(job, constants, workgroups, job.rows, "blocks")
 
     def _quantizes_here(self, job: Job, other_bytes: int) -> bool:
-        """Return whether a workgroup's memory has room for the integers of one row of x."""
+        """Tell if a workgroup's memory has room for the integers of one row of x."""
         x_bytes = (32 * self.planes + 16) * job.chunks
         return x_bytes + other_bytes <= job.limits["max-compute-workgroup-storage-size"]
 

@@ -42,7 +42,7 @@ class Job:
         shape: V, K, G and the dtype of the scales.
         rows: rows of x, at least one.
         layout: how the device holds the weight.
-        bias: whether a bias is added.
+        bias: True if a bias is added.
         limits: the device's limits, by WebGPU's names with dashes.
         half_support: what the device's half-precision functions do.
     """

@@ -45,8 +45,8 @@ class Reading:
     Attributes:
         weight: the pieces that load the packed weight.
         bodies: the pieces that compute, by form; a kernel with one form calls it ``""``.
-        is_unchecked: whether the kernel gains by running without bounds checks, in which case each
-            dispatch says what its buffers must hold (`Dispatch.needs`).
+        is_unchecked: True if the kernel gains by running without bounds checks. Each dispatch then
+            says what its buffers must hold (`Dispatch.needs`).
     """
 
     weight: tuple[str, ...]
@@ -64,7 +64,7 @@ class Measured:
         because: what was measured: an H200, V = 128256, K = 2048, G = 32, weights not in cache,
             unless it names another device.
         accuracies: the accuracies for which the kernel is chosen; None for all that it reaches.
-        software: whether the device must run on the processor.
+        software: True if the measurement holds only for devices that run on the processor.
     """
 
     layouts: tuple[Layout, ...]
@@ -86,8 +86,8 @@ class LinearKernel(ABC):
         scales: the dtypes of scales that it reads.
         x_type: what x is rounded to.
         multiple: K and G must be multiples of it.
-        needs_subnormals: whether the device must keep half-precision subnormals.
-        needs_matrix_units: whether the device must have `MATRIX_UNITS`.
+        needs_subnormals: True if the device must keep half-precision subnormals.
+        needs_matrix_units: True if the device must have `MATRIX_UNITS`.
         first: pieces that must stand at the start of the module.
         measured: the measurements that say when the kernel is chosen.
     """
@@ -124,7 +124,7 @@ class LinearKernel(ABC):
 
     @property
     def rounds_x(self) -> bool:
-        """Whether x is rounded to anything less than float32."""
+        """True if x is rounded to anything less than float32."""
         return self.x_type != "float32"
 
     @property
@@ -133,11 +133,11 @@ class LinearKernel(ABC):
         return tuple(dict.fromkeys(form for r in self.layouts.values() for form in r.bodies))
 
     def takes(self, shape: MatrixShape) -> bool:
-        """Return whether K and G of ``shape`` are multiples of what the kernel reads at a time."""
+        """Tell if K and G of ``shape`` are multiples of what the kernel reads at a time."""
         return shape.embed_dim % self.multiple == 0 and shape.group_size % self.multiple == 0
 
     def runs_on(self, half_support: HalfSupport, matrix_units: Collection[MatrixUnits]) -> bool:
-        """Return whether a device with these traits can run the kernel."""
+        """Tell if a device with these traits can run the kernel."""
         return (half_support.subnormals or not self.needs_subnormals) and (
             MATRIX_UNITS in matrix_units or not self.needs_matrix_units
         )
@@ -160,7 +160,7 @@ class LinearKernel(ABC):
         half_support: HalfSupport,
         matrix_units: Collection[MatrixUnits],
     ) -> None:
-        """Raise unless the kernel can multiply with such a weight on such a device.
+        """Raise unless the kernel can multiply with a weight of this kind on a device of this kind.
 
         Raises:
             KernelError: says what the kernel needs.

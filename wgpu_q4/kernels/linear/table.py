@@ -76,5 +76,5 @@ TABLE: tuple[Choice, ...] = (
     *(choice for choice in _REST if choice.measured.software),
     *(choice for choice in _REST if not choice.measured.software),
 )
-"""The first row that fits is taken: matrix units, then what is fast on a processor, then the rest
-from the least exact to the plainest."""
+"""The rows of the table; the first that fits is taken. The kernel on matrix units comes first, then
+the kernels that are fast on a processor, then the others, from the least exact to the plainest."""

@@ -70,7 +70,7 @@ def from_file(path: Path) -> None:
 def upload(context: Context, weight: wgpu_q4.Q4Weight) -> None:
     """Until a byte of it has been read back."""
     resident = context.weight(weight)
-    resident.packed(context, weight, "rows")
+    resident.bindings(context, weight, "rows")
     last = np.empty(1, np.uint32)
     context.read(context.device.create_command_encoder(), resident.scales, last)
 

@@ -38,13 +38,18 @@ from typing import TYPE_CHECKING, Any
 
 from smollm2 import MissingPackage, find_model, quiet_libraries
 
-from wgpu_q4 import DeviceError, FormatError, SoftwareAdapterWarning
+from wgpu_q4 import (
+    DeviceError,
+    FormatError,
+    SoftwareAdapterWarning,
+    device_info,
+    kernel_for,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wgpu_q4 import Q4Weight
-    from wgpu_q4.device import Context
     from wgpu_q4.nn import TieReport
 
 LIBRARIES = ("torch", "transformers", "gguf", "accelerate", "tqdm")
@@ -106,10 +111,9 @@ def answer(arguments: argparse.Namespace, model_file: Path) -> int:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-        from wgpu_q4.device import context_for
         from wgpu_q4.nn import tie
 
-        context = context_for(arguments.adapter)  # a wrong name fails here, not after loading
+        info = device_info(arguments.adapter)  # a wrong name fails here, not after loading
         source: dict[str, Any] = {
             "pretrained_model_name_or_path": str(model_file.parent),
             "gguf_file": model_file.name,
@@ -140,13 +144,13 @@ def answer(arguments: argparse.Namespace, model_file: Path) -> int:
     generated = generate(model, prompt, arguments.max_new_tokens, streamer(tokenizer))
     watch.stop()
 
-    info = context.device.adapter.info
-    software = "software: runs on the processor" if info["adapter_type"] == "CPU" else "a GPU"
+    software = "software: runs on the processor" if info.software else "a GPU"
+    kernel = kernel_for(report.weight, device=arguments.adapter, accuracy=arguments.accuracy)
     held = sum(resident.nbytes for resident in report.weight.residents)
     tokens = len(generated)
-    print(f"\nadapter         {context.adapter_summary}; {software}")
+    print(f"\nadapter         {info.adapter}; {software}")
     print(f"tied matrix     {held:,} bytes on the device, read by {' and '.join(report.replaced)}")
-    print(f"head            {head_kernel(context, report.weight, arguments.accuracy)}")
+    print(f"head            accuracy {arguments.accuracy}, kernel {kernel}")
     print(
         f"saved           {report.bytes_saved:,} bytes against {report.bytes_before:,} of float32, "
         f"{report.bytes_after:,} against two 4-bit copies"
@@ -156,7 +160,9 @@ def answer(arguments: argparse.Namespace, model_file: Path) -> int:
         f"{watch.total:.2f} s, with the prompt of {prompt.shape[1]}"
     )
     print(f"time            {watch.split()}")
-    print(f"both ends       {both_ends(context, report.weight, arguments.accuracy, watch)}")
+    print(
+        f"both ends       {both_ends(arguments.adapter, report.weight, arguments.accuracy, watch)}"
+    )
     return 0 if not arguments.compare or compare(model, report, prompt, generated) else 1
 
 
@@ -281,22 +287,7 @@ def read(model: Any, sequence: Tensor, positions: int) -> Read:
     return Read(inputs[0][0], logits[0])
 
 
-def head_kernel(context: Context, weight: Q4Weight, accuracy: Any) -> str:
-    """The accuracy that was asked for, and the kernel that a row of it runs."""
-    from tools.bench.jobs import kernel_name
-    from wgpu_q4.kernels import DEFAULT_LAYOUT, plan_linear
-
-    shape = context.weight(weight).shape
-    plan = plan_linear(
-        *(shape, 1, DEFAULT_LAYOUT, False, context.limits, context.half_support),
-        accuracy=accuracy,
-        matrix_units=context.matrix_units,
-        software=context.is_software,
-    )
-    return f"accuracy {accuracy}, kernel {kernel_name(plan, DEFAULT_LAYOUT)}"
-
-
-def both_ends(context: Context, weight: Q4Weight, accuracy: Any, watch: Stopwatch) -> str:
+def both_ends(device: str | None, weight: Q4Weight, accuracy: Any, watch: Stopwatch) -> str:
     """How much of the embedding's and the head's time the kernels take, and how much the host.
 
     The kernels are timed by themselves, on as many ids and rows as there were in each call; what is
@@ -304,18 +295,17 @@ def both_ends(context: Context, weight: Q4Weight, accuracy: Any, watch: Stopwatc
     """
     from tools.bench.jobs import Jobs
     from tools.bench.timing import DeviceTimer, Effort
-    from wgpu_q4.kernels import DEFAULT_LAYOUT
+    from wgpu_q4.device import context_for
 
-    timer = DeviceTimer(context, Effort(repeats=16, seconds=0.2))
+    timer = DeviceTimer(context_for(device), Effort(repeats=16, seconds=0.2))
     if timer.clock != "timestamps":
         return f"wall clock only: {timer.why}"
     jobs = Jobs(timer, weight)
     kernels = 0.0
     for ids, calls in watch.calls["embedding"].items():
-        kernels += calls * jobs.embedding(ids, DEFAULT_LAYOUT, "float32").timing.median
+        kernels += calls * jobs.embedding(ids).timing.median
     for rows, calls in watch.calls["head"].items():
-        result = jobs.linear(rows, DEFAULT_LAYOUT, accuracy, cached=True)
-        kernels += calls * result.timing.median
+        kernels += calls * jobs.linear(rows, accuracy=accuracy, cached=True).timing.median
     ends = watch.seconds["embedding"] + watch.seconds["head"]
     kernels = min(kernels, ends)  # two measurements; the second one may have been disturbed
     host = ends - kernels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tests.cases import WIDE, Shape
 from tests.products import integer_weight, integer_x
-from wgpu_q4 import linear, reference
+from wgpu_q4 import forced, linear, reference
 from wgpu_q4.device import context_for
 from wgpu_q4.kernels import Layout
 
@@ -55,7 +55,8 @@ class Product:
         """Return the result of the kernel on ``device``."""
         x, bias, _ = _given(self)
         weight = integer_weight(self.shape, "float16")
-        result = linear(x, weight, bias, device, layout=self.layout, kernel=self.kernel)
+        with forced(layout=self.layout, kernel=self.kernel):
+            result = linear(x, weight, bias, device)
         return np.asarray(result)
 
 

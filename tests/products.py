@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.cases import PRIME, WIDE, Shape, random_weight
-from wgpu_q4 import Q4Weight, linear, reference
+from wgpu_q4 import Q4Weight, forced, linear, reference
 from wgpu_q4.device import context_for
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import LINEAR_KERNELS, Layout
@@ -103,7 +103,11 @@ def run(
     A device that flushes half-precision subnormals must refuse the one that needs them.
     """
     if kernel == "gemv_wide_subnormal" and not context_for().half_support.subnormals:
-        with pytest.raises(ValueError, match="device that keeps half-precision subnormals"):
-            linear(x, weight, bias, layout=layout, kernel=kernel)
+        with (
+            pytest.raises(ValueError, match="device that keeps half-precision subnormals"),
+            forced(layout=layout, kernel=kernel),
+        ):
+            linear(x, weight, bias)
         kernel = "gemv_wide"
-    return linear(x, weight, bias, layout=layout, kernel=kernel)
+    with forced(layout=layout, kernel=kernel):
+        return linear(x, weight, bias)

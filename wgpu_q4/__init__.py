@@ -3,6 +3,8 @@
     weight = wgpu_q4.quantize(matrix)                # [V, K] floats -> Q4Weight
     rows = wgpu_q4.embedding(ids, weight)            # ids.shape + (K,)
     logits = wgpu_q4.linear(hidden, weight)          # hidden.shape[:-1] + (V,)
+    next_ids = wgpu_q4.argmax(hidden, weight)        # hidden.shape[:-1]
+    best = wgpu_q4.top_k(hidden, weight, k=40)       # best.values, best.ids: (…, 40)
 
 Names are imported when first used: importing this package imports numpy and nothing heavier.
 """
@@ -14,10 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wgpu_q4.device import SoftwareAdapterWarning, request_device
+    from wgpu_q4.arrays import FloatDtype
+    from wgpu_q4.device import DeviceInfo, SoftwareAdapterWarning, device_info, request_device
     from wgpu_q4.errors import DeviceError, DeviceLimitError, FormatError
     from wgpu_q4.files import from_gguf, load_file, save_file
-    from wgpu_q4.ops import TopK, embedding, linear
+    from wgpu_q4.format import Convention
+    from wgpu_q4.kernels import Accuracy, Layout, Storage
+    from wgpu_q4.ops.argmax import argmax
+    from wgpu_q4.ops.embedding import embedding
+    from wgpu_q4.ops.forced import forced
+    from wgpu_q4.ops.linear import kernel_for, linear
+    from wgpu_q4.ops.top_k import TopK, top_k
     from wgpu_q4.weight import Q4Weight
 
     quantize = Q4Weight.quantize
@@ -28,35 +37,57 @@ except PackageNotFoundError:  # a checkout on sys.path, not installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "Accuracy": "kernels",
+    "Convention": "format",
     "DeviceError": "errors",
+    "DeviceInfo": "device",
     "DeviceLimitError": "errors",
+    "FloatDtype": "arrays",
     "FormatError": "errors",
+    "Layout": "kernels",
     "Q4Weight": "weight",
     "SoftwareAdapterWarning": "device",
+    "Storage": "kernels",
     "TopK": "ops",
+    "argmax": "ops",
+    "device_info": "device",
     "embedding": "ops",
+    "forced": "ops",
     "from_gguf": "files",
     "linear": "ops",
+    "kernel_for": "ops",
     "load_file": "files",
     "request_device": "device",
     "save_file": "files",
+    "top_k": "ops",
 }
 
 __all__ = [
+    "Accuracy",
+    "Convention",
     "DeviceError",
+    "DeviceInfo",
     "DeviceLimitError",
+    "FloatDtype",
     "FormatError",
+    "Layout",
     "Q4Weight",
     "SoftwareAdapterWarning",
+    "Storage",
     "TopK",
     "__version__",
+    "argmax",
+    "device_info",
     "embedding",
+    "forced",
     "from_gguf",
+    "kernel_for",
     "linear",
     "load_file",
     "quantize",
     "request_device",
     "save_file",
+    "top_k",
 ]
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.cases import Shape, assert_same_bits
-from wgpu_q4 import Q4Weight, embedding, reference
+from wgpu_q4 import Q4Weight, embedding, forced, reference
 from wgpu_q4.device import context_for
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import Layout, OutputDtype, Storage
@@ -136,7 +136,8 @@ def test_upstream_case(case: Case, weight_of: Callable[[Case], Q4Weight]) -> Non
     weight, ids = weight_of(case), random_ids(case)
     expected = reference.embedding(ids, weight, case.output)
     for layout in layouts(case):
-        result = embedding(ids, weight, case.output, layout=layout, storage=case.storage)
+        with forced(layout=layout, storage=case.storage):
+            result = embedding(ids, weight, case.output)
         assert_same_bits(result, expected)
 
 
@@ -152,5 +153,6 @@ def test_upstream_case_against_upstream(case: Case, weight_of: Callable[[Case], 
     )
     expected = theirs.numpy().astype(case.output)
     for layout in layouts(case):
-        result = embedding(ids, weight, case.output, layout=layout, storage=case.storage)
+        with forced(layout=layout, storage=case.storage):
+            result = embedding(ids, weight, case.output)
         assert_same_bits(result, expected)

@@ -24,7 +24,7 @@ from tests.products import (
     integer_x,
     run,
 )
-from wgpu_q4 import Q4Weight, linear, reference
+from wgpu_q4 import Q4Weight, forced, linear, reference
 from wgpu_q4.device import context_for
 from wgpu_q4.kernels import Accuracy, Layout, MatrixShape, choose_linear, plan_linear
 
@@ -112,9 +112,11 @@ def test_an_accuracy_is_kept(
         accuracy,
         software=software,
     ).kernel.name
-    result = linear(x, weight, layout=layout, accuracy=accuracy)
+    with forced(layout=layout):
+        result = linear(x, weight, accuracy=accuracy)
     assert_within_bound(result, x, weight, None, chosen)
-    exact = linear(x, weight, layout=layout)
+    with forced(layout=layout):
+        exact = linear(x, weight)
     assert np.array_equal(result, exact) == (chosen not in INTEGER_BITS)
     assert_within_bound(exact, x, weight)
 
@@ -169,8 +171,11 @@ def test_two_small_scales_whose_product_is_subnormal(
 
 def test_a_kernel_on_matrix_units_refuses_infinities_too() -> None:
     x = np.full((3, WIDE.embed_dim), np.inf, np.float32)
-    with pytest.raises(ValueError, match=r"infinities or NaN, .* use accuracy='exact'"):
-        linear(x, random_weight(WIDE, "float16"), kernel="gemm_matrix")
+    with (
+        pytest.raises(ValueError, match=r"infinities or NaN, .* use accuracy='exact'"),
+        forced(kernel="gemm_matrix"),
+    ):
+        linear(x, random_weight(WIDE, "float16"))
 
 
 def test_exact_is_what_nobody_asked_for() -> None:

@@ -31,14 +31,10 @@ from tests.cases import (
     random_x,
     some_ids,
 )
-from tests.devices import (
-    default_device,
-    leave_workgroup_memory_as_it_is,
-    run_on_swiftshader,
-)
+from tests.devices import default_device, leave_workgroup_memory_as_it_is, run_on_swiftshader
 from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
 from tools.codegen.shaders import executorch_shaders
-from wgpu_q4 import Q4Weight, embedding, linear, reference
+from wgpu_q4 import Q4Weight, argmax, embedding, forced, linear, reference, top_k
 from wgpu_q4.device import context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
 from wgpu_q4.format import ScalesDtype
@@ -78,7 +74,8 @@ def check_embedding(
     device: Any,
 ) -> None:
     weight, ids = weight_of(shape, scales), some_ids(shape)
-    result = embedding(ids, weight, dtype, device, layout=layout, storage=storage)
+    with forced(layout=layout, storage=storage):
+        result = embedding(ids, weight, dtype, device)
     assert_same_bits(result, reference.embedding(ids, weight, dtype))
 
 
@@ -93,7 +90,8 @@ def check_linear(
 ) -> None:
     weight, x = weight_of(shape, scales), random_x(rows, shape.embed_dim)
     bias = random_x(shape.vocab) if with_bias else None
-    result = linear(x, weight, bias, device, layout=layout, kernel=kernel)
+    with forced(layout=layout, kernel=kernel):
+        result = linear(x, weight, bias, device)
     assert result.dtype == np.float32
     error = np.abs(result - reference.linear(x, weight, bias))
     assert np.all(error <= reference.linear_bound(x, weight, bias)), f"largest error {error.max()}"
@@ -110,7 +108,8 @@ def check_integers(
     """To the bit: x is such that nothing is rounded."""
     weight, x = integer_weight(shape, scales), integer_x(rows, shape, kernel)
     bias = np.arange(shape.vocab, dtype=np.float32) / 8 - 4
-    result = linear(x, weight, bias, device, layout=layout, kernel=kernel)
+    with forced(layout=layout, kernel=kernel):
+        result = linear(x, weight, bias, device)
     np.testing.assert_array_equal(result, reference.linear(x, weight, bias))
 
 
@@ -138,7 +137,8 @@ def check_halves(storage: Storage, device: Any) -> None:
     """
     weight = extremes(17 if storage == "buffer" else 12)
     ids = np.arange(weight.shape[0])
-    result = embedding(ids, weight, "float16", device, storage=storage)
+    with forced(storage=storage):
+        result = embedding(ids, weight, "float16", device)
     assert_same_bits(result, reference.embedding(ids, weight, "float16"))
 
 
@@ -164,7 +164,8 @@ def check_wrong_ids(storage: Storage, layout: Layout, device: Any) -> None:
     expected[~known] = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather, "check_indices", lambda indices, vocab: indices)
-        result = embedding(ids, weight, device=device, layout=layout, storage=storage)
+        with forced(layout=layout, storage=storage):
+            result = embedding(ids, weight, device=device)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -172,10 +173,8 @@ def check_reduce(device: Any) -> None:
     """Of a wide vocabulary, so that there are candidates to reduce again."""
     weight, x = weight_of(Shape(2053, 8, 8), "float16"), random_x(3, 8)
     logits = linear(x, weight, device=device)
-    np.testing.assert_array_equal(
-        linear(x, weight, device=device, reduce="argmax"), logits.argmax(-1)
-    )
-    top = linear(x, weight, device=device, reduce="top_k", k=9)
+    np.testing.assert_array_equal(argmax(x, weight, device=device), logits.argmax(-1))
+    top = top_k(x, weight, 9, device=device)
     expected = np.argsort(-logits, axis=-1, kind="stable")[:, :9]
     np.testing.assert_array_equal(top.ids, expected)
     np.testing.assert_array_equal(top.values, np.take_along_axis(logits, expected, -1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.cases import Shape, assert_same_bits, random_weight
 from tests.products import LAYOUTS, assert_within_bound, random_bias
 from tests.strategies import shapes
-from wgpu_q4 import embedding, linear, reference
+from wgpu_q4 import embedding, forced, linear, reference
 from wgpu_q4.format import ScalesDtype
 
 # A new shape is a new pipeline to compile.
@@ -27,7 +27,8 @@ def test_embedding(
 ) -> None:
     weight = random_weight(shape, scales)
     ids = np.array(numbers) % shape.vocab
-    found = embedding(ids, weight, dtype, layout=layout)
+    with forced(layout=layout):
+        found = embedding(ids, weight, dtype)
     assert_same_bits(found, reference.embedding(ids, weight, dtype))
 
 
@@ -38,7 +39,8 @@ def test_linear(
 ) -> None:
     weight, bias = random_weight(shape, scales), random_bias(shape) if biased else None
     x = np.random.default_rng(seed).standard_normal((rows, shape.embed_dim), np.float32)
-    assert_within_bound(linear(x, weight, bias, layout=layout), x, weight, bias)
+    with forced(layout=layout):
+        assert_within_bound(linear(x, weight, bias), x, weight, bias)
 
 
 @few
@@ -53,5 +55,6 @@ def test_accuracies(shape: Shape, layout: Any, accuracy: Any, rows: int, seed: i
     """Within the bound of 8 bits, which is the widest, where K and G are multiples of 32."""
     weight = random_weight(shape, "float16")
     x = np.random.default_rng(seed).standard_normal((rows, shape.embed_dim), np.float32)
-    found = linear(x, weight, accuracy=accuracy, layout=layout)
+    with forced(layout=layout):
+        found = linear(x, weight, accuracy=accuracy)
     assert_within_bound(found, x, weight, None, None if accuracy == "exact" else "gemm_int8")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from tests.cases import WIDE, Shape, random_weight, random_x
 from tests.products import KERNELS
-from wgpu_q4 import DeviceError, linear
+from wgpu_q4 import DeviceError, forced, linear
 from wgpu_q4.device import context_for, request_device
 from wgpu_q4.kernels import Layout, plan_linear
 
@@ -25,22 +23,20 @@ def test_checked_and_unchecked_kernels_give_the_same_bits(
     weight, x = random_weight(shape, "float16"), random_x(rows, shape.embed_dim)
     monkeypatch.delenv("WGPU_Q4_SHADER_CHECKS", raising=False)
     unchecked = request_device(implementation="wgpu")
-    assert context_for(unchecked).checks_because == ""
+    assert context_for(unchecked).pipelines.checks_because == ""
     monkeypatch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
     checked = request_device(implementation="wgpu")
-    assert context_for(checked).checks_because == "WGPU_Q4_SHADER_CHECKS is set"
-    results = []
-    for device in (unchecked, checked):
-        if kernel == "gemv_wide_subnormal" and not context_for(device).half_support.subnormals:
-            kernel = "gemv_wide"
-        results.append(linear(x, weight, device=device, layout=layout, kernel=kernel))
-    np.testing.assert_array_equal(*results)
+    assert context_for(checked).pipelines.checks_because == "WGPU_Q4_SHADER_CHECKS is set"
+    if kernel == "gemv_wide_subnormal" and not context_for(checked).half_support.subnormals:
+        kernel = "gemv_wide"
+    with forced(layout=layout, kernel=kernel):
+        results = [linear(x, weight, device=device) for device in (unchecked, checked)]
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
     context, weight = context_for(), random_weight(WIDE, "float16")
     resident = context.weight(weight)
-    _, packed = resident.packed(context, weight, "rows")
     plan = plan_linear(
         resident.shape, 3, "rows", False, context.limits, context.half_support, "gemv_wide"
     ).product
@@ -52,8 +48,8 @@ def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
         "sizes": 16,
     }
     buffers = {name: context.create_buffer("b", n, "STORAGE") for name, n in plan.needs.items()}
-    nothing: Any = None  # it is refused before the pass is looked at
+    buffers |= resident.bindings(context, weight, "rows")
     for name, nbytes in plan.needs.items():
         small = context.create_buffer("small", nbytes - 4, "STORAGE")
         with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes in {name}"):
-            context.dispatch(nothing, plan, buffers | {"t_weight": packed, name: small})
+            context.pipelines.step(plan, buffers | {name: small})

@@ -9,7 +9,7 @@ import numpy as np
 
 from tools.bench.result import Result
 from tools.bench.timing import Effort, time_calls
-from wgpu_q4 import Q4Weight, embedding, linear
+from wgpu_q4 import Q4Weight, argmax, embedding, linear
 from wgpu_q4.device import Context
 from wgpu_q4.kernels import Accuracy, MatrixShape
 
@@ -45,15 +45,13 @@ class Calls:
         )
 
     def argmax(self, rows: int, accuracy: Accuracy = "exact") -> Result:
-        """``linear(x, weight, reduce="argmax")``: ids instead of logits come back."""
+        """``argmax(x, weight)``: ids instead of logits come back."""
         x = self._x(rows)
         return self._result(
             "linear()",
             rows,
             {"accuracy": accuracy, "reduce": "argmax"},
-            lambda: linear(
-                x, self._weight, device=self._device, accuracy=accuracy, reduce="argmax"
-            ),
+            lambda: argmax(x, self._weight, device=self._device, accuracy=accuracy),
         )
 
     def _x(self, rows: int) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench.result import Result
-from tools.bench.timing import DeviceTimer, Dispatch
+from tools.bench.timing import DeviceTimer, Work
+from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels import fold
 
 _ROUNDS = 64
@@ -73,9 +74,9 @@ class CeilingJobs:
         target = context.create_buffer("target", self._bytes, "STORAGE")
         sums = context.create_buffer("sums", self._workgroups * 256 * 4, "STORAGE")
         slices = self._bytes // _SLICE
-        self._copy = self._dispatch("copy", {0: target, 1: source}, 2 * slices)
-        self._read = self._dispatch("read", {0: target, 1: source}, slices)
-        self._arithmetic = self._dispatch("arithmetic", {0: sums}, self._workgroups, ROUNDS=_ROUNDS)
+        self._copy = self._work("copy", {0: target, 1: source}, 2 * slices)
+        self._read = self._work("read", {0: target, 1: source}, slices)
+        self._arithmetic = self._work("arithmetic", {0: sums}, self._workgroups, ROUNDS=_ROUNDS)
 
     def measure(self) -> Ceilings:
         """Measure all three."""
@@ -90,9 +91,9 @@ class CeilingJobs:
             Result("wgpu_q4", "arithmetic", flops, computed, clock, flops=flops),
         )
 
-    def _dispatch(
+    def _work(
         self, name: str, buffers: Mapping[int, Any], workgroups: int, **constants: int
-    ) -> Dispatch:
+    ) -> Work:
         context = self._timer.context
         device = context.device
         source = (Path(__file__).parent / "shaders" / f"{name}.wgsl").read_text(encoding="utf-8")
@@ -114,11 +115,4 @@ class CeilingJobs:
                 for number, buffer in buffers.items()
             ],
         )
-        grid = fold(workgroups, context.limits)
-
-        def run(compute_pass: Any) -> None:
-            compute_pass.set_pipeline(pipeline)
-            compute_pass.set_bind_group(0, group)
-            compute_pass.dispatch_workgroups(*grid)
-
-        return run
+        return [Step(pipeline, group, fold(workgroups, context.limits))]

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from tools.bench import accounting
 from tools.bench.result import Result
-from tools.bench.timing import DeviceTimer, Effort, time_calls
+from tools.bench.timing import DeviceTimer, Effort, Work, time_calls
 from wgpu_q4 import Q4Weight
 from wgpu_q4.device import Context, DeviceWeight
 from wgpu_q4.kernels import (
+    DEFAULT_LAYOUT,
     Accuracy,
     Layout,
     LinearPlan,
@@ -24,7 +25,7 @@ from wgpu_q4.kernels import (
     plan_linear,
     plan_pack,
 )
-from wgpu_q4.ops.matmul import dispatch_linear
+from wgpu_q4.ops.product import linear_steps
 
 _ROTATED_BYTES = 256 << 20
 """Inputs rotate over about this much memory, several times a large cache."""
@@ -68,30 +69,26 @@ class Jobs:
         """Of the weight."""
         return self.resident.shape
 
-    def embedding(self, ids: int, layout: Layout, output: OutputDtype) -> Result:
+    def embedding(
+        self, ids: int, layout: Layout = DEFAULT_LAYOUT, output: OutputDtype = "float32"
+    ) -> Result:
         """Rows of ``ids`` random ids, from a weight that no cache holds."""
         context, shape = self.context, self.shape
-        used, packed = self.resident.packed(context, self.weight, layout)
         out_bytes = ids * shape.embed_dim * (2 if output == "float16" else 4)
         out = self._result(out_bytes, f"the result of {ids} ids")
         plan = plan_embedding(
-            shape, ids, used, output, "buffer", context.limits, context.half_support
+            shape, ids, layout, output, "buffer", context.limits, context.half_support
         )
         sizes = self._sizes(shape.embed_dim, ids, 1, 1)
 
-        def variant() -> Any:
+        bindings = self.resident.bindings(context, self.weight, layout)
+
+        def variant() -> Work:
             chosen = self._random.integers(0, shape.vocab, ids, dtype=np.int32)
             id_buffer = context.create_buffer("ids", chosen.nbytes, "STORAGE", "COPY_DST")
             context.write(id_buffer, chosen)
-            groups: dict[Any, Any] = {}
-            resources = {
-                "t_out": out,
-                "t_indices": id_buffer,
-                "t_weight": packed,
-                "t_scales": self.resident.scales,
-                "out_sizes": sizes,
-            }
-            return lambda compute_pass: context.dispatch(compute_pass, plan, resources, groups)
+            resources = {**bindings, "t_out": out, "t_indices": id_buffer, "out_sizes": sizes}
+            return [context.pipelines.step(plan, resources)]
 
         timing = self.timer.measure([variant() for _ in range(8)])
         moved = accounting.embedding_bytes(shape, ids, layout, output)
@@ -116,7 +113,11 @@ class Jobs:
         return list(plans.values())
 
     def linear(
-        self, rows: int, layout: Layout, accuracy: Accuracy = "exact", cached: bool = False
+        self,
+        rows: int,
+        layout: Layout = DEFAULT_LAYOUT,
+        accuracy: Accuracy = "exact",
+        cached: bool = False,
     ) -> Result:
         """``x · Wᵀ``, with copies of the weight in rotation so that it comes from memory.
 
@@ -131,19 +132,10 @@ class Jobs:
         out = self._result(rows * shape.vocab * 4, f"the result of {rows} rows")
         sizes = self._sizes(rows, plan.padded_rows, self.resident.exponent)
 
-        def variant(resident: DeviceWeight) -> Any:
-            _, packed = resident.packed(context, self.weight, layout)
-            resources = {
-                "t_out": out,
-                "t_x": x_buffer,
-                "t_weight": packed,
-                "t_scales": resident.scales,
-                "sizes": sizes,
-            }
-            groups: dict[Any, Any] = {}
-            return lambda compute_pass: dispatch_linear(
-                context, compute_pass, plan, resources, groups
-            )
+        def variant(resident: DeviceWeight) -> Work:
+            bindings = resident.bindings(context, self.weight, layout)
+            resources = {**bindings, "t_out": out, "t_x": x_buffer, "sizes": sizes}
+            return linear_steps(context, plan, resources, None)
 
         rotate = rows < _ROWS_FROM_MEMORY and not cached
         copies = self._in_rotation(layout) if rotate else [self.resident]
@@ -163,17 +155,11 @@ class Jobs:
     def pack(self, layout: Layout) -> Result:
         """Rows into ``layout``, on the device."""
         context, shape = self.context, self.shape
-        _, rows = self.resident.packed(context, self.weight, "rows")
+        rows = self.resident.bindings(context, self.weight, "rows")["t_weight"]
         target = self._result(accounting.packed_bytes(shape, layout), f"the weight as {layout}")
         plan = plan_pack(shape, layout, context.limits)
-        groups: dict[Any, Any] = {}
-        timing = self.timer.measure(
-            [
-                lambda compute_pass: context.dispatch(
-                    compute_pass, plan, {"t_out": target, "t_weight": rows}, groups
-                )
-            ]
-        )
+        step = context.pipelines.step(plan, {"t_out": target, "t_weight": rows})
+        timing = self.timer.measure([[step]])
         moved = accounting.pack_bytes(shape, layout)
         return Result(
             *("wgpu_q4", "pack", moved, timing, self.timer.clock, shape),
@@ -187,7 +173,7 @@ class Jobs:
 
         def call() -> None:
             resident = DeviceWeight(context, self.weight)
-            resident.packed(context, self.weight, "rows")
+            resident.bindings(context, self.weight, "rows")
             self._wait(resident.scales)
 
         timing = time_calls(call, effort)

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.device import Context
+from wgpu_q4.device.native import timestamp_seconds
+from wgpu_q4.device.pipelines import Step, record
 
-Dispatch = Callable[[Any], None]
-"""Records one measured piece of work into a compute pass."""
+Work = Sequence[Step]
+"""The dispatches of one measured piece of work, recorded into one compute pass."""
 
 Clock = Literal["timestamps", "dispatches", "calls", "events"]
 """How a time was taken: GPU timestamps around each pass; wall clock over many dispatches in one
@@ -99,7 +101,7 @@ class DeviceTimer:
                 else "the device's timestamps do not advance"
             )
 
-    def measure(self, work: Sequence[Dispatch]) -> Timing:
+    def measure(self, work: Sequence[Work]) -> Timing:
         """Seconds of ``work``, whose items are variants of one job on different inputs, in turn.
 
         Right before the timed passes, in the same submission, the same work runs untimed: a GPU
@@ -116,13 +118,13 @@ class DeviceTimer:
         ticks: list[int] = []
         for turn in range(8):
             time.sleep(1e-3 * turn)
-            ticks += self._ticks([lambda compute_pass: None], untimed=()).tolist()
+            ticks += self._ticks([[]], untimed=()).tolist()
         steps = np.diff(np.array(ticks, np.int64))
         if (steps < 0).any():
             return -1.0
         return float(np.gcd.reduce(steps)) * self._period
 
-    def _by_timestamps(self, turns: cycle[Dispatch]) -> list[float]:
+    def _by_timestamps(self, turns: cycle[Work]) -> list[float]:
         def batch(untimed: int, timed: int) -> list[float]:
             warm = [next(turns) for _ in range(untimed)]
             ticks = self._ticks([next(turns) for _ in range(timed)], warm)
@@ -141,7 +143,7 @@ class DeviceTimer:
             seconds += batch(untimed, min(_BATCH, enough - len(seconds)))
         return seconds
 
-    def _by_dispatches(self, turns: cycle[Dispatch]) -> list[float]:
+    def _by_dispatches(self, turns: cycle[Work]) -> list[float]:
         empty = median(self._submit([]) for _ in range(9))
 
         def sample(count: int) -> float:
@@ -158,24 +160,24 @@ class DeviceTimer:
         samples = max(3, self.effort.enough(one * count))
         return [sample(count) for _ in range(min(samples, self.effort.repeats))]
 
-    def _ticks(self, timed: Sequence[Dispatch], untimed: Sequence[Dispatch]) -> NDArray[np.uint64]:
+    def _ticks(self, timed: Sequence[Work], untimed: Sequence[Work]) -> NDArray[np.uint64]:
         """Two timestamps for each of up to 16 timed passes."""
         encoder = self.context.device.create_command_encoder()
         if untimed:
             _record(encoder, untimed)
-        for index, dispatch in enumerate(timed):
+        for index, steps in enumerate(timed):
             stamps = {
                 "query_set": self._stamps,
                 "beginning_of_pass_write_index": 2 * index,
                 "end_of_pass_write_index": 2 * index + 1,
             }
-            _record(encoder, [dispatch], timestamp_writes=stamps)
+            _record(encoder, [steps], timestamp_writes=stamps)
         encoder.resolve_query_set(self._stamps, 0, 2 * len(timed), self._resolved, 0)
         ticks = np.empty(2 * len(timed), np.uint64)
         self.context.read(encoder, self._resolved, ticks)
         return ticks
 
-    def _submit(self, work: Sequence[Dispatch]) -> float:
+    def _submit(self, work: Sequence[Work]) -> float:
         """Seconds from submitting ``work`` in one pass until it is done."""
         encoder = self.context.device.create_command_encoder()
         if work:
@@ -185,10 +187,10 @@ class DeviceTimer:
         return time.perf_counter() - start
 
 
-def _record(encoder: Any, work: Sequence[Dispatch], **options: Any) -> None:
+def _record(encoder: Any, work: Sequence[Work], **options: Any) -> None:
     compute_pass = encoder.begin_compute_pass(**options)
-    for dispatch in work:
-        dispatch(compute_pass)
+    for steps in work:
+        record(compute_pass, steps)
     compute_pass.end()
 
 
@@ -209,12 +211,7 @@ def time_calls(call: Callable[[], object], effort: Effort) -> Timing:
 
 
 def _timestamp_seconds(context: Context) -> float:
-    """Seconds per timestamp unit.
-
-    WebGPU resolves to nanoseconds.  wgpu-native leaves ticks of the queue, whose period it tells
-    through a C function that wgpu-py does not wrap.
-    """
+    """Seconds per timestamp unit: nanoseconds by WebGPU's specification, ticks of wgpu-native's."""
     if context.implementation.__name__ != "wgpu":
         return 1e-9
-    lib = context.implementation.backends.wgpu_native.lib
-    return float(lib.wgpuQueueGetTimestampPeriod(context.device.queue._internal)) * 1e-9
+    return timestamp_seconds(context.device)

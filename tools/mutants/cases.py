@@ -50,12 +50,12 @@ class Reduction:
         return True
 
     def run(self, device: Any) -> NDArray[np.uint32]:
-        from tests.gpu.test_reduce import FLOATS, reduced
+        from tests.reductions import FLOATS, reduced
 
         return reduced(context_for(device), FLOATS[self.floats], self.reduce, self.kept)
 
     def exact(self) -> NDArray[np.uint32]:
-        from tests.gpu.test_reduce import FLOATS, best
+        from tests.reductions import FLOATS, best
 
         logits = FLOATS[self.floats]
         ids = best(logits, self.kept)

@@ -37,7 +37,7 @@ LINEAR = Suite(PRODUCTS, ("wgpu/lavapipe",), "tests/gpu/test_exact_products.py::
 REDUCE = Suite(
     REDUCTIONS,
     ("wgpu/lavapipe", "wgpu/swiftshader", "wgpudawn/swiftshader"),
-    "tests/gpu/test_reduce.py::test_top_k_of_floats",
+    "tests/gpu/test_reductions.py::test_top_k_of_floats",
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4 import forced
 from wgpu_q4.check.cases import Case, WeightKind
 from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED, judge
 from wgpu_q4.check.finding import Outcome
@@ -80,14 +81,8 @@ def compute(case: Case, layout: Layout, context: Context) -> NDArray[Any]:
     """
     if case.op == "pack":
         return _packed(case, layout, context)
-    found = embedding(
-        case.ids(),
-        case.matrix(),
-        case.output,
-        context.device,
-        layout=layout,
-        storage=case.storage,
-    )
+    with forced(layout=layout, storage=case.storage):
+        found = embedding(case.ids(), case.matrix(), case.output, context.device)
     return np.asarray(found)
 
 
@@ -95,7 +90,7 @@ def _packed(case: Case, layout: Layout, context: Context) -> NDArray[np.uint32]:
     """Return the blocks, ``[ceil(V/8), K/4, 4]``, that the device made of rows."""
     weight, strips, quads = case.matrix(), -(-case.vocab // 8), case.embed_dim // 4
     resident = context.weight(weight)
-    _, packed = resident.packed(context, weight, layout)
+    packed = resident.bindings(context, weight, layout)["t_weight"]
     encoder = context.device.create_command_encoder()
     if layout == "blocks_buffer":
         found = np.empty((strips, quads, 4), np.uint32)
@@ -103,7 +98,7 @@ def _packed(case: Case, layout: Layout, context: Context) -> NDArray[np.uint32]:
         return found
     pitch = -(-quads * 16 // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
     rows = np.empty((strips, pitch), np.uint8)
-    linear = context.scratch("rows of a texture", rows.nbytes, "COPY_SRC", "COPY_DST")
+    linear = context.scratch.buffer("rows of a texture", rows.nbytes, "COPY_SRC", "COPY_DST")
     encoder.copy_texture_to_buffer(
         {"texture": resident.resources[0]},
         {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": strips},

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4 import Q4Weight, linear, reference
+from wgpu_q4 import Q4Weight, argmax, forced, linear, reference, top_k
 from wgpu_q4.check.finding import NotHereError, Outcome
 from wgpu_q4.device import Context
 from wgpu_q4.format import ScalesDtype
@@ -88,12 +88,8 @@ class Product:
         weight, x = _weight(self.shape, self.scales), _x(self.rows, self.shape[1])
         bias = _bias(self.shape[0]) if self.bias else None
         try:
-            found = linear(
-                *(x, weight, bias, context.device),
-                accuracy=self.accuracy,
-                layout=self.layout,
-                kernel=self.kernel,
-            )
+            with forced(layout=self.layout, kernel=self.kernel):
+                found = linear(*(x, weight, bias, context.device), accuracy=self.accuracy)
         except ValueError as error:  # the plan refuses the kernel
             raise NotHereError(str(error)) from error
         exact = reference.linear(x, weight, bias)
@@ -159,10 +155,10 @@ class Best:
         exact = reference.linear(x, weight, bias)
         bound = reference.linear_bound(x, weight, bias)
         if self.k is None:
-            ids = linear(x, weight, bias, context.device, reduce="argmax")[:, None]
+            ids = argmax(x, weight, bias, context.device)[:, None]
             values = None
         else:
-            values, ids = linear(x, weight, bias, context.device, reduce="top_k", k=self.k)
+            values, ids = top_k(x, weight, self.k, bias, context.device)
         wrong = self._wrong_ids(ids, exact, bound)
         if wrong or values is None:
             return Outcome(wrong)

@@ -141,7 +141,7 @@ def _used(context: Context) -> dict[str, Any]:
             "keeps_subnormals": support.subnormals,
             "rounds_correctly": support.rounding,
         },
-        "shader_checks_because": context.checks_because,
+        "shader_checks_because": context.pipelines.checks_because,
         "matrix_units": _matrix_units(context),
         "host_calls": {"used": way.name, "because": way.reason},
         "results_written_where_the_host_reads": context.maps_results,

@@ -4,9 +4,15 @@ One file per idea:
 
 * `implementation`  which module speaks WebGPU: wgpu (wgpu-native) or wgpudawn (Dawn)
 * `adapter`         which adapter of it is used, and a device with all that it offers
-* `context`         what is kept per device: pipelines, scratch buffers, uploaded weights
-* `roundtrip`       input there, a compute pass, its result here: by two ways
-* `upload`          one weight on one device
+* `context`         one device and everything that is kept on it, which is in
+* `pipelines`       compiled kernels and bind groups: a planned dispatch becomes a step
+* `scratch`         the buffers that calls share
+* `residents`       the weights, once each; `upload` brings their bytes there
+* `probes`          what the device really does, found out by trying
+* `roundtrip`       input there, steps run, their result here; there are two ways
+* `native`          the functions of wgpu-native that wgpu-py does not wrap
+* `dawn`            what Dawn offers beyond WebGPU
+* `info`            a device in words, for programs
 * `textures`        tensors in 3-D textures, as ExecuTorch keeps them
 """
 
@@ -17,15 +23,18 @@ from wgpu_q4.device.adapter import (
     request_device,
 )
 from wgpu_q4.device.context import Context, context_for, default_context
-from wgpu_q4.device.upload import DeviceWeight
+from wgpu_q4.device.info import DeviceInfo, device_info
+from wgpu_q4.device.residents import DeviceWeight
 
 __all__ = [
     "Context",
+    "DeviceInfo",
     "DeviceWeight",
     "SoftwareAdapterWarning",
     "adapter_summary",
     "context_for",
     "default_context",
+    "device_info",
     "list_adapters",
     "request_device",
 ]

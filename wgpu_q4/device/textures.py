@@ -70,7 +70,7 @@ class Texture3d:
         row_bytes = width * self._texel_bytes
         pitch = -(-row_bytes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
         rows = np.empty((depth, height, pitch), np.uint8)
-        linear = self._context.scratch("texture rows", rows.nbytes, "COPY_SRC", "COPY_DST")
+        linear = self._context.scratch.buffer("texture rows", rows.nbytes, "COPY_SRC", "COPY_DST")
         encoder.copy_texture_to_buffer(
             {"texture": self._texture},
             {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": height},

@@ -1,7 +1,17 @@
-"""The two ops on arrays: `embedding` looks rows up by id, `linear` multiplies with the matrix."""
+"""The ops on arrays, each in the file of its name.
 
-from wgpu_q4.ops.gather import embedding
-from wgpu_q4.ops.matmul import linear
-from wgpu_q4.ops.reduce import TopK
+* `embedding`  rows of the matrix by id
+* `linear`     activations times the matrix
+* `argmax`     the id of the largest logit of each row
+* `top_k`      the largest logits of each row, and their ids
 
-__all__ = ["TopK", "embedding", "linear"]
+`forced` chooses kernels by hand.  `product` and `arguments` are what the ops share.
+"""
+
+from wgpu_q4.ops.argmax import argmax
+from wgpu_q4.ops.embedding import embedding
+from wgpu_q4.ops.forced import forced
+from wgpu_q4.ops.linear import kernel_for, linear
+from wgpu_q4.ops.top_k import TopK, top_k
+
+__all__ = ["TopK", "argmax", "embedding", "forced", "kernel_for", "linear", "top_k"]

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.arrays import to_numpy
+from wgpu_q4.arrays import is_torch, to_numpy
 from wgpu_q4.weight import Q4Weight
 
+NameT = TypeVar("NameT", bound=str)
 
-def check_weight(weight: object) -> None:
-    """Raise `TypeError` unless ``weight`` is a `Q4Weight`."""
+
+def check_weight(weight: object) -> tuple[int, int]:
+    """Return the shape ``(V, K)`` of a weight; raise `TypeError` if it is no `Q4Weight`."""
     if not isinstance(weight, Q4Weight):
         raise TypeError(
             f"weight must be a Q4Weight, not {type(weight).__name__}: make one with "
             f"Q4Weight.quantize(matrix) or Q4Weight(packed, scales)"
         )
+    return weight.shape
 
 
-def check_option(name: str, value: object, allowed: Sequence[str]) -> str:
-    """``value`` as a string if it is one of ``allowed``, else `ValueError`.
-
-    For ``dtype`` a numpy or torch dtype of that name will do too.
-    """
-    text = str(value).removeprefix("torch.")
-    if name == "dtype" and isinstance(value, (type, np.dtype)):
-        text = np.dtype(value).name
-    if text not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    return text
+def check_option(name: str, value: object, allowed: tuple[NameT, ...]) -> NameT:
+    """Return ``value`` if it is one of ``allowed``, else raise `ValueError`."""
+    for option in allowed:
+        if value == option:
+            return option
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def check_indices(indices: object, vocab: int) -> NDArray[np.int32]:
-    """``indices`` (numpy or torch, any integer dtype, any shape) as int32, C-contiguous.
+    """Return ``indices`` (any integer dtype, any shape) as int32, C-contiguous.
 
     Raises:
         TypeError: not an array, or not of an integer dtype.
@@ -42,8 +40,9 @@ def check_indices(indices: object, vocab: int) -> NDArray[np.int32]:
     """
     ids = to_numpy(indices, "indices")
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"indices must have an integer dtype, not {ids.dtype}")
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= vocab):
+        if not (ids.size == 0 and isinstance(indices, (list, tuple))):  # [] says no dtype
+            raise TypeError(f"indices must have an integer dtype, not {ids.dtype}")
+    elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= vocab):
         bad = np.argwhere((ids < 0) | (ids >= vocab))[0]
         position = tuple(int(axis) for axis in bad)
         place = f"indices[{', '.join(map(str, position))}]" if position else "indices"
@@ -52,3 +51,17 @@ def check_indices(indices: object, vocab: int) -> NDArray[np.int32]:
             f"ids must be in 0..{vocab - 1}"
         )
     return ids.astype(np.int32, order="C", copy=False)
+
+
+def check_floats(array: object, name: str) -> NDArray[np.float32]:
+    """Return ``array``, float32 or float16 of any shape, as float32, C-contiguous.
+
+    Raises:
+        TypeError: not an array, or of another dtype; the message says how to convert it.
+    """
+    values: NDArray[Any] = to_numpy(array, name)
+    if values.dtype not in (np.float16, np.float32):
+        cast = ".float()" if is_torch(array) else ".astype(np.float32)"
+        hint = f": convert with {cast}" if values.dtype.kind in "fiu" else ""
+        raise TypeError(f"{name} must be float32 or float16, not {values.dtype}{hint}")
+    return values.astype(np.float32, order="C", copy=False)

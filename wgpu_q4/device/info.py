@@ -1,0 +1,46 @@
+"""What a program says of the device that it runs on: `device_info`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from wgpu_q4.device.context import context_for
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device, in words.
+
+    Attributes:
+        adapter: one line: the adapter's name, backend, driver and kind.
+        software: True if the adapter runs on the processor.
+        implementation: the module that the device came from, ``"wgpu"`` or ``"wgpudawn"``.
+        largest_binding: bytes of packed weight, or of scales, that the device can bind.
+    """
+
+    adapter: str
+    software: bool
+    implementation: str
+    largest_binding: int
+
+
+def device_info(device: Any = None) -> DeviceInfo:
+    """Return what is known of the device that an op uses for the same argument.
+
+    ``wgpu-q4 info`` prints more.
+
+    Args:
+        device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+
+    Raises:
+        TypeError: something else.
+        DeviceError: no such adapter.
+    """
+    context = context_for(device)
+    return DeviceInfo(
+        context.adapter_summary,
+        context.is_software,
+        context.implementation.__name__,
+        context.largest_binding,
+    )

@@ -1,0 +1,140 @@
+"""Rows of a 4-bit matrix by id."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.arrays import ArrayLike, DTypeLike, FloatDtype, HostArray, float_dtype, like
+from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.device.pipelines import encode
+from wgpu_q4.device.residents import DeviceWeight
+from wgpu_q4.kernels import plan_embedding
+from wgpu_q4.ops.arguments import check_indices, check_weight
+from wgpu_q4.ops.forced import Choices, current_choices
+from wgpu_q4.weight import Q4Weight
+
+if TYPE_CHECKING:
+    import torch
+
+
+@overload
+def embedding(
+    indices: HostArray,
+    weight: Q4Weight,
+    dtype: DTypeLike = "float32",
+    device: Any = None,
+) -> NDArray[Any]: ...
+@overload
+def embedding(
+    indices: torch.Tensor,
+    weight: Q4Weight,
+    dtype: DTypeLike = "float32",
+    device: Any = None,
+) -> torch.Tensor: ...
+def embedding(
+    indices: ArrayLike,
+    weight: Q4Weight,
+    dtype: DTypeLike = "float32",
+    device: Any = None,
+) -> NDArray[Any] | torch.Tensor:
+    """Return ``(u − 8) · scale`` of the rows that ``indices`` name.
+
+    float32 results are the correctly rounded products, the same bits on every device; float16
+    results are those rounded to nearest even.
+
+    Args:
+        indices: ids in 0..V − 1, any integer dtype, any shape; numpy, torch or a list.
+        weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.linear`.
+        dtype: of the result, float32 or float16, as numpy or torch write it.
+        device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+
+    Returns:
+        ``indices.shape + (K,)``, torch if ``indices`` is, else numpy.  No ids give an empty array.
+
+    Raises:
+        TypeError: ids that are not integers, or an argument of the wrong kind.
+        IndexError: an id outside the vocabulary; nothing is computed.
+        ValueError: another dtype.
+        DeviceError: no adapter, or a limit of the device is exceeded.
+    """
+    vocab, embed_dim = check_weight(weight)
+    ids = check_indices(indices, vocab)
+    output = float_dtype("dtype", dtype)
+    result = np.empty((*ids.shape, embed_dim), output)
+    if ids.size:
+        _look_up(weight, ids, output, result, device)
+    return like(result, indices)  # type: ignore[no-any-return]
+
+
+def _look_up(
+    weight: Q4Weight,
+    ids: NDArray[np.int32],
+    output: FloatDtype,
+    result: NDArray[Any],
+    device: Any,
+) -> None:
+    """Fill ``result``, ``ids.shape + (K,)``."""
+    choices, context = current_choices(), context_for(device)
+    with context.working():
+        resident = context.weight(weight)
+        resident.readers.add("embedding")
+        if choices.storage == "texture3d":
+            _through_textures(context, weight, resident, choices, ids, output, result)
+            return
+        embed_dim = result.shape[-1]
+        flat_ids, rows = ids.reshape(-1), result.reshape(-1, embed_dim)
+        at_a_time = max(1, context.largest_binding // max(embed_dim * rows.itemsize, 4))
+        for start in range(0, len(rows), at_a_time):
+            part, out = flat_ids[start : start + at_a_time], rows[start : start + at_a_time]
+            dispatch = context.plan(
+                *(plan_embedding, resident.shape, part.size, choices.layout, output, "buffer"),
+                half_support=context.half_support,
+            )
+            resources = {
+                **resident.bindings(context, weight, choices.layout),
+                "t_out": context.scratch.result("embedding", out.nbytes),
+                "out_sizes": context.scratch.sizes("embedding", embed_dim, part.size, 1, 1),
+                "t_indices": context.scratch.input("ids", part),
+            }
+            step = context.pipelines.step(dispatch, resources, resident.bind_groups)
+            context.run([step], resources["t_out"], out)
+
+
+def _through_textures(
+    context: Context,
+    weight: Q4Weight,
+    resident: DeviceWeight,
+    choices: Choices,
+    ids: NDArray[np.int32],
+    output: FloatDtype,
+    result: NDArray[Any],
+) -> None:
+    """Ids ``[.., c, h, w]`` width-packed in a texture, the result in one of K/4 × w × (c · h)."""
+    from wgpu_q4.device.textures import Texture3d, pack_width
+
+    embed_dim = resident.shape.embed_dim
+    shape = (1,) * (3 - ids.ndim) + ids.shape
+    width, height = shape[-1], shape[-2]
+    others = math.prod(shape[:-2])
+    texel = "rgba16float" if output == "float16" else "rgba32float"
+    id_texture = Texture3d(context, (-(-width // 4), height, others), "rgba32sint", "ids")
+    out_size = embed_dim // 4, width, height * others
+    out_texture = Texture3d(context, out_size, texel, "embedding")
+    id_texture.write(pack_width(ids.reshape(others, height, width)))
+    resources = {
+        **resident.bindings(context, weight, choices.layout),
+        "t_indices": id_texture.view,
+        "t_out": out_texture.view,
+        "out_sizes": context.scratch.sizes("embedding", embed_dim, width, height, others),
+    }
+    dispatch = context.plan(
+        *(plan_embedding, resident.shape, ids.size, choices.layout, output, "texture3d"),
+        half_support=context.half_support,
+    )
+    encoder = context.device.create_command_encoder()
+    encode(encoder, [context.pipelines.step(dispatch, resources)])
+    out_texture.read(encoder, result.reshape(height * others, width, embed_dim))

@@ -1,0 +1,108 @@
+"""Activations times a 4-bit matrix."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import TYPE_CHECKING, Any, get_args, overload
+
+from numpy.typing import NDArray
+
+from wgpu_q4.arrays import ArrayLike, HostArray, like_floats
+from wgpu_q4.device.context import context_for
+from wgpu_q4.kernels import Accuracy
+from wgpu_q4.ops.arguments import check_option, check_weight
+from wgpu_q4.ops.forced import current_choices
+from wgpu_q4.ops.product import check_product, logits_of, plan_for
+from wgpu_q4.weight import Q4Weight
+
+if TYPE_CHECKING:
+    import torch
+
+
+@overload
+def linear(
+    x: HostArray,
+    weight: Q4Weight,
+    bias: ArrayLike | None = None,
+    device: Any = None,
+    *,
+    accuracy: Accuracy = "exact",
+) -> NDArray[Any]: ...
+@overload
+def linear(
+    x: torch.Tensor,
+    weight: Q4Weight,
+    bias: ArrayLike | None = None,
+    device: Any = None,
+    *,
+    accuracy: Accuracy = "exact",
+) -> torch.Tensor: ...
+def linear(
+    x: ArrayLike,
+    weight: Q4Weight,
+    bias: ArrayLike | None = None,
+    device: Any = None,
+    *,
+    accuracy: Accuracy = "exact",
+) -> NDArray[Any] | torch.Tensor:
+    """Return ``x · Wᵀ + bias``, the weight dequantized on the fly.
+
+    Args:
+        x: ``[..., K]``, float32 or float16 (torch: bfloat16 too); numpy, torch or a list of floats.
+        weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.embedding`.
+        bias: ``[V]`` of a dtype that ``x`` may have, or None.
+        device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+        accuracy: ``"exact"`` accumulates in float32 and meets its summation bound.  ``"fast"``
+            also allows to round x to 16 bits, or x and the weight to half precision, and
+            ``"int8"`` x to 8 bits, where a device is faster with that (`wgpu_q4.reference` gives
+            each bound).
+
+    Returns:
+        The logits, ``x.shape[:-1] + (V,)`` in the dtype of ``x``, torch if ``x`` is, else numpy.
+        float32 is within float32's summation error of the exact result, for nonzero ``|x|`` from
+        1e-30 to 1e30 (products are scaled after they are summed, so they must stay in float32's
+        range); other dtypes are rounded from it.
+
+    Raises:
+        TypeError: an argument of the wrong kind or dtype.
+        ValueError: shapes that do not fit, or an accuracy that does not exist.
+        RuntimeError: torch expects a gradient of ``x`` or ``bias``.
+        DeviceError: no adapter, or a limit of the device is exceeded.
+    """
+    product = check_product(x, weight, bias, device, accuracy)
+    logits = logits_of(product, "linear")
+    return like_floats(logits.reshape(*product.leading, product.vocab), x)  # type: ignore[no-any-return]
+
+
+def kernel_for(
+    weight: Q4Weight,
+    rows: int = 1,
+    bias: bool = False,
+    device: Any = None,
+    *,
+    accuracy: Accuracy = "exact",
+) -> str:
+    """Return the name of the kernel that `wgpu_q4.linear` runs for so many rows of x.
+
+    The name is one that `wgpu_q4.forced` takes.
+
+    Args:
+        weight: ``[V, K]``; its copy on the device is made if there is none.
+        rows: rows of x, at least 1.
+        bias: whether a bias is added.
+        device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+        accuracy: as in `wgpu_q4.linear`.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: an option that does not exist, no rows, or a forced kernel that cannot run.
+        DeviceError: no adapter, or a limit of the device is exceeded.
+    """
+    check_weight(weight)
+    check_option("accuracy", accuracy, get_args(Accuracy))
+    if index(rows) < 1:
+        raise ValueError(f"rows must be at least 1, not {rows}")
+    context = context_for(device)
+    resident = context.weight(weight)
+    plan = plan_for(context, resident, index(rows), bias, accuracy, current_choices())
+    return plan.kernel

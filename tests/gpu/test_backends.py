@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from itertools import product
 from typing import Any, get_args
 
@@ -47,7 +48,6 @@ from wgpu_q4.kernels import (
     piece_names,
     portable_shaders,
 )
-from wgpu_q4.ops import gather
 
 Case = Callable[[Any], None]
 """A check on a device, which raises."""
@@ -163,7 +163,9 @@ def check_wrong_ids(storage: Storage, layout: Layout, device: Any) -> None:
     expected = reference.embedding(np.where(known, ids, 0), weight)
     expected[~known] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather, "check_indices", lambda indices, vocab: indices)
+        patch.setattr(
+            import_module("wgpu_q4.ops.embedding"), "check_indices", lambda indices, vocab: indices
+        )
         with forced(layout=layout, storage=storage):
             result = embedding(ids, weight, device=device)
     np.testing.assert_array_equal(result, expected)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wgpu_q4.arrays import FloatDtype
     from wgpu_q4.device import DeviceInfo, SoftwareAdapterWarning, device_info, request_device
-    from wgpu_q4.errors import DeviceError, DeviceLimitError, FormatError
+    from wgpu_q4.errors import DeviceError, DeviceLimitError, ExportError, FormatError
     from wgpu_q4.files import from_gguf, load_file, save_file
     from wgpu_q4.format import Convention
     from wgpu_q4.kernels import Accuracy, Layout, Storage
@@ -42,6 +42,7 @@ _HOMES = {
     "DeviceError": "errors",
     "DeviceInfo": "device",
     "DeviceLimitError": "errors",
+    "ExportError": "errors",
     "FloatDtype": "arrays",
     "FormatError": "errors",
     "Layout": "kernels",
@@ -68,6 +69,7 @@ __all__ = [
     "DeviceError",
     "DeviceInfo",
     "DeviceLimitError",
+    "ExportError",
     "FloatDtype",
     "FormatError",
     "Layout",

@@ -19,3 +19,7 @@ class DeviceLimitError(DeviceError):
 
 class KernelError(ValueError):
     """A kernel asked for what it is not made for (a layout, a shape); the message says what is."""
+
+
+class ExportError(ValueError):
+    """A program that no ExecuTorch runtime is known to run; the message says why and what to do."""

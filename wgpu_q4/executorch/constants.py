@@ -67,13 +67,18 @@ class Constants:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """Return the arguments of an op call by the names in its schema, with defaults filled in."""
+    """Return the arguments of an op call by the names in its schema, in the schema's order.
+
+    Defaults are filled in.
+    """
     target: Any = node.target
-    schema = target._schema.arguments
-    given = dict(zip((argument.name for argument in schema), node.args, strict=False))
-    given.update(node.kwargs)
-    for argument in schema:
-        if argument.name not in given and argument.has_default_value():
+    given = {}
+    for index, argument in enumerate(target._schema.arguments):
+        if index < len(node.args):
+            given[argument.name] = node.args[index]
+        elif argument.name in node.kwargs:
+            given[argument.name] = node.kwargs[argument.name]
+        elif argument.has_default_value():
             given[argument.name] = argument.default_value
     return given
 

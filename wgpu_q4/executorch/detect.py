@@ -91,7 +91,8 @@ class Detector:
     def match(self, embedding: Use) -> TiedLinears:
         """Compare an embedding with every linear."""
         if embedding.operand is None:
-            return TiedLinears(embedding, (), None, (_miss(embedding, embedding.reason),))
+            reason = embedding.reason + self._four_bit_head(embedding)
+            return TiedLinears(embedding, (), None, (_miss(embedding, reason),))
         vocab, embed_dim = embedding.operand.shape
         name = embedding.node.name
         tied, near = [], []
@@ -111,6 +112,20 @@ class Detector:
             else:
                 near.append(_miss(linear, f"{name}'s shape, but {content.difference(other)}"))
         return TiedLinears(embedding, tuple(tied), content, tuple(near))
+
+    def _four_bit_head(self, embedding: Use) -> str:
+        """Say whether a linear holds a 4-bit matrix of the shape of an embedding's other matrix."""
+        heads = [
+            use.node.name
+            for use in self.linears
+            if use.operand is not None and use.shape == embedding.shape
+        ]
+        if not heads:
+            return ""
+        return (
+            f", while {' and '.join(heads)} holds a 4-bit matrix of that shape: matrices in two "
+            f"formats cannot be one. Quantize both to the same 4 bits to share one"
+        )
 
     def how_held(self, uses: Sequence[Use]) -> str:
         """Say how the readers of one matrix hold it: the same parameter, an alias, or copies."""

@@ -25,6 +25,9 @@ VOCAB_MULTIPLE = 4
 
 GROUP_MULTIPLE = 8
 
+FLOATS = (torch.float32, torch.bfloat16)
+"""Dtypes of rows and activations.  bfloat16 is computed in float32 and rounded afterwards."""
+
 
 class Unsupported(Exception):
     """A quantized matrix that cannot be shared.  The message says why."""
@@ -79,8 +82,10 @@ class OperandReader:
         limits = given["quant_min"], given["quant_max"]
         if limits != (-8, 7) or given["input_dtype"] != torch.int8:
             raise Unsupported(f"its values are in {limits[0]}..{limits[1]}, not 4 bits in -8..7")
-        if node.meta["val"].dtype != torch.float32:
-            raise Unsupported(f"it is dequantized to {node.meta['val'].dtype}, not float32")
+        if node.meta["val"].dtype not in FLOATS:
+            raise Unsupported(
+                f"it is dequantized to {node.meta['val'].dtype}, not float32 or bfloat16"
+            )
         values = self._constants.tensor(given["input"])
         if values is None or values.ndim != 2:
             raise Unsupported("its values are not a constant matrix")
@@ -102,8 +107,8 @@ class OperandReader:
         limits = given["weight_quant_min"], given["weight_quant_max"]
         if limits != (-8, 7):
             raise Unsupported(f"its values are in {limits[0]}..{limits[1]}, not 4 bits in -8..7")
-        if node.meta["val"].dtype != torch.float32:
-            raise Unsupported(f"its rows are {node.meta['val'].dtype}, not float32")
+        if node.meta["val"].dtype not in FLOATS:
+            raise Unsupported(f"its rows are {node.meta['val'].dtype}, not float32 or bfloat16")
         self._check_zero_points(given["weight_zero_points"])
         return self.packed(given["weight"], given["weight_scales"], "embedding")
 
@@ -141,8 +146,8 @@ class OperandReader:
         scales = self._constants.tensor(operand.scales)
         if scales is None or scales.numel() != vocab * (embed_dim // group_size):
             raise Unsupported("its scales are not a constant [V, K/G]")
-        if scales.dtype not in (torch.float16, torch.float32):
-            raise Unsupported(f"its scales are {scales.dtype}, not float16 or float32")
+        if scales.dtype not in (torch.float16, *FLOATS):
+            raise Unsupported(f"its scales are {scales.dtype}, not float16, bfloat16 or float32")
         return operand
 
     def _check_zero_points(self, value: object) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wgpu_q4.executorch.forms import Runtime
+
 
 @dataclass(frozen=True)
 class SharedWeight:
@@ -45,11 +47,11 @@ class SharedWeight:
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """A quantized embedding or linear that was not changed.
+    """A quantized embedding, linear or parameter that was not changed.
 
     Attributes:
         node: its name in the graph.
-        kind: ``"embedding"`` or ``"linear"``.
+        kind: ``"embedding"``, ``"linear"`` or ``"parameter"``.
         reason: why.
     """
 
@@ -66,10 +68,14 @@ class ShareReport:
         shared: the matrices that are stored once now.
         left_alone: the quantized embeddings that keep their own matrix, the linears that look like
             an embedding's and are not, and the other readers of a matrix that was shared.
+        runtimes: ExecuTorch's runtimes that are known to run what the pass has written.
+        notes: why each other runtime does not.
     """
 
     shared: tuple[SharedWeight, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes_saved(self) -> int:
@@ -89,5 +95,8 @@ class ShareReport:
                 f"{weight.scales_bytes:,} bytes of {weight.scales_dtype} scales, {times}",
                 *(f"  {note}" for note in weight.notes),
             ]
+        if self.runtimes:
+            lines.append(f"runs on: {', '.join(self.runtimes)}")
+        lines += self.notes
         lines += [f"{left.node} left alone: {left.reason}" for left in self.left_alone]
         return "\n".join(lines) or "no quantized embedding"

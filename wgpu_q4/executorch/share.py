@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from wgpu_q4.arrays import DTypeLike, float_dtype
-from wgpu_q4.errors import FormatError
+from wgpu_q4.errors import ExportError, FormatError
 from wgpu_q4.executorch import lowering  # noqa: F401  registers a pattern
 from wgpu_q4.executorch.detect import Detector
+from wgpu_q4.executorch.forms import RUNTIMES, Runtime, problem
 from wgpu_q4.executorch.groups import TiedGroup, group_by_matrix
 from wgpu_q4.executorch.report import LeftAlone, ShareReport
-from wgpu_q4.executorch.rewrite import Rewriter
-from wgpu_q4.format import ScalesDtype
+from wgpu_q4.executorch.rewrite import Options, Rewriter
 
 
 def share_tied_weights(
     exported_program: ExportedProgram,
     *,
+    runtime: Runtime | None = None,
     scales_dtype: DTypeLike | None = None,
     scales_once: bool = True,
+    force_fp16: bool = False,
 ) -> tuple[ExportedProgram, ShareReport]:
     """Let every embedding that holds a linear's 4-bit matrix read the linear's packed bytes.
 
@@ -26,17 +32,24 @@ def share_tied_weights(
     matrix that an embedding and a linear hold (`detect_tied_linear_weight` says when they do) is
     packed in the linear convention into one parameter, and both become ExecuTorch's ops on it:
     ``et_vk.embedding_q4gsw`` with ``is_linear_weight=True`` and ``et_vk.linear_q4gsw``.  A linear
-    with 8-bit activations stays as it is, for ExecuTorch's own pattern to fuse into
-    ``et_vk.linear_dq8ca_q4gsw``, whose packed bytes are then the same blob.  Whatever else reads
-    the original parameter still finds it.
+    whose activations are quantized to 8 bits row by row is lowered to
+    ``et_vk.linear_dq8ca_q4gsw`` on the same parameter.  Whatever else reads the original parameter
+    still finds it.
+
+    The pass writes only forms that ExecuTorch's runtimes are known to run
+    (`wgpu_q4.executorch.forms`).
 
     Args:
         exported_program: is not changed; tensors that stay are shared with the result.
-        scales_dtype: dtype of the shared scales in the file; None keeps the model's own.
-            ``"float16"`` rounds the scales, which changes each by up to 2⁻¹¹ of itself.  Scales
-            below float16's normal range lose more, and the report says so.
-        scales_once: take the embedding's scales from the linear's transposed constant with a few
-            more ops (`wgpu_q4.executorch.emit`); False stores the scales in both orders.
+        runtime: ``"vulkan"`` or ``"webgpu"``: the runtime that must run the program.  None accepts
+            a program that one of them runs; the report names which.
+        scales_dtype: dtype of the shared scales; None means float32.  ``"float16"`` needs
+            ``force_fp16``, rounds each scale by up to 2⁻¹¹ of itself, and rounds scales below
+            float16's normal range more, which the report says.
+        scales_once: take the embedding's scales from the linear's constant wherever that can be
+            written (`wgpu_q4.executorch.emit`); False stores the scales in both orders.
+        force_fp16: the caller will lower the program with ``VulkanPartitioner({"force_fp16":
+            True})``.  Weights, activations and logits are then float16 on the device.
 
     Returns:
         The rewritten program, or the argument itself if nothing was shared; and a report.
@@ -45,9 +58,18 @@ def share_tied_weights(
         TypeError: the argument is not an exported program.
         ValueError: the program is in the edge dialect already.
         FormatError: ``scales_dtype`` is not allowed, or scales do not fit it.
+        ExportError: ``runtime`` does not run the program, or no runtime does.
     """
-    dtype = None if scales_dtype is None else float_dtype("scales_dtype", scales_dtype, FormatError)
-    return TiedProgram(exported_program).share(dtype, scales_once)
+    if runtime is not None and runtime not in RUNTIMES:
+        raise ExportError(
+            f"runtime must be one of {', '.join(get_args(Runtime))}, not {runtime!r}: only "
+            f"ExecuTorch's Vulkan and WebGPU backends have 4-bit ops that can share a matrix. For "
+            f"another backend, lower the program without share_tied_weights"
+        )
+    wanted = "float32" if scales_dtype is None else scales_dtype
+    dtype = float_dtype("scales_dtype", wanted, FormatError)
+    options = Options(runtime, dtype, scales_once, force_fp16)
+    return TiedProgram(exported_program).share(options)
 
 
 class TiedProgram:
@@ -67,18 +89,17 @@ class TiedProgram:
         self._program = program
         self._detector = Detector(program)
 
-    def share(
-        self, scales_dtype: ScalesDtype | None, scales_once: bool
-    ) -> tuple[ExportedProgram, ShareReport]:
-        """Find the tied matrices, rewrite their readers, and report."""
+    def share(self, options: Options) -> tuple[ExportedProgram, ShareReport]:
+        """Find the tied matrices, rewrite their readers, verify what was written, and report."""
         groups, left = self.find()
         if not groups:
             return self._program, ShareReport((), tuple(left))
-        rewriter = Rewriter(self._program, scales_dtype, scales_once)
+        rewriter = Rewriter(self._program, options)
         shared = [rewriter.share(group) for group in groups]
         program = rewriter.finish(self._memory(groups))
+        runs, notes = verified(rewriter.written, options)
         left += rewriter.still_read([use for group in groups for use in group.readers])
-        return program, ShareReport(tuple(shared), tuple(left))
+        return program, ShareReport(tuple(shared), tuple(left), runs, notes)
 
     def find(self) -> tuple[list[TiedGroup], list[LeftAlone]]:
         """Return the tied matrices, and the readers that keep their own with the reasons."""
@@ -96,3 +117,36 @@ class TiedProgram:
             for node in use.operand.nodes
             if (tensor := constants.tensor(node)) is not None
         ]
+
+
+def verified(
+    written: Sequence[Node], options: Options
+) -> tuple[tuple[Runtime, ...], tuple[str, ...]]:
+    """Hold the written nodes against the table of forms.
+
+    Returns:
+        The runtimes that run them, and for each other runtime the reason why it does not.
+
+    Raises:
+        ExportError: the runtime that was asked for does not run them, or no runtime does.
+    """
+    problems = {
+        runtime: problem(written, runtime, force_fp16=options.force_fp16) for runtime in RUNTIMES
+    }
+    runs = tuple(runtime for runtime, reason in problems.items() if not reason)
+    if options.runtime is None:
+        reason = "" if runs else "; ".join(problems.values())
+    else:
+        reason = problems[options.runtime]
+    if reason:
+        raise ExportError(f"the shared program would not run: {reason}{_advice(reason)}")
+    return runs, tuple(reason for reason in problems.values() if reason)
+
+
+def _advice(reason: str) -> str:
+    if "float16 scales" not in reason:
+        return ""
+    return (
+        ". Leave scales_dtype at None; or lower the program with VulkanPartitioner({'force_fp16': "
+        "True}), and say so with force_fp16=True"
+    )

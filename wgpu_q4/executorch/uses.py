@@ -9,8 +9,16 @@ import torch
 from torch.fx import Graph, Node
 
 import wgpu_q4.torch_ops  # noqa: F401  registers the ops that are looked for
+from wgpu_q4.executorch.activations import QuantizedRows, quantized_rows
 from wgpu_q4.executorch.constants import Constants, arguments
-from wgpu_q4.executorch.operands import Operand, OperandReader, Packing, Unsupported, is_dequantized
+from wgpu_q4.executorch.operands import (
+    FLOATS,
+    Operand,
+    OperandReader,
+    Packing,
+    Unsupported,
+    is_dequantized,
+)
 
 Kind = Literal["embedding", "linear"]
 
@@ -37,7 +45,7 @@ class Use:
         indices: the ids of an embedding.
         x: the activations of a linear.
         bias: the bias of a linear, or None.
-        quantized_activations: whether the program quantizes the linear's x to int8.
+        rows: the ops that quantize x to 8 bits row by row, or None.
     """
 
     node: Node
@@ -48,7 +56,13 @@ class Use:
     indices: Node | None = None
     x: Node | None = None
     bias: Node | None = None
-    quantized_activations: bool = False
+    rows: QuantizedRows | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the result."""
+        dtype: torch.dtype = self.node.meta["val"].dtype
+        return dtype
 
 
 class UseFinder:
@@ -127,13 +141,15 @@ class UseFinder:
             return None
         if not is_dequantized(weight):
             return None
-        quantized = is_dequantized(x)
+        rows = quantized_rows(x)
         try:
             operand = self._operands.dequantized(weight)
             _check_activations(x)
+            if rows is None and is_dequantized(x):
+                raise Unsupported("its activations are quantized, but not to 8 bits row by row")
         except Unsupported as error:
             return Use(node, "linear", None, str(error), _shape(weight), None, x, bias)
-        return Use(node, "linear", operand, "", operand.shape, None, x, bias, quantized)
+        return Use(node, "linear", operand, "", operand.shape, None, x, bias, rows)
 
 
 def _is_embedding_4bit(target: Any) -> bool:
@@ -145,10 +161,10 @@ def _is_embedding_4bit(target: Any) -> bool:
 
 def _check_activations(x: Node) -> None:
     dtype = x.meta["val"].dtype
-    if dtype != torch.float32:
+    if dtype not in FLOATS:
         raise Unsupported(
-            f"its activations are {dtype}: ExecuTorch's reference op takes float32 only. Export in "
-            f"float32, and lower with the compile option force_fp16 to run in float16"
+            f"its activations are {dtype}, not float32 or bfloat16. Export in float32, and lower "
+            f"with the compile option force_fp16 to run in float16"
         )
 
 

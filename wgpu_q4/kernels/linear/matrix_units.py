@@ -27,8 +27,7 @@ _WORKGROUP_BYTES = 128 * 72 * 2 + 4 * 16 * 20 * 4 + 128 * 4
 def halve_x_shader(halves: Halves) -> Shader:
     """Return the pass that rounds x to half precision, in tiles, each row with its own scale."""
     pieces = ("shape/overrides", f"half/{halves}", "linear/matrix_units/halve_x")
-    name = f"halve_x{halves_suffix(pieces)}"
-    return Shader(name, pieces, "x in half precision, for gemm_matrix")
+    return Shader(f"halve_x{halves_suffix(pieces)}", pieces)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

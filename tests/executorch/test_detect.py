@@ -33,7 +33,7 @@ from wgpu_q4.executorch import (
     exportable,
     share_tied_weights,
 )
-from wgpu_q4.executorch.versions import check_versions
+from wgpu_q4.executorch.versions import SCHEMAS, check_ops, check_versions
 
 # What must be left alone --------------------------------------------------------------------------
 
@@ -103,6 +103,19 @@ def test_unsupported_quantization_is_named(config: Any, reason: str) -> None:
     report = unchanged(model)
     assert {left.kind for left in report.left_alone} == {"embedding"}
     assert reason in reasons(report)
+
+
+def test_an_8_bit_embedding_and_a_4_bit_head_stay_two() -> None:
+    model = OnlyLogits()
+    quantize_(
+        model,
+        IntxWeightOnlyConfig(torch.int8, PerGroup(32)),
+        filter_fn=lambda module, _: isinstance(module, nn.Embedding),
+    )
+    quantized(model.head)
+    text = str(unchanged(model))
+    assert "embedding left alone: its values are in -128..127, not 4 bits in -8..7" in text
+    assert "while linear holds a 4-bit matrix of that shape: matrices in two formats cannot" in text
 
 
 def test_one_scale_for_a_row_is_a_group() -> None:
@@ -186,3 +199,12 @@ def test_versions_are_checked_with_a_clear_message() -> None:
         check_versions({"no-such-thing": "1", "torch": "2.13"})
     with pytest.raises(ImportError):
         check_versions({"torch": "2.1"})  # no prefix of the number 13
+
+
+def test_the_arguments_of_the_ops_are_checked() -> None:
+    check_ops()
+    changed = {**SCHEMAS, "linear_q4gsw": "(Tensor self) -> Tensor"}
+    with pytest.raises(ImportError, match=r"et_vk\.linear_q4gsw\(Tensor self\) -> Tensor, and"):
+        check_ops(changed)
+    with pytest.raises(ImportError, match="the op is missing"):
+        check_ops({"no_such_op": "() -> Tensor"})

@@ -86,6 +86,25 @@ def linear_bound(
     return bound
 
 
+def linear_transposed(y: NDArray[Any], weight: Q4Weight) -> NDArray[np.float64]:
+    """``y · W`` in float64."""
+    product: NDArray[np.float64] = y.astype(np.float64) @ matrix(weight)
+    return product
+
+
+def linear_transposed_bound(y: NDArray[Any], weight: Q4Weight) -> NDArray[np.float64]:
+    """How far a float32 result may be from `linear_transposed`: ``gamma · |y| · |W|``.
+
+    ``gamma = n·u / (1 − n·u)`` as in `linear_bound`.  Here ``V`` products are summed, in lanes and
+    parts: ``n = V + 2`` counts the V − 1 additions in whatever order, the rounding of the scaled
+    weight, that of the product, and the first addition to zero of each sum, which is exact.
+    """
+    roundings = (weight.shape[0] + 2) * FLOAT32_UNIT
+    gamma = roundings / (1 - roundings)
+    bound: NDArray[np.float64] = gamma * (np.abs(y.astype(np.float64)) @ np.abs(matrix(weight)))
+    return bound
+
+
 def matrix_units_bound(
     x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:

@@ -9,8 +9,8 @@ from tests.devices import ROOT
 from tests.exact import Product
 from tools.mutants import embedding
 from tools.mutants.mutant import Mutant
-from tools.mutants.suites import LINEAR, REDUCE, judge_all
-from tools.mutants.table import ON_EMBEDDING, ON_LINEAR, ON_REDUCE
+from tools.mutants.suites import LINEAR, REDUCE, TRANSPOSED_PRODUCT, judge_all
+from tools.mutants.table import ON_EMBEDDING, ON_LINEAR, ON_REDUCE, ON_TRANSPOSED
 from tools.mutants.verdict import Verdict
 
 
@@ -28,6 +28,11 @@ def test_mutants_of_reductions_are_caught_by_every_backend() -> None:
     verdicts = list(judge_all(REDUCE, ON_REDUCE[:1]))
     assert problems(verdicts) == []
     assert verdicts[0].red.keys() == set(REDUCE.backends)
+
+
+def test_mutants_of_the_transposed_product_are_caught() -> None:
+    verdicts = list(judge_all(TRANSPOSED_PRODUCT, ON_TRANSPOSED[::3]))
+    assert problems(verdicts) == []
 
 
 def test_mutants_of_the_embedding_are_caught_by_every_backend() -> None:
@@ -57,7 +62,7 @@ def test_the_judge_can_fail() -> None:
 
 
 def test_the_tests_that_mutants_name_exist() -> None:
-    for named in (LINEAR.test, REDUCE.test, embedding.TEST):
+    for named in (LINEAR.test, REDUCE.test, TRANSPOSED_PRODUCT.test, embedding.TEST):
         file, _, function = named.partition("::")
         body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
         assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}, named

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from tools.mutants import embedding
 from tools.mutants.mutant import Mutant
-from tools.mutants.suites import LINEAR, REDUCE, judge_all
-from tools.mutants.table import ON_EMBEDDING, ON_LINEAR, ON_REDUCE
+from tools.mutants.suites import LINEAR, REDUCE, TRANSPOSED_PRODUCT, judge_all
+from tools.mutants.table import ON_EMBEDDING, ON_LINEAR, ON_REDUCE, ON_TRANSPOSED
 from tools.mutants.verdict import Verdict
 
 
@@ -23,6 +23,8 @@ def verdicts(text: str) -> Iterator[Verdict]:
         yield from judge_all(LINEAR, linear, teams=2)
     if reduce := named(ON_REDUCE):
         yield from judge_all(REDUCE, reduce)
+    if transposed := named(ON_TRANSPOSED):
+        yield from judge_all(TRANSPOSED_PRODUCT, transposed)
     yield from map(embedding.judge, named(ON_EMBEDDING))
 
 

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.cases import Shape
 from tests.exact import PRODUCTS
+from wgpu_q4 import reference
 from wgpu_q4.device import context_for
 from wgpu_q4.kernels import Reduce
 
@@ -63,11 +65,44 @@ class Reduction:
         return np.stack([bits, ids.astype(np.uint32)], axis=-1)
 
 
+@dataclass(frozen=True)
+class Transposed:
+    """``y · W`` of small integers: several parts, columns for two workgroups, rows for two."""
+
+    shape: Shape
+    rows: int
+    takes_long = False
+
+    def __str__(self) -> str:
+        return f"transposed-{self.rows}x{self.shape}"
+
+    def runs_on(self, device: Any) -> bool:
+        return True
+
+    def run(self, device: Any) -> NDArray[np.float32]:
+        from tests.products import integer_weight
+        from wgpu_q4.ops import linear_transposed
+
+        weight = integer_weight(self.shape, "float16")
+        return linear_transposed(self._y(), weight, device)
+
+    def exact(self) -> NDArray[np.float64]:
+        from tests.products import integer_weight
+
+        return reference.linear_transposed(self._y(), integer_weight(self.shape, "float16"))
+
+    def _y(self) -> NDArray[np.float32]:
+        rng = np.random.default_rng(9)
+        return rng.integers(-8, 9, (self.rows, self.shape.vocab)).astype(np.float32)
+
+
 _FLOATS = ("both zeros", "bits of NaN", "all equal", "infinity twice", "normal")
 REDUCTIONS = (
     *(Reduction(floats, "argmax", 1) for floats in _FLOATS),
     *(Reduction(floats, "top_k", 3) for floats in _FLOATS),
 )
 
-_CASES: tuple[Case, ...] = (*PRODUCTS, *REDUCTIONS)
+TRANSPOSED = (Transposed(Shape(1031, 264, 24), 7),)
+
+_CASES: tuple[Case, ...] = (*PRODUCTS, *REDUCTIONS, *TRANSPOSED)
 BY_NAME = {str(case): case for case in _CASES}

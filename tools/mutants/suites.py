@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.exact import PRODUCTS
-from tools.mutants.cases import REDUCTIONS, Case
+from tools.mutants.cases import REDUCTIONS, TRANSPOSED, Case
 from tools.mutants.drivers import Ran, Worker, WorkerError
 from tools.mutants.mutant import Mutant, always, write_pieces
 from tools.mutants.verdict import Verdict, compared
@@ -38,6 +38,11 @@ REDUCE = Suite(
     REDUCTIONS,
     ("wgpu/lavapipe", "wgpu/swiftshader", "wgpudawn/swiftshader"),
     "tests/gpu/test_reductions.py::test_top_k_of_floats",
+)
+TRANSPOSED_PRODUCT = Suite(
+    TRANSPOSED,
+    ("wgpu/lavapipe", "wgpu/swiftshader"),
+    "tests/gpu/test_linear_transposed.py::test_integers_are_summed_exactly",
 )
 
 

@@ -32,6 +32,7 @@ from wgpu_q4.kernels.pack import pack_shader, plan_pack
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import LARGEST_TOP_K, Reduce, ReducePlan, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
+from wgpu_q4.kernels.transposed import TransposedPlan, plan_transposed, transposed_shader
 from wgpu_q4.kernels.wgsl import (
     SOURCE_VARIABLE,
     Binding,
@@ -70,6 +71,7 @@ __all__ = [
     "ReducePlan",
     "Shader",
     "Storage",
+    "TransposedPlan",
     "all_shaders",
     "choose_linear",
     "embedding_shader",
@@ -84,7 +86,9 @@ __all__ = [
     "plan_linear",
     "plan_pack",
     "plan_reduce",
+    "plan_transposed",
     "portable_shaders",
     "read_piece",
     "source_folder",
+    "transposed_shader",
 ]

@@ -14,6 +14,7 @@ from wgpu_q4.kernels.pack import pack_shader
 from wgpu_q4.kernels.pieces import ways_to_convert
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Entries, Reduce, reduction_shader
+from wgpu_q4.kernels.transposed import ADD_PARTS, transposed_shader
 from wgpu_q4.kernels.wgsl import Shader
 
 
@@ -52,6 +53,10 @@ def _others() -> Iterator[Shader]:
     entries: tuple[Entries, ...] = get_args(Entries)
     for reduce, entry in product(reduces, entries):
         yield reduction_shader(reduce, entry)
+    for scales in dtypes:
+        for halves in ways_to_convert(scales == "float16"):
+            yield transposed_shader(scales, halves)
+    yield ADD_PARTS
 
 
 def _distinct(shaders: Iterator[Shader] | tuple[Shader, ...]) -> tuple[Shader, ...]:

@@ -2,6 +2,7 @@
 
 * `embedding`  rows of the matrix by id
 * `linear`     activations times the matrix
+* `linear_transposed`  gradients of logits times the matrix, for the gradient of the activations
 * `argmax`     the id of the largest logit of each row
 * `top_k`      the largest logits of each row, and their ids
 
@@ -12,6 +13,16 @@ from wgpu_q4.ops.argmax import argmax
 from wgpu_q4.ops.embedding import embedding
 from wgpu_q4.ops.forced import forced
 from wgpu_q4.ops.linear import kernel_for, linear
+from wgpu_q4.ops.linear_transposed import linear_transposed
 from wgpu_q4.ops.top_k import TopK, top_k
 
-__all__ = ["TopK", "argmax", "embedding", "forced", "kernel_for", "linear", "top_k"]
+__all__ = [
+    "TopK",
+    "argmax",
+    "embedding",
+    "forced",
+    "kernel_for",
+    "linear",
+    "linear_transposed",
+    "top_k",
+]

@@ -24,6 +24,7 @@ from wgpu_q4.kernels import (
     plan_linear,
     plan_pack,
     plan_reduce,
+    plan_transposed,
 )
 
 WEBGPU_LIMITS = {
@@ -67,6 +68,8 @@ def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
             yield from plan_reduce(100 * vocab, 3, reduce, kept, limits).stages
         for layout in BLOCKS:
             yield plan_pack(shape, layout, limits)
+        transposed = plan_transposed(shape, 3, limits, support)
+        yield from (step for step in (transposed.product, transposed.add) if step is not None)
         for layout, bias, rows in product(LAYOUTS, (False, True), (1, 2, 3, 8, 40, 500)):
             for kernel in applicable(shape, layout, support):
                 yield from dispatches(

@@ -42,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants check matrix-units lint format glsl naga parity bench lock wheel clean
+.PHONY: help demo unit test mutants check matrix-units lint format goldens glsl naga parity bench lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ lint: $(VENV)/.stamp-test ## Lint, check formatting and types
 format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+goldens: $(VENV)/.stamp-unit ## Write the composed shaders that matter to tests/goldens/
+	$(PY) -m tools.goldens
 
 glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ from wgsl/
 	$(PY) -m tools.codegen

@@ -6,11 +6,12 @@ The sub-commands are the modules of `wgpu_q4.commands`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.commands import check, info, inspect
+from wgpu_q4.commands import check, info, inspect, kernel
 from wgpu_q4.errors import DeviceError, FormatError
 
 EXIT_STATUS = (
@@ -18,7 +19,7 @@ EXIT_STATUS = (
     "arguments, or if something is missing (a file, an adapter, a package)."
 )
 
-_COMMANDS = {"info": info, "inspect": inspect, "check": check}
+_COMMANDS = {"info": info, "inspect": inspect, "kernel": kernel, "check": check}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return 0
     except FormatError as error:
         return _fail(error, 1)
     except (DeviceError, ImportError, OSError) as error:

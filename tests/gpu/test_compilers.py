@@ -22,6 +22,7 @@ from tests.devices import (
     run_on_swiftshader,
 )
 from tests.unit.kernels.every_shader import forms
+from wgpu_q4.commands.kernel import lifted
 from wgpu_q4.kernels import embedding_shader, linear_kernel
 from wgpu_q4.kernels.text import workgroup_bytes
 
@@ -144,6 +145,12 @@ def test_naga_compiles_every_shader(naga: Any) -> None:
 def test_tint_compiles_every_shader(tint: dict[str, Any]) -> None:
     errors = {name: tint["errors"][name] for name in shaders()}
     assert {name: error for name, error in errors.items() if error is not None} == {}
+
+
+def test_naga_compiles_what_the_command_prints(naga: Any) -> None:
+    name = "linear_q4gsw_gemv_rows_float16_scales"
+    plan = forms()[name]
+    assert compile_with(naga, Module(lifted(plan.shader), plan.constants)) is None
 
 
 @pytest.mark.parametrize("name", BROKEN)

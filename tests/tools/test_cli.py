@@ -243,6 +243,29 @@ def test_the_command_fails_with_a_message_and_no_traceback(tmp_path: Path) -> No
         assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """As in ``wgpu-q4 kernel | head -1``: the pipe is closed before the command writes."""
+    for arguments in (["kernel"], ["kernel", "probe_halves"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wgpu_q4.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait() == 0
+
+
+def test_the_command_prints_kernels(capsys: Captured) -> None:
+    assert main(["kernel", "probe_halves"]) == 0
+    assert "@compute @workgroup_size(16)" in capsys.readouterr().out
+    assert main(["kernel", "probe_halve"]) == 2
+    assert "probe_halves" in capsys.readouterr().err
+
+
 def test_version(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["--version"])

@@ -50,6 +50,8 @@ def embedding_shader(
     return Shader(
         f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{halves_suffix(pieces)}",
         tuple(dict.fromkeys(pieces)),
+        f"rows of the matrix by id: weight in {layout}, {scales} scales, {output} result in "
+        f"{'a buffer' if storage == 'buffer' else 'a texture'}",
     )
 
 

@@ -30,6 +30,7 @@ def pack_shader(target: Layout) -> Shader:
             "pack/pack_q4_linear_weight",
             "pack/grid_flat",
         ),
+        f"rows of the weight to {target}",
     )
 
 

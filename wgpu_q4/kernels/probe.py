@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from wgpu_q4.kernels.wgsl import Shader
 
-PROBE_HALVES = Shader("probe_halves", ("probe/halves",))
+PROBE_HALVES = Shader(
+    "probe_halves", ("probe/halves",), "what the device's half-precision functions do"
+)

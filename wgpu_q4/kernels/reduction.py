@@ -38,7 +38,9 @@ def reduction_shader(reduce: Reduce, entries: Entries) -> Shader:
     check_choice("reduction", reduce, get_args(Reduce))
     check_choice("input of a reduction", entries, get_args(Entries))
     pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
-    return Shader(f"{reduce}_of_{entries}", pieces)
+    kept = "the largest" if reduce == "argmax" else "the k largest"
+    given = "of the logits" if entries == "logits" else "of what an earlier dispatch kept"
+    return Shader(f"{reduce}_of_{entries}", pieces, f"{kept} {given} of each row, with their ids")
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,12 @@ class Shader:
     Attributes:
         name: unique among all shaders.
         pieces: the names of its pieces, in the order of the text.
+        summary: one line on what it computes.
     """
 
     name: str
     pieces: tuple[str, ...]
+    summary: str = ""
 
     @property
     def source(self) -> str:

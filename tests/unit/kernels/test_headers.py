@@ -32,6 +32,7 @@ def declared(code: str) -> list[str]:
     return DECLARATION.findall(code)
 
 
+@cache
 def used(code: str) -> list[str]:
     """The names that a piece uses and does not declare, in the order of their first use."""
     inner = re.sub(r"^(const|override) \w+", "", code, flags=re.MULTILINE)

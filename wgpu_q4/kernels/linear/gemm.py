@@ -17,7 +17,9 @@ _HEIGHTS = (128, 64, 32)
 _COLUMN_BYTES = 4 * 16
 """Workgroup memory of a row of x, or of an output: 16 columns in float32."""
 
-TRANSPOSE_X = Shader("transpose_x", ("shape/overrides", "linear/gemm/transpose_x"))
+TRANSPOSE_X = Shader(
+    "transpose_x", ("shape/overrides", "linear/gemm/transpose_x"), "x transposed, for gemm"
+)
 
 _ROWS = {
     "": (

@@ -33,6 +33,7 @@ def quantize_columns_shader(order: Order) -> Shader:
             "linear/common/quantize",
             "linear/gemm_integers/quantize_columns",
         ),
+        f"x as integers of 8 bits, for gemm_int8 on {order}",
     )
 
 

@@ -39,6 +39,7 @@ def quantize_x_shader(order: Order) -> Shader:
             "linear/common/quantize",
             "linear/gemv_integers/quantize_x",
         ),
+        f"x as integers, for gemv_int16 and gemv_int8 on {order}",
     )
 
 

@@ -27,7 +27,8 @@ _WORKGROUP_BYTES = 128 * 72 * 2 + 4 * 16 * 20 * 4 + 128 * 4
 def halve_x_shader(halves: Halves) -> Shader:
     """Return the pass that rounds x to half precision, in tiles, each row with its own scale."""
     pieces = ("shape/overrides", f"half/{halves}", "linear/matrix_units/halve_x")
-    return Shader(f"halve_x{halves_suffix(pieces)}", pieces)
+    name = f"halve_x{halves_suffix(pieces)}"
+    return Shader(name, pieces, "x in half precision, for gemm_matrix")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -207,7 +207,7 @@ class LinearKernel(ABC):
         )
         suffixes = "_bias" if bias else "", f"_{form}" if form else "", halves_suffix(pieces)
         name = f"linear_q4gsw_{self.name}_{layout}_{scales}_scales{''.join(suffixes)}"
-        return Shader(name, pieces)
+        return Shader(name, pieces, f"x · Wᵀ{' + bias' if bias else ''}: {self.summary}")
 
     def shaders(self) -> Iterator[Shader]:
         """Yield every shader of the kernel, and those that prepare x for it."""

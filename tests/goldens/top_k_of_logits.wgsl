@@ -1,0 +1,117 @@
+// ---- reduce/of_logits.wgsl
+
+// The input of a reduction: rows of COLUMNS floats. An entry is a float's bits, and its column as
+// its id.
+//
+// In range: callers keep the row below the number of rows and the column below COLUMNS.
+//
+// Needs: COLUMNS.
+// Defines: load_entry.
+
+@group(0) @binding(1) var<storage, read> t_in: array<u32>;  // [rows][COLUMNS], bits of logits
+
+fn load_entry(row: u32, column: u32) -> vec2<u32> {
+    return vec2<u32>(t_in[row * COLUMNS + column], column);
+}
+
+// ---- reduce/rank.wgsl
+
+// The order of floats as an order of unsigned integers: NaN first, then from infinity down.
+//
+// Implementations may assume that no float is NaN, so floats are compared by their bits: those of
+// positive floats lie above those of negative floats, which are mirrored. −0 and 0 have one rank,
+// and so have all NaN. Among equals the smaller place wins. It has the smaller id, because slices
+// are taken in order and keep their order.
+//
+// Needs: load_entry.
+// Defines: COLUMNS, NO_ID, entry_at, rank, comes_first.
+
+override COLUMNS: u32;  // entries in a row of the input
+
+const NO_ID = 0xffffffffu;
+
+fn entry_at(row: u32, column: u32) -> vec2<u32> {
+    if column < COLUMNS {
+        return load_entry(row, column);
+    }
+    return vec2<u32>(0u, NO_ID);
+}
+
+// Return 0x007fffff for −∞ and more for larger floats; 0 for an entry that only fills a slice.
+fn rank(entry: vec2<u32>) -> u32 {
+    let bits = entry.x;
+    let magnitude = bits & 0x7fffffffu;
+    var order = select(magnitude | 0x80000000u, ~bits, bits > 0x80000000u);
+    order = select(order, 0xffffffffu, magnitude > 0x7f800000u);
+    return select(order, 0u, entry.y == NO_ID);
+}
+
+// Tell whether the entry of rank and place `a` comes before that of `b`.
+fn comes_first(a: vec2<u32>, b: vec2<u32>) -> bool {
+    return a.x > b.x || (a.x == b.x && a.y < b.y);
+}
+
+// ---- reduce/top_k.wgsl
+
+// The KEPT best entries of each slice of each row, best first.
+//
+// A workgroup of 256 invocations sorts a slice of SLICE entries in workgroup memory and keeps the
+// first KEPT. It is a bitonic sort: in rounds of doubling span, two neighbouring sequences that are
+// sorted in opposite directions become one. Run again on the entries that it left
+// (of_candidates.wgsl), the kernel ends with KEPT entries a row.
+//
+// Grid: rows · ⌈COLUMNS / SLICE⌉ workgroups, those of a row side by side, folded over x and y.
+// Assumes: SLICE is a power of two of at most 2048 (16 KiB of workgroup memory), and KEPT is at
+// most SLICE.
+// In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; places
+// are below SLICE, of which KEPT is at most all.
+//
+// Needs: COLUMNS, rank, entry_at, comes_first.
+// Defines: main.
+
+override SLICE: u32 = 1024u;  // entries of which a workgroup keeps KEPT
+override KEPT: u32 = 1u;  // entries that are kept
+
+const LANES = 256u;
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉][KEPT], bits of a logit and its id
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, 0, 0, 0
+
+var<workgroup> sorted: array<vec2<u32>, SLICE>;  // rank and column
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let slices = (COLUMNS + SLICE - 1u) / SLICE;
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let row = flat / slices;
+    if row >= sizes.x {
+        return;
+    }
+    let first = flat % slices * SLICE;
+
+    for (var i = lane; i < SLICE; i += LANES) {
+        sorted[i] = vec2<u32>(rank(entry_at(row, first + i)), first + i);
+    }
+    for (var span = 2u; span <= SLICE; span *= 2u) {
+        for (var apart = span / 2u; apart > 0u; apart /= 2u) {
+            workgroupBarrier();
+            for (var pair = lane; pair < SLICE / 2u; pair += LANES) {
+                let at = 2u * pair - pair % apart;
+                let one = sorted[at];
+                let other = sorted[at + apart];
+                if comes_first(other, one) == ((at & span) == 0u) {
+                    sorted[at] = other;
+                    sorted[at + apart] = one;
+                }
+            }
+        }
+    }
+    workgroupBarrier();
+    for (var i = lane; i < KEPT; i += LANES) {
+        t_out[flat * KEPT + i] = entry_at(row, sorted[i].y);
+    }
+}

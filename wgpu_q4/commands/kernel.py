@@ -1,0 +1,172 @@
+"""Print a kernel as one WGSL module, ready to be used in other WebGPU code; or list the kernels."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+
+from wgpu_q4 import __version__
+from wgpu_q4.kernels import Shader, all_shaders, read_piece
+from wgpu_q4.kernels.examples import examples
+from wgpu_q4.kernels.text import (
+    code_of,
+    header_of,
+    overrides_of,
+    paragraph_of,
+    workgroup_bytes,
+    workgroup_size,
+)
+
+HELP = "print a kernel's complete WGSL, or list the kernels"
+
+_WIDTH = 97
+_LETTERS = (
+    "The weight has V rows of K columns, of which G share a scale; x has M rows, and M' is M",
+    "rounded up to a multiple of the rows that a workgroup takes.",
+    "",
+)
+_DECLARED = re.compile(
+    r"^@group\(0\) @binding\((?P<number>\d+)\) var(?:<(?P<space>[^>]*)>)? "
+    r"(?P<name>\w+): (?P<type>[^;]+);  // (?P<meaning>.*)$",
+    re.MULTILINE,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a kernel; without it, list all")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the kernel, or the list."""
+    shaders = {shader.name: shader for shader in all_shaders()}
+    name: str | None = options.name
+    if name is None:
+        width = max(map(len, shaders))
+        for shader in shaders.values():
+            print(f"{shader.name:{width}}  {shader.summary}")
+        return 0
+    if name not in shaders:
+        close = ", ".join(closest(name, list(shaders))) or "none"
+        print(
+            f"wgpu-q4: there is no kernel {name!r}. Names like it: {close}. "
+            f"'wgpu-q4 kernel' lists them all.",
+            file=sys.stderr,
+        )
+        return 2
+    print(lifted(shaders[name]), end="")
+    return 0
+
+
+def closest(name: str, known: list[str]) -> list[str]:
+    """Return up to five of ``known`` that ``name`` may have meant, the closest first."""
+    within = [other for other in known if name and name in other]
+    return [*within, *difflib.get_close_matches(name, known, n=5, cutoff=0.3)][:5]
+
+
+def lifted(shader: Shader) -> str:
+    """Return the WGSL of a shader below a comment that says all that its host must know."""
+    comment = "\n".join(f"// {line}".rstrip() for line in _header(shader))
+    return f"{comment}\n\n{shader.source}"
+
+
+def _header(shader: Shader) -> Iterator[str]:
+    source, headers = shader.source, [header_of(read_piece(piece)) for piece in shader.pieces]
+    (body,) = (header for header in headers if _has_entry_point(shader, header))
+    found = examples()[shader.name]
+    dispatch = found.dispatch
+    yield shader.name
+    yield from _wrapped(shader.summary)
+    yield ""
+    yield f"From wgpu_q4 {__version__}. SPDX-License-Identifier: BSD-3-Clause"
+    yield ""
+    if "shape/overrides" in shader.pieces:
+        yield from _LETTERS
+    yield "Bindings, group 0:"
+    declared = sorted(_DECLARED.finditer(source), key=lambda match: int(match["number"]))
+    yield from _table(
+        (m["number"], m["name"], m["space"] or "texture", m["type"], m["meaning"]) for m in declared
+    )
+    yield ""
+    yield "Pipeline constants:"
+    yield from _table(
+        (
+            override.name,
+            f"{override.type}, to be set"
+            if override.default is None
+            else f"{override.type} = {override.default}",
+            override.meaning,
+        )
+        for override in overrides_of(source)
+    )
+    yield ""
+    size = re.findall(r"@workgroup_size\(([^)]*)\)", code_of(source))[0]
+    yield f"Entry point: main, with {size} invocations in a workgroup."
+    yield from _wrapped(f"Grid: {paragraph_of(body, 'Grid')}")
+    if "folded" in body:
+        yield from _wrapped("Folded: workgroup (x, y) is number y · (workgroups along x) + x.")
+    for header in headers:
+        assumed = paragraph_of(header, "Assumes")
+        if assumed:
+            yield from _wrapped(f"Assumes: {assumed}")
+    yield from _wrapped(f"Needs: {'; '.join(_needed(shader))}.")
+    yield ""
+    yield f"Example, {found.of}:"
+    constants = ", ".join(f"{name} = {value}" for name, value in dispatch.constants.items())
+    yield from _wrapped(f"constants {constants or 'none'}", "  ")
+    yield "  workgroups {} × {} × {} of {} invocations, {:,} bytes of workgroup memory".format(
+        *dispatch.workgroups,
+        workgroup_size(source, dispatch.constants),
+        workgroup_bytes(source, dispatch.constants),
+    )
+    if dispatch.needs is not None:
+        needs = ", ".join(f"{name} {nbytes:,}" for name, nbytes in dispatch.needs.items())
+        yield from _wrapped(
+            f"no bounds checks are needed if the buffers have at least so many bytes: {needs}", "  "
+        )
+
+
+def _has_entry_point(shader: Shader, header: str) -> bool:
+    texts = (read_piece(piece) for piece in shader.pieces)
+    return any("@compute" in text and header_of(text) == header for text in texts)
+
+
+def _needed(shader: Shader) -> Iterator[str]:
+    """Yield what a device must have."""
+    code = code_of(shader.source)
+    features = re.findall(r"^enable (\w+);", code, re.MULTILINE)
+    yield from (f"the WGSL extension {feature}" for feature in features)
+    if "dot4I8Packed" in code:
+        yield "the WGSL language feature packed_4x8_integer_dot_product"
+    if "half/native" in shader.pieces:
+        yield "half-precision functions that keep subnormals and round to nearest even"
+    elif "linear/gemv/nibbles_subnormal" in shader.pieces:
+        yield "half-precision functions that keep subnormals"
+    if not features:
+        yield "WebGPU's default limits"
+
+
+def _table(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
+    """Yield rows with their columns aligned, or one line where there are none."""
+    cells = [tuple(map(str, row)) for row in rows]
+    if not cells:
+        yield "  none"
+        return
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(padded)}".rstrip()
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+    )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tools.bench.document import Document
 from tools.bench.plots import draw
-from tools.bench.result import Result
-from tools.bench.table import duration
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.table import duration
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "benchmarks" / "results" / "nvidia-h200.json"

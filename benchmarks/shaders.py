@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from tools.bench.timing import Timing
 from tools.parity import contract
 from tools.parity.harness import generated_folder
 from tools.vulkan import Device
+from wgpu_q4.bench.timing import Timing
 from wgpu_q4.check import oracle
 from wgpu_q4.check.cases import Case, WeightKind
 from wgpu_q4.errors import DeviceLimitError

@@ -293,8 +293,8 @@ def both_ends(device: str | None, weight: Q4Weight, accuracy: Any, watch: Stopwa
     The kernels are timed by themselves, on as many ids and rows as there were in each call; what is
     left of a call is Python, the driver, and the way of the results.
     """
-    from tools.bench.jobs import Jobs
-    from tools.bench.timing import DeviceTimer, Effort
+    from wgpu_q4.bench.jobs import Jobs
+    from wgpu_q4.bench.timing import DeviceTimer, Effort
     from wgpu_q4.device import context_for
 
     timer = DeviceTimer(context_for(device), Effort(repeats=16, seconds=0.2))

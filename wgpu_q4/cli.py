@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.commands import check, info, inspect, kernel
+from wgpu_q4.commands import bench, check, info, inspect, kernel
 from wgpu_q4.errors import DeviceError, FormatError
 
 EXIT_STATUS = (
@@ -19,7 +19,13 @@ EXIT_STATUS = (
     "arguments, or if something is missing (a file, an adapter, a package)."
 )
 
-_COMMANDS = {"info": info, "inspect": inspect, "kernel": kernel, "check": check}
+_COMMANDS = {
+    "info": info,
+    "inspect": inspect,
+    "kernel": kernel,
+    "bench": bench,
+    "check": check,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""``wgpu-q4 bench``: its options, its progress, its exit status."""
+"""``python -m benchmarks``: its options, its progress, its exit status."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wgpu_q4.bench.shapes import (
+    SHAPE_HELP,
+    SHAPES,
+    default_shape,
+    matrix_shape,
+    positive,
+    seconds,
+)
+from wgpu_q4.commands.progress import Progress, progress
 from wgpu_q4.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -21,11 +29,6 @@ if TYPE_CHECKING:
     from tools.bench.suite import Step
     from wgpu_q4.kernels import MatrixShape
 
-SHAPES = {
-    "llama-3.2-1b": (128256, 2048, 32),
-    "gemma-3-270m": (262144, 640, 32),
-    "smollm2-135m": (49152, 576, 32),
-}
 PEER_NAMES = (
     *("torch", "torch.compile", "torch-float32", "torch-float16"),
     *("onnxruntime", "onnxruntime-int8", "onnxruntime-webgpu"),
@@ -49,17 +52,17 @@ _TELLING = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """Add the options of the command."""
     parser.add_argument("--adapter", metavar="NAME", help="part of the adapter's name")
     parser.add_argument("--implementation", metavar="MODULE", help="wgpu (default) or wgpudawn")
     parser.add_argument(
         "--shape",
-        type=_shape,
+        type=matrix_shape,
         metavar="SHAPE",
-        help=f"{', '.join(SHAPES)}, or VxKxG; by default the first, on a processor the last",
+        help=SHAPE_HELP,
     )
-    parser.add_argument("--ids", type=_positive, nargs="+", metavar="N", help="ids to look up")
-    parser.add_argument("--rows", type=_positive, nargs="+", metavar="M", help="rows of x")
+    parser.add_argument("--ids", type=positive, nargs="+", metavar="N", help="ids to look up")
+    parser.add_argument("--rows", type=positive, nargs="+", metavar="M", help="rows of x")
     parser.add_argument(
         "--layouts", nargs="+", choices=LAYOUT_NAMES, default=list(LAYOUT_NAMES), metavar="LAYOUT"
     )
@@ -84,16 +87,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full", action="store_true", help="more ids and rows, every peer, and --sweep"
     )
-    parser.add_argument("--repeats", type=_positive, default=32, metavar="N", help="samples a job")
+    parser.add_argument("--repeats", type=positive, default=32, metavar="N", help="samples a job")
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=seconds,
         default=0.5,
         help="of samples a job, at most; one is always taken",
     )
     parser.add_argument(
         "--longest",
-        type=_seconds,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="leave a job out if a single go would take longer, judged by a smaller one",
@@ -102,14 +105,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw them, as SVG, into this one")
 
 
-def run(options: argparse.Namespace, prog: str = "wgpu-q4 bench") -> int:
-    """Measure; the exit status is 0 unless there is nothing to measure on, or it is interrupted."""
+def run(options: argparse.Namespace, prog: str = "python -m benchmarks") -> int:
+    """Measure.
+
+    Returns:
+        The exit status: 0; 2 for wrong arguments or no adapter; 130 after an interruption.
+    """
     problem = _bad_paths(options)
     if problem:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 2
-    from tools.bench.ceilings import CeilingJobs
-    from tools.bench.timing import DeviceTimer, Effort
+    from wgpu_q4.bench.ceilings import CeilingJobs
+    from wgpu_q4.bench.timing import DeviceTimer, Effort
     from wgpu_q4.device import SoftwareAdapterWarning, context_for, request_device
 
     try:
@@ -118,15 +125,15 @@ def run(options: argparse.Namespace, prog: str = "wgpu-q4 bench") -> int:
             context = context_for(request_device(options.adapter, options.implementation))
     except DeviceError as error:
         print(f"{prog}: {error}", file=sys.stderr)
-        return 1
+        return 2
     from tools.bench.document import Document, rates
     from tools.bench.suite import steps
     from tools.bench.surroundings import adapter, host, versions
-    from tools.bench.table import HEADER, line
+    from wgpu_q4.bench.table import HEADER, line
 
     timer = DeviceTimer(context, Effort(options.repeats, options.seconds))
     software = adapter(context)["kind"] == "CPU"
-    shape = _matrix_shape(options.shape, software)
+    shape = options.shape or default_shape(software)
     selection = _selection(options, shape)
     print(f"{context.adapter_summary}, {adapter(context)['implementation']}")
     print(
@@ -179,11 +186,13 @@ def measure(steps: Sequence[Step], document: Document, longest: float) -> None:
     """Run the steps; results and reasons go into ``document`` and to standard output.
 
     Args:
-        longest: seconds; a step that would take longer is left out, judged by the last of its
-            series.
+        steps: the jobs.
+        document: is filled.
+        longest: the most seconds of one go; a step that would take longer, judged by the last step
+            of its series, is left out.
     """
     from tools.bench.peers import UnavailableError
-    from tools.bench.table import line
+    from wgpu_q4.bench.table import line
 
     pace: dict[str, float] = {}  # of series whose last job took long enough to judge by
     absent: set[str] = set()
@@ -214,48 +223,6 @@ def _leave_out(document: Document, what: str, why: str, bar: Progress) -> None:
     bar.say(f"left out: {what}: {why}")
 
 
-class Progress:
-    """What is going on, on stderr: a bar on a terminal, else a line for each job.
-
-    Args:
-        bar: of tqdm, or None.
-        total: jobs.
-    """
-
-    def __init__(self, bar: Any, total: int) -> None:
-        self._bar = bar
-        self._total = total
-        self._begun = 0
-
-    def begin(self, title: str) -> None:
-        """The next job begins."""
-        self._begun += 1
-        if self._bar is None:
-            print(f"[{self._begun}/{self._total}] {title}", file=sys.stderr, flush=True)
-        else:
-            self._bar.update(self._begun - 1 - self._bar.n)
-            self._bar.set_postfix_str(title)
-
-    def say(self, text: str) -> None:
-        """A line for standard output."""
-        if self._bar is None:
-            print(text, flush=True)
-        else:
-            self._bar.write(text, file=sys.stdout)
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Progress]:
-    """The progress of ``total`` jobs."""
-    if find_spec("tqdm") is None or not sys.stderr.isatty():
-        yield Progress(None, total)
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="job", leave=False, mininterval=0) as bar:
-        yield Progress(bar, total)
-
-
 def _selection(options: argparse.Namespace, shape: MatrixShape) -> Any:
     from tools.bench.suite import Selection
 
@@ -275,16 +242,8 @@ def _selection(options: argparse.Namespace, shape: MatrixShape) -> Any:
     )
 
 
-def _matrix_shape(chosen: tuple[int, int, int] | None, software: bool) -> MatrixShape:
-    from wgpu_q4.kernels import MatrixShape
-
-    default = SHAPES["smollm2-135m" if software else "llama-3.2-1b"]
-    vocab, embed_dim, group_size = chosen or default
-    return MatrixShape(vocab, embed_dim, group_size, "float16")
-
-
 def _command(options: argparse.Namespace, prog: str) -> str:
-    """The command that repeats these measurements (not where their figures went)."""
+    """Return the command that repeats these measurements, without the files for the figures."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     words = [prog]
@@ -294,15 +253,16 @@ def _command(options: argparse.Namespace, prog: str) -> str:
             continue
         words.append(f"--{name}")
         if name == "shape":
-            names = {sizes: known for known, sizes in SHAPES.items()}
-            value = names.get(value, "x".join(map(str, value)))
+            sizes = (value.vocab, value.embed_dim, value.group_size)
+            names = {known: name for name, known in SHAPES.items()}
+            value = names.get(sizes, "x".join(map(str, sizes)))
         if value is not True:
             words += [shlex.quote(str(v)) for v in (value if isinstance(value, list) else [value])]
     return " ".join(words)
 
 
 def _bad_paths(options: argparse.Namespace) -> str | None:
-    """What is wrong with the places to write to; said before the run, not after it."""
+    """Return what is wrong with the files to write, or None; asked before the run, not after it."""
     if options.json is not None and options.json.is_dir():
         return f"{options.json} is a directory; name a file for the figures"
     if options.plot is not None:
@@ -311,41 +271,6 @@ def _bad_paths(options: argparse.Namespace) -> str | None:
         if find_spec("matplotlib") is None:
             return "--plot needs the package matplotlib: pip install matplotlib"
     return None
-
-
-def _shape(text: str) -> tuple[int, int, int]:
-    if text in SHAPES:
-        return SHAPES[text]
-    match = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SHAPES)}, nor VxKxG")
-    vocab, embed_dim, group_size = (int(number) for number in match.groups())
-    if vocab < 1 or embed_dim < 8 or group_size < 8 or group_size % 8 or embed_dim % group_size:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: V must be at least 1, G a multiple of 8, and K a multiple of G"
-        )
-    return vocab, embed_dim, group_size
-
-
-def _positive(text: str) -> int:
-    value = _number(text, int)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return int(value)
-
-
-def _seconds(text: str) -> float:
-    value = _number(text, float)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
-    return float(value)
-
-
-def _number(text: str, kind: Callable[[str], float]) -> float:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
 
 
 def _slug(text: str) -> str:

@@ -7,7 +7,7 @@ One object, schema ``wgpu_q4.bench/1``:
 * ``host``: ``processor``, ``cores``, ``system``
 * ``versions``: of wgpu_q4 (with its commit, in a checkout), python, and each package that was there
 * ``shape``: ``vocab``, ``embed_dim``, ``group_size``, ``scales`` of the matrix
-* ``clock``: ``kind`` of the device's times (see `tools.bench.timing.Clock`) and ``why``, if they
+* ``clock``: ``kind`` of the device's times (see `wgpu_q4.bench.timing.Clock`) and ``why``, if they
   are not timestamps
 * ``ceilings``: ``copy_bytes_per_second`` (read plus written), ``read_bytes_per_second``,
   ``arithmetic_flops_per_second`` (float32)
@@ -34,9 +34,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from tools.bench.ceilings import Ceilings
-from tools.bench.result import Result
-from tools.bench.timing import Timing
+from wgpu_q4.bench.ceilings import Ceilings
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.timing import Timing
 from wgpu_q4.kernels import MatrixShape
 
 SCHEMA = "wgpu_q4.bench/1"

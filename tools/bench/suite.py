@@ -9,13 +9,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tools.bench import accounting
-from tools.bench.calls import Calls
-from tools.bench.jobs import Jobs, random_weight
 from tools.bench.peers import PEERS, Peer, UnavailableError, check, make
-from tools.bench.result import Result
-from tools.bench.timing import DeviceTimer, Effort
+from tools.bench.transfers import Transfers
 from wgpu_q4 import Q4Weight
+from wgpu_q4.bench import accounting
+from wgpu_q4.bench.calls import Calls
+from wgpu_q4.bench.jobs import Jobs, random_weight
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.timing import DeviceTimer, Effort
 from wgpu_q4.kernels import DEFAULT_LAYOUT, Accuracy, Layout, MatrixShape, OutputDtype
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
@@ -104,13 +105,14 @@ def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
                         f"linear {layout} {accuracy}",
                         rows,
                     )
+    transfers = Transfers(jobs)
     if any(layout.startswith("blocks") for layout in selection.layouts):
-        yield Step("rows to blocks", partial(jobs.pack, "blocks_buffer"), "pack", 1)
-    yield Step("upload", partial(jobs.upload, effort), "upload", 1)
+        yield Step("rows to blocks", partial(transfers.pack, "blocks_buffer"), "pack", 1)
+    yield Step("upload", partial(transfers.upload, effort), "upload", 1)
     for nbytes in (4, 4 * shape.vocab, 64 * 4 * shape.vocab):
         yield Step(
             f"readback of {nbytes:,} bytes",
-            partial(jobs.readback, nbytes, effort),
+            partial(transfers.readback, nbytes, effort),
             "readback",
             nbytes,
         )

@@ -5,4 +5,8 @@ returns the exit status.
 
 * `info`     what there is to run on, and which kernels will be used
 * `inspect`  what an ExecuTorch program holds, and what it shares
+* `check`    what this adapter computes, against the float64 reference
+* `bench`    this adapter's kernels and calls, beside its own copy bandwidth
+
+`progress` is shared: a bar, or lines of text.
 """

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 from tools.bench.peers.base import Peer, UnavailableError, check
-from tools.bench.timing import Effort
 from wgpu_q4 import Q4Weight
+from wgpu_q4.bench.timing import Effort
 
 __all__ = ["PEERS", "Peer", "UnavailableError", "check", "make"]
 

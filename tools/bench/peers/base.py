@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.bench.timing import Clock, Timing
 from wgpu_q4 import Q4Weight, reference
+from wgpu_q4.bench.timing import Clock, Timing
 
 _CHECKED_ROWS = 4
 _CHECKED_COLUMNS = 64

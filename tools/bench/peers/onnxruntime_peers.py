@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tools.bench.peers.base import Peer, Task, UnavailableError
 from tools.bench.peers.onnx_graphs import embedding_graph, linear_graph
-from tools.bench.timing import Effort, time_calls
 from wgpu_q4 import Q4Weight
+from wgpu_q4.bench.timing import Effort, time_calls
 from wgpu_q4.errors import FormatError
 
 _PLUGIN = "wgpu_q4 webgpu"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tools.bench.peers.base import Peer, Task, UnavailableError
-from tools.bench.timing import Clock, Effort, Timing, time_calls
 from wgpu_q4 import Q4Weight
+from wgpu_q4.bench.timing import Clock, Effort, Timing, time_calls
 
 _WARM_UP_SECONDS = 0.2
 _ROWS_AT_A_TIME = 8192

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tools.bench.document import Document
 from tools.bench.plots.style import COLOURS, LIMIT, caption, in_words, label, results_of, sizes_of
-from tools.bench.result import Result
-from tools.bench.table import duration
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.table import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tools.bench.accounting import embedding_bytes, linear_bytes, linear_flops
 from tools.bench.document import Document
 from tools.bench.plots.style import (
     COLOURS,
@@ -17,7 +16,8 @@ from tools.bench.plots.style import (
     results_of,
     sizes_of,
 )
-from tools.bench.result import Result
+from wgpu_q4.bench.accounting import embedding_bytes, linear_bytes, linear_flops
+from wgpu_q4.bench.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tools.bench.document import Document
-from tools.bench.result import Result
+from wgpu_q4.bench.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

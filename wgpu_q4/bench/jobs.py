@@ -1,4 +1,4 @@
-"""This package's kernels on the shape of a real tied matrix, each measured by itself."""
+"""The kernels on a random weight with the shape of a real tied matrix, each measured alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.bench import accounting
-from tools.bench.result import Result
-from tools.bench.timing import DeviceTimer, Effort, Work, time_calls
 from wgpu_q4 import Q4Weight
+from wgpu_q4.bench import accounting
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.timing import DeviceTimer, Work
 from wgpu_q4.device import Context, DeviceWeight
 from wgpu_q4.kernels import (
     DEFAULT_LAYOUT,
@@ -23,20 +23,19 @@ from wgpu_q4.kernels import (
     OutputDtype,
     plan_embedding,
     plan_linear,
-    plan_pack,
 )
 from wgpu_q4.ops.product import linear_steps
 
 _ROTATED_BYTES = 256 << 20
-"""Inputs rotate over about this much memory, several times a large cache."""
+"""Inputs rotate over about this many bytes, several times a large cache."""
 
 _MOST_COPIES = 64
 _ROWS_FROM_MEMORY = 64
-"""From so many rows on, a product is bound by arithmetic, and one copy of the weight will do."""
+"""Rows of x from which arithmetic bounds a product, so that one copy of the weight is enough."""
 
 
 def random_weight(shape: MatrixShape) -> Q4Weight:
-    """Any nibbles, scales from 0.5 to 1.5."""
+    """Return a weight with any nibbles, and scales from 0.5 to 1.5."""
     random = np.random.default_rng(0)
     packed = random.integers(0, 256, (shape.vocab, shape.embed_dim // 2), np.uint8)
     groups = shape.embed_dim // shape.group_size
@@ -45,12 +44,12 @@ def random_weight(shape: MatrixShape) -> Q4Weight:
 
 
 def kernel_name(plan: LinearPlan, layout: Layout) -> str:
-    """The part of a linear kernel's name that says how it works."""
+    """Return the part of a kernel's name that says how the kernel works."""
     return plan.product.shader.name.removeprefix("linear_q4gsw_").partition(f"_{layout}")[0]
 
 
 class Jobs:
-    """One weight on one device."""
+    """Measures kernels on one weight and one device."""
 
     def __init__(self, timer: DeviceTimer, weight: Q4Weight) -> None:
         self.timer = timer
@@ -61,21 +60,21 @@ class Jobs:
 
     @cached_property
     def resident(self) -> DeviceWeight:
-        """The copy on the device that the calls use too."""
+        """Return the copy on the device that the calls use too."""
         return self.context.weight(self.weight)
 
     @property
     def shape(self) -> MatrixShape:
-        """Of the weight."""
+        """Return the shape of the weight."""
         return self.resident.shape
 
     def embedding(
         self, ids: int, layout: Layout = DEFAULT_LAYOUT, output: OutputDtype = "float32"
     ) -> Result:
-        """Rows of ``ids`` random ids, from a weight that no cache holds."""
+        """Measure the lookup of ``ids`` random ids in a weight that no cache holds."""
         context, shape = self.context, self.shape
         out_bytes = ids * shape.embed_dim * (2 if output == "float16" else 4)
-        out = self._result(out_bytes, f"the result of {ids} ids")
+        out = self.result_buffer(out_bytes, f"the result of {ids} ids")
         plan = plan_embedding(
             shape, ids, layout, output, "buffer", context.limits, context.half_support
         )
@@ -96,7 +95,7 @@ class Jobs:
         return Result("wgpu_q4", "embedding", ids, timing, self.timer.clock, shape, detail, moved)
 
     def plan(self, rows: int, layout: Layout, accuracy: Accuracy) -> LinearPlan:
-        """What runs for a product here."""
+        """Return what runs for a product on this device."""
         context = self.context
         return plan_linear(
             *(self.shape, rows, layout, False, context.limits, context.half_support),
@@ -106,7 +105,7 @@ class Jobs:
         )
 
     def accuracies(self, rows: int, layout: Layout) -> list[Accuracy]:
-        """The accuracies for which different kernels run."""
+        """Return the accuracies for which different kernels run."""
         plans: dict[object, Accuracy] = {}
         for accuracy in get_args(Accuracy):
             plans.setdefault(self.plan(rows, layout, accuracy).product.key, accuracy)
@@ -119,17 +118,20 @@ class Jobs:
         accuracy: Accuracy = "exact",
         cached: bool = False,
     ) -> Result:
-        """``x · Wᵀ``, with copies of the weight in rotation so that it comes from memory.
+        """Measure ``x · Wᵀ``; copies of the weight rotate, so that it comes from memory.
 
         Args:
-            cached: read one copy of the weight instead, from a cache if it fits one.
+            rows: the rows of x.
+            layout: of the weight on the device.
+            accuracy: of the product.
+            cached: read one copy of the weight only, from a cache if it fits one.
         """
         context, shape = self.context, self.shape
         plan = self.plan(rows, layout, accuracy)
         x = self._random.standard_normal((rows, shape.embed_dim), dtype=np.float32)
         x_buffer = context.create_buffer("x", x.nbytes, "STORAGE", "COPY_DST")
         context.write(x_buffer, x)
-        out = self._result(rows * shape.vocab * 4, f"the result of {rows} rows")
+        out = self.result_buffer(rows * shape.vocab * 4, f"the result of {rows} rows")
         sizes = self._sizes(rows, plan.padded_rows, self.resident.exponent)
 
         def variant(resident: DeviceWeight) -> Work:
@@ -152,45 +154,8 @@ class Jobs:
             accounting.linear_flops(shape, rows),
         )
 
-    def pack(self, layout: Layout) -> Result:
-        """Rows into ``layout``, on the device."""
-        context, shape = self.context, self.shape
-        rows = self.resident.bindings(context, self.weight, "rows")["t_weight"]
-        target = self._result(accounting.packed_bytes(shape, layout), f"the weight as {layout}")
-        plan = plan_pack(shape, layout, context.limits)
-        step = context.pipelines.step(plan, {"t_out": target, "t_weight": rows})
-        timing = self.timer.measure([[step]])
-        moved = accounting.pack_bytes(shape, layout)
-        return Result(
-            *("wgpu_q4", "pack", moved, timing, self.timer.clock, shape),
-            {"layout": f"rows to {layout}"},
-            moved,
-        )
-
-    def upload(self, effort: Effort) -> Result:
-        """The weight to the device, buffers made for it, until the last byte is there."""
-        context = self.context
-
-        def call() -> None:
-            resident = DeviceWeight(context, self.weight)
-            resident.bindings(context, self.weight, "rows")
-            self._wait(resident.scales)
-
-        timing = time_calls(call, effort)
-        return Result("wgpu_q4", "upload", self.weight.nbytes, timing, "calls", self.shape)
-
-    def readback(self, nbytes: int, effort: Effort) -> Result:
-        """``nbytes`` of a buffer into a numpy array."""
-        source = self.context.create_buffer("source", nbytes, "STORAGE", "COPY_SRC")
-        out = np.empty(nbytes // 4, np.uint32)
-
-        def call() -> None:
-            self.context.read(self.context.device.create_command_encoder(), source, out)
-
-        return Result("wgpu_q4", "readback", nbytes, time_calls(call, effort), "calls")
-
     def _in_rotation(self, layout: Layout) -> list[DeviceWeight]:
-        """Copies of the weight in ``layout`` that together are too large for a cache."""
+        """Return copies of the weight in ``layout`` that together are too large for a cache."""
         if layout not in self._copies:
             self._copies.clear()  # one layout at a time: the other's memory may be needed
             count = min(_MOST_COPIES, math.ceil(_ROTATED_BYTES / self.weight.nbytes))
@@ -200,7 +165,12 @@ class Jobs:
             ]
         return self._copies[layout]
 
-    def _result(self, nbytes: int, what: str) -> Any:
+    def result_buffer(self, nbytes: int, what: str) -> Any:
+        """Return a new buffer for a result.
+
+        Raises:
+            ValueError: one binding cannot have so many bytes.
+        """
         if nbytes > self.context.largest_binding:
             raise ValueError(f"{what} takes {nbytes:,} bytes, more than one binding may have")
         return self.context.create_buffer("out", nbytes, "STORAGE", "COPY_SRC")
@@ -211,8 +181,3 @@ class Jobs:
         padded[: len(values)] = values
         self.context.write(buffer, padded)
         return buffer
-
-    def _wait(self, buffer: Any) -> None:
-        """Until all that was handed to the queue is done."""
-        encoder = self.context.device.create_command_encoder()
-        self.context.read(encoder, buffer, np.empty(1, np.uint32))

@@ -1,8 +1,8 @@
-"""The figures as text: one line a job."""
+"""A result as one line of text."""
 
 from __future__ import annotations
 
-from tools.bench.result import Result
+from wgpu_q4.bench.result import Result
 
 HEADER = (
     f"{'job':66} {'median':>11} {'quartiles':>22} {'GB/s':>7} {'of limit':>8} {'GFLOP/s':>8}  clock"
@@ -10,7 +10,7 @@ HEADER = (
 
 
 def line(result: Result, copy_bandwidth: float) -> str:
-    """One row of the table; the limit is the bytes moved over the copy's bandwidth."""
+    """Return one line; the limit is the bytes moved over the bandwidth of the copy."""
     timing = result.timing
     rate = result.moved / timing.median
     columns = [
@@ -26,7 +26,7 @@ def line(result: Result, copy_bandwidth: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds with three digits, in the unit that suits."""
+    """Return seconds with three digits, in the unit that suits."""
     for factor, unit in ((1e-6, "µs"), (1e-3, "ms")):
         if seconds < 1000 * factor:
             return f"{_three_digits(seconds / factor)} {unit}"

@@ -1,4 +1,4 @@
-"""This package's calls from Python, numpy to numpy: kernels, host and transfers together."""
+"""Whole calls, numpy to numpy: kernels, host and transfers together."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.result import Result
-from tools.bench.timing import Effort, time_calls
 from wgpu_q4 import Q4Weight, argmax, embedding, linear
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.timing import Effort, time_calls
 from wgpu_q4.device import Context
 from wgpu_q4.kernels import Accuracy, MatrixShape
 
 
 class Calls:
-    """Calls on one weight and one device.
+    """Measures calls on one weight and one device.
 
-    What bounds such a call is not the memory of the device, so no bytes are counted.
+    The memory of the device does not bound a call, so no bytes are counted.
     """
 
     def __init__(self, context: Context, weight: Q4Weight, effort: Effort) -> None:
@@ -28,14 +28,14 @@ class Calls:
         self._random = np.random.default_rng(0)
 
     def embedding(self, ids: int) -> Result:
-        """``embedding(ids, weight)``."""
+        """Measure ``embedding(ids, weight)``."""
         chosen = self._random.integers(0, self._shape.vocab, ids)
         return self._result(
             "embedding()", ids, {}, lambda: embedding(chosen, self._weight, device=self._device)
         )
 
     def linear(self, rows: int, accuracy: Accuracy = "exact") -> Result:
-        """``linear(x, weight, accuracy=accuracy)``."""
+        """Measure ``linear(x, weight, accuracy=accuracy)``."""
         x = self._x(rows)
         return self._result(
             "linear()",
@@ -45,7 +45,7 @@ class Calls:
         )
 
     def argmax(self, rows: int, accuracy: Accuracy = "exact") -> Result:
-        """``argmax(x, weight)``: ids instead of logits come back."""
+        """Measure ``argmax(x, weight)``, which brings ids back instead of logits."""
         x = self._x(rows)
         return self._result(
             "linear()",

@@ -6,25 +6,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tools.bench.timing import Clock, Timing
+from wgpu_q4.bench.timing import Clock, Timing
 from wgpu_q4.kernels import MatrixShape
 
 
 @dataclass(frozen=True)
 class Result:
-    """One measured job; `tools.bench.document` describes its form in JSON.
+    """One measured job.
 
     Attributes:
-        who: ``"wgpu_q4"``, or the peer that did it.
+        who: ``"wgpu_q4"``, or the name of another library.
         op: what was done, such as ``"embedding"`` or ``"linear"``; ``"linear()"`` is the whole call
             from Python.
-        size: ids, rows of x or bytes, as the op has it.
-        timing: seconds.
-        clock: how they were taken.
-        shape: of the matrix, where there is one.
-        detail: what else tells this job from others: layout, dtype, accuracy, kernel, device.
-        moved: bytes that the job cannot avoid to read and write, 0 where they do not bound it.
-        flops: floating-point operations, 0 where they say nothing.
+        size: the number of ids, of rows of x, or of bytes.
+        timing: the seconds.
+        clock: how the seconds were taken.
+        shape: the shape of the matrix, if there is one.
+        detail: what tells this job from others: layout, dtype, accuracy, kernel, device.
+        moved: the bytes that the job must read and write; 0 if they do not bound it.
+        flops: the floating-point operations; 0 if they do not matter.
     """
 
     who: str
@@ -39,7 +39,7 @@ class Result:
 
     @property
     def name(self) -> str:
-        """One line, unique in a run."""
+        """Return one line that no other result of a run has."""
         unit = UNITS.get(self.op.partition("(")[0], "bytes")
         size = f"{unit}={self.size}" if unit in ("M", "ids") else f"{self.size:,} {unit}"
         matrix = f"{self.shape.vocab}×{self.shape.embed_dim}" if self.shape else ""
@@ -48,7 +48,7 @@ class Result:
         return mine if self.who == "wgpu_q4" else f"{self.who}: {mine}"
 
     def as_json(self, copy_bandwidth: float) -> dict[str, Any]:
-        """The result as a JSON object; the limit is `moved` over ``copy_bandwidth`` (bytes/s)."""
+        """Return a JSON object; the limit is `moved` over ``copy_bandwidth`` (bytes per second)."""
         limit = self.moved / copy_bandwidth
         return {
             "who": self.who,
@@ -68,4 +68,4 @@ class Result:
 
 
 UNITS = {"embedding": "ids", "linear": "M", "arithmetic": "operations"}
-"""What `Result.size` counts, by op; bytes elsewhere."""
+"""What `Result.size` counts for an op; bytes for the others."""

@@ -1,7 +1,7 @@
 """Seconds of dispatches on a device, and of calls from Python.
 
-Work is repeated over rotating inputs, so that what is measured comes from memory and not from the
-cache, after a warm-up that brings the clock up.
+A warm-up brings the clock up.  Then work is repeated over rotating inputs, so that the inputs come
+from memory and not from the cache.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Work = Sequence[Step]
 """The dispatches of one measured piece of work, recorded into one compute pass."""
 
 Clock = Literal["timestamps", "dispatches", "calls", "events"]
-"""How a time was taken: GPU timestamps around each pass; wall clock over many dispatches in one
-submission, divided by their number; wall clock of one call; CUDA events around one call."""
+"""How a time was taken: GPU timestamps around each pass; the wall clock over many dispatches in one
+submission, divided by their number; the wall clock of one call; CUDA events around one call."""
 
 _BATCH = 16
 _MOST_UNTIMED = 2000
@@ -46,7 +46,7 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:
-        """Of at least one sample; of a single one the quartiles are that one too."""
+        """Return the timing of at least one sample; the quartiles of one sample are the sample."""
         low, high = seconds[0], seconds[0]
         if len(seconds) > 1:
             low, _, high = quantiles(seconds, n=4, method="inclusive")
@@ -58,15 +58,15 @@ class Effort:
     """How long to measure.
 
     Attributes:
-        repeats: samples at most.
-        seconds: after so long no more samples of a job are taken; one is always.
+        repeats: the most samples of a job.
+        seconds: the time after which no more samples of a job are taken; one always is.
     """
 
     repeats: int = 32
     seconds: float = 0.5
 
     def enough(self, one: float) -> int:
-        """How many samples of ``one`` second each to take."""
+        """Return how many samples to take, if each takes ``one`` second."""
         return max(1, min(self.repeats, math.ceil(self.seconds / max(one, 1e-9))))
 
 
@@ -75,7 +75,7 @@ class DeviceTimer:
 
     Attributes:
         clock: ``"timestamps"`` or ``"dispatches"``.
-        why: why it is not timestamps, else empty.
+        why: the reason why the clock is not ``"timestamps"``, or an empty string.
     """
 
     def __init__(self, context: Context, effort: Effort) -> None:
@@ -102,7 +102,7 @@ class DeviceTimer:
             )
 
     def measure(self, work: Sequence[Work]) -> Timing:
-        """Seconds of ``work``, whose items are variants of one job on different inputs, in turn.
+        """Return the seconds of one job; ``work`` holds the job on different inputs, used in turn.
 
         Right before the timed passes, in the same submission, the same work runs untimed: a GPU
         that idled while the host compiled or encoded has lowered its clock.
@@ -114,7 +114,7 @@ class DeviceTimer:
         return Timing.of(self._by_dispatches(turns))
 
     def _resolution(self) -> float:
-        """Seconds that timestamps are multiples of; 0 or less where they do not advance."""
+        """Return the step of timestamps in seconds; 0 or less if they do not advance."""
         ticks: list[int] = []
         for turn in range(8):
             time.sleep(1e-3 * turn)
@@ -161,7 +161,7 @@ class DeviceTimer:
         return [sample(count) for _ in range(min(samples, self.effort.repeats))]
 
     def _ticks(self, timed: Sequence[Work], untimed: Sequence[Work]) -> NDArray[np.uint64]:
-        """Two timestamps for each of up to 16 timed passes."""
+        """Return two timestamps for each of up to 16 timed passes."""
         encoder = self.context.device.create_command_encoder()
         if untimed:
             _record(encoder, untimed)
@@ -178,7 +178,7 @@ class DeviceTimer:
         return ticks
 
     def _submit(self, work: Sequence[Work]) -> float:
-        """Seconds from submitting ``work`` in one pass until it is done."""
+        """Return the seconds from submitting ``work`` in one pass until it is done."""
         encoder = self.context.device.create_command_encoder()
         if work:
             _record(encoder, work)
@@ -195,7 +195,7 @@ def _record(encoder: Any, work: Sequence[Work], **options: Any) -> None:
 
 
 def time_calls(call: Callable[[], object], effort: Effort) -> Timing:
-    """Wall-clock seconds of a call from Python, its result on the host, after two untimed ones."""
+    """Return the wall-clock seconds of a call from Python, after two untimed calls."""
     call()
     start = time.perf_counter()
     call()
@@ -211,7 +211,7 @@ def time_calls(call: Callable[[], object], effort: Effort) -> Timing:
 
 
 def _timestamp_seconds(context: Context) -> float:
-    """Seconds per timestamp unit: nanoseconds by WebGPU's specification, ticks of wgpu-native's."""
+    """Return the seconds of a timestamp's unit: WebGPU has nanoseconds, wgpu-native its ticks."""
     if context.implementation.__name__ != "wgpu":
         return 1e-9
     return timestamp_seconds(context.device)

@@ -1,7 +1,7 @@
-"""What the adapter can do at most, by the plainest kernels: copy, read, float32 arithmetic.
+"""What the adapter reaches with the plainest kernels: copy, read, float32 arithmetic.
 
-The same three run before and after everything else; a ratio far from 1 says that the clock moved
-and that the figures between them are not comparable.
+The three kernels run before and after everything else.  If the ratio of their times is far from 1,
+the clock of the device has moved, and the figures between them are not comparable.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.bench.result import Result
-from tools.bench.timing import DeviceTimer, Work
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.timing import DeviceTimer, Work
 from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels import fold
 
@@ -25,7 +25,7 @@ _SLICE = 32768
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The three results of one time."""
+    """The three results."""
 
     copy: Result
     read: Result
@@ -33,21 +33,21 @@ class Ceilings:
 
     @property
     def copy_bandwidth(self) -> float:
-        """Bytes per second, read and written ones counted: what every job is held against."""
+        """Return the bytes per second that a copy reads and writes: the limit of every job."""
         return self.copy.moved / self.copy.timing.median
 
     @property
     def read_bandwidth(self) -> float:
-        """Bytes per second."""
+        """Return the bytes per second that a kernel reads."""
         return self.read.moved / self.read.timing.median
 
     @property
     def arithmetic_rate(self) -> float:
-        """float32 operations per second, two for a multiply-add."""
+        """Return float32 operations per second; a multiply-add counts as two."""
         return self.arithmetic.flops / self.arithmetic.timing.median
 
     def over(self, before: Ceilings) -> dict[str, float]:
-        """Time now over time ``before``, of each."""
+        """Return the time of each kernel, divided by its time ``before``."""
         pairs = {
             "copy": (self.copy, before.copy),
             "read": (self.read, before.read),
@@ -57,11 +57,11 @@ class Ceilings:
 
 
 class CeilingJobs:
-    """The three jobs on one device, their buffers kept for the second time.
+    """The three jobs on one device; their buffers are kept for the second time.
 
     Args:
-        timer: of the device.
-        software: the device runs on the processor: an eighth of the work is enough.
+        timer: the timer of the device.
+        software: True if the device runs on the processor; an eighth of the work is then enough.
     """
 
     def __init__(self, timer: DeviceTimer, software: bool = False) -> None:
@@ -79,7 +79,7 @@ class CeilingJobs:
         self._arithmetic = self._work("arithmetic", {0: sums}, self._workgroups, ROUNDS=_ROUNDS)
 
     def measure(self) -> Ceilings:
-        """Measure all three."""
+        """Measure the three kernels."""
         clock, nbytes = self._timer.clock, self._bytes
         copied = self._timer.measure([self._copy])
         read = self._timer.measure([self._read])

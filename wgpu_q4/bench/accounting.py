@@ -1,7 +1,7 @@
-"""What a job cannot avoid: the bytes that it reads and writes, its floating-point operations.
+"""The bytes that a job must read and write, and its floating-point operations.
 
-Each byte counts once, however often a kernel reads it; what a cache line brings along does not
-count.
+Each byte counts once, however often a kernel reads it.  Bytes that only share a cache line with it
+do not count.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from wgpu_q4.kernels import Layout, MatrixShape, OutputDtype
 
 
 def packed_bytes(shape: MatrixShape, layout: Layout) -> int:
-    """Of the 4-bit values on the device; blocks hold whole strips of 8 rows."""
+    """Return the bytes of the 4-bit values on the device; blocks hold whole strips of 8 rows."""
     rows = shape.vocab if layout.startswith("rows") else -(-shape.vocab // 8) * 8
     return rows * (shape.embed_dim // 2)
 
 
 def scales_bytes(shape: MatrixShape) -> int:
-    """Of ``[V, K/G]`` scales."""
+    """Return the bytes of the scales ``[V, K/G]``."""
     return shape.vocab * _row_of_scales(shape)
 
 
 def embedding_bytes(shape: MatrixShape, ids: int, layout: Layout, output: OutputDtype) -> int:
-    """Of ``ids`` rows in no order: the ids, the rows, their scales, the result.
+    """Return the bytes of a lookup in no order: the ids, the rows, their scales, the result.
 
     A block holds a piece of 8 rows, so one row from blocks costs the bytes of 8.
     """
@@ -32,18 +32,18 @@ def embedding_bytes(shape: MatrixShape, ids: int, layout: Layout, output: Output
 
 
 def linear_bytes(shape: MatrixShape, rows: int, layout: Layout) -> int:
-    """Of ``rows`` rows of float32 activations: weight and scales once, activations, logits."""
+    """Return the bytes of a product: weight and scales once, float32 activations, logits."""
     weight = packed_bytes(shape, layout) + scales_bytes(shape)
     return weight + 4 * rows * (shape.embed_dim + shape.vocab)
 
 
 def linear_flops(shape: MatrixShape, rows: int) -> int:
-    """A multiplication and an addition for each weight and row."""
+    """Return the operations of a product: two for each weight and row."""
     return 2 * rows * shape.vocab * shape.embed_dim
 
 
 def pack_bytes(shape: MatrixShape, layout: Layout) -> int:
-    """Of reading rows and writing another layout."""
+    """Return the bytes of reading rows and writing another layout."""
     return packed_bytes(shape, "rows") + packed_bytes(shape, layout)
 
 

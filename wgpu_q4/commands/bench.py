@@ -1,0 +1,136 @@
+"""Measure this adapter: its kernels beside its own copy bandwidth, and whole calls.
+
+The copy runs before and after everything else; if its time has changed, so has the clock of the
+device, and the figures are not comparable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from wgpu_q4 import __version__
+from wgpu_q4.bench.calls import Calls
+from wgpu_q4.bench.ceilings import CeilingJobs
+from wgpu_q4.bench.jobs import Jobs, random_weight
+from wgpu_q4.bench.result import Result
+from wgpu_q4.bench.shapes import SHAPE_HELP, default_shape, matrix_shape, positive, seconds
+from wgpu_q4.bench.table import HEADER, line
+from wgpu_q4.bench.timing import DeviceTimer, Effort
+from wgpu_q4.commands.progress import Progress, progress
+from wgpu_q4.device import Context, SoftwareAdapterWarning, context_for, request_device
+from wgpu_q4.errors import DeviceError
+from wgpu_q4.kernels import DEFAULT_LAYOUT, MatrixShape
+
+HELP = "measure this adapter's kernels and calls beside its own copy bandwidth"
+
+Job = tuple[str, Callable[[], Result]]
+"""What is said while a job runs, and the job."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--adapter", help="part of an adapter's name, as in WGPU_Q4_ADAPTER")
+    parser.add_argument("--implementation", help="wgpu or wgpudawn, as in WGPU_Q4_IMPLEMENTATION")
+    parser.add_argument("--shape", type=matrix_shape, help=SHAPE_HELP)
+    parser.add_argument(
+        "--ids", type=positive, nargs="+", default=[1024, 16384], metavar="N", help="ids to look up"
+    )
+    parser.add_argument(
+        "--rows", type=positive, nargs="+", default=[1, 16, 128], metavar="M", help="rows of x"
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, default=0.3, help="of samples for each job, at most"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print the figures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SoftwareAdapterWarning)  # the first line says it
+        context = context_for(request_device(options.adapter, options.implementation))
+    timer = DeviceTimer(context, Effort(seconds=options.seconds))
+    shape = options.shape or default_shape(context.is_software)
+    jobs = list(_jobs(timer, shape, sorted(options.ids), sorted(options.rows)))
+    with progress(len(jobs) + 2) as shown:
+        found = _measure(timer, shape, jobs, shown, quiet=options.json)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    return 0
+
+
+def _jobs(timer: DeviceTimer, shape: MatrixShape, ids: list[int], rows: list[int]) -> Iterator[Job]:
+    """Yield the kernels, then the calls."""
+    weight = random_weight(shape)
+    jobs, calls = Jobs(timer, weight), Calls(timer.context, weight, timer.effort)
+    for count in ids:
+        yield f"embedding of {count} ids", partial(jobs.embedding, count)
+    for count in rows:
+        for accuracy in jobs.accuracies(count, DEFAULT_LAYOUT):
+            job = partial(jobs.linear, count, DEFAULT_LAYOUT, accuracy)
+            yield f"linear, M={count}, {accuracy}", job
+    for count in [1, *ids]:
+        yield f"embedding() of {count} ids", partial(calls.embedding, count)
+    for count in rows:
+        for accuracy in jobs.accuracies(count, DEFAULT_LAYOUT):
+            yield f"linear(), M={count}, {accuracy}", partial(calls.linear, count, accuracy)
+    yield "argmax(), M=1", partial(calls.argmax, 1)
+
+
+def _measure(
+    timer: DeviceTimer, shape: MatrixShape, jobs: list[Job], shown: Progress, *, quiet: bool
+) -> dict[str, Any]:
+    """Return the figures as a JSON object; print them too, unless ``quiet``."""
+    context = timer.context
+    say: Callable[[str], None] = (lambda text: None) if quiet else shown.say
+    for text in _introduction(context, timer, shape):
+        say(text)
+    shown.begin("copy, read, arithmetic")
+    ceilings = CeilingJobs(timer, context.is_software)
+    before = ceilings.measure()
+    results = [before.copy, before.read, before.arithmetic]
+    for result in results:
+        say(line(result, before.copy_bandwidth))
+    left_out = []
+    for title, job in jobs:
+        shown.begin(title)
+        try:
+            results.append(job())
+        except (ValueError, DeviceError, MemoryError) as error:
+            left_out.append({"what": title, "why": str(error) or type(error).__name__})
+            say(f"left out: {title}: {left_out[-1]['why']}")
+        else:
+            say(line(results[-1], before.copy_bandwidth))
+    shown.begin("copy, read, arithmetic again")
+    drift = ceilings.measure().over(before)
+    ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in drift.items())
+    say(f"\ntime after everything else over time before: {ratios}")
+    module = context.implementation
+    return {
+        "wgpu_q4": __version__,
+        "adapter": context.adapter_summary,
+        "implementation": f"{module.__name__} {module.__version__}",
+        "shape": {"V": shape.vocab, "K": shape.embed_dim, "G": shape.group_size},
+        "clock": {"kind": timer.clock, "why": timer.why},
+        "copy_bytes_per_second": before.copy_bandwidth,
+        "drift": drift,
+        "results": [result.as_json(before.copy_bandwidth) for result in results],
+        "left_out": left_out,
+    }
+
+
+def _introduction(context: Context, timer: DeviceTimer, shape: MatrixShape) -> Iterator[str]:
+    module = context.implementation
+    yield f"{context.adapter_summary}, {module.__name__} {module.__version__}"
+    yield (
+        f"V = {shape.vocab}, K = {shape.embed_dim}, G = {shape.group_size}; limit: the bytes that "
+        f"a job must move, over the bandwidth of the copy"
+    )
+    if timer.why:
+        yield f"wall clock over many dispatches, because {timer.why}"
+    yield f"\n{HEADER}"

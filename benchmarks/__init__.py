@@ -1,4 +1,5 @@
 """Results of measurements, their plots, and scripts for one question each.
 
-The measuring itself is `tools.bench`: ``wgpu-q4 bench`` or ``python -m benchmarks``.
+``python -m benchmarks`` measures, with `tools.bench`; ``wgpu-q4 bench`` is the smaller command of
+an installed package.
 """

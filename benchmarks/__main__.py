@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: the same as ``wgpu-q4 bench``, in a checkout."""
+"""``python -m benchmarks``: measure the kernels on an adapter, beside other libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.bench import command
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Measure; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure the kernels on an adapter, beside others."
     )

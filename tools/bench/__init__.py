@@ -1,18 +1,14 @@
-"""Measurements on any adapter, beside what others make of the same job: ``wgpu-q4 bench``.
+"""Measurements on an adapter, beside other libraries on the same jobs: ``python -m benchmarks``.
 
-One file per idea:
+The timing, the kernels and the calls are those of ``wgpu-q4 bench`` (`wgpu_q4.bench`).
 
-* `timing`      seconds of dispatches and of calls, and how they were taken
-* `ceilings`    what the adapter can do at most: copy, read, arithmetic
-* `accounting`  the bytes that a job must move, and its floating-point operations
-* `jobs`        this package's kernels, each measured by itself
-* `calls`       this package's calls, numpy to numpy
-* `peers`       the same jobs by torch and ONNX Runtime
-* `suite`       which of all these are measured
-* `document`    the figures as JSON
-* `table`       the figures as text
-* `plots`       the figures as pictures
-* `command`     the options, and the run itself
+* `transfers`     packing, upload and readback
+* `peers`         the same jobs by torch and ONNX Runtime
+* `suite`         the selection and the order of all jobs
+* `document`      the figures as JSON
+* `surroundings`  the adapter, the host and the versions of a run
+* `plots`         the figures as pictures
+* `command`       the options, and the run itself
 
 Timings never gate a test.
 """

@@ -61,11 +61,11 @@ class Document:
 
     @property
     def copy_bandwidth(self) -> float:
-        """Bytes per second, read plus written."""
+        """Return bytes per second, read plus written."""
         return self.ceilings["copy_bytes_per_second"]
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         return {
             "schema": SCHEMA,
             "complete": self.complete,
@@ -83,7 +83,7 @@ class Document:
         }
 
     def write(self, path: Path) -> None:
-        """Write the JSON object; the file is whole or as it was."""
+        """Write the JSON object; after a failure the file is as it was."""
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
         with NamedTemporaryFile(
@@ -95,7 +95,7 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> Document:
-        """The document in a file.
+        """Return the document in a file.
 
         Raises:
             ValueError: it is not one of this schema.
@@ -110,7 +110,11 @@ class Document:
 
     @classmethod
     def from_json(cls, found: Any) -> Document:
-        """The document of a JSON object; KeyError, TypeError or ValueError if it is not one."""
+        """Return the document of a JSON object.
+
+        Raises:
+            KeyError, TypeError, ValueError: the object is not one of this schema.
+        """
         if found["schema"] != SCHEMA:
             raise ValueError(f"its schema is {found['schema']!r}")
         return cls(
@@ -130,7 +134,7 @@ class Document:
 
 
 def rates(ceilings: Ceilings) -> dict[str, float]:
-    """The field ``ceilings``."""
+    """Return the field ``ceilings``."""
     return {
         "copy_bytes_per_second": ceilings.copy_bandwidth,
         "read_bytes_per_second": ceilings.read_bandwidth,

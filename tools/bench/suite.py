@@ -1,4 +1,4 @@
-"""Which jobs are measured, in which order."""
+"""The jobs that are measured, in order."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from wgpu_q4.kernels import DEFAULT_LAYOUT, Accuracy, Layout, MatrixShape, Outpu
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
 NARROW_VOCAB = 32768
-"""V where K varies: at 8192 columns the matrix is as large as the first default one."""
+"""V where K varies: with 8192 columns the matrix is as large as the first default matrix."""
 
 MANY_IDS = 16384
-"""Ids looked up where V and K vary, at most."""
+"""The most ids that are looked up where V and K vary."""
 
 ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
 OUTPUTS: tuple[OutputDtype, ...] = ("float32", "float16")
@@ -35,7 +35,7 @@ class Selection:
     """What to measure.
 
     Attributes:
-        shape: of the matrix.
+        shape: the shape of the matrix.
         ids: numbers of ids to look up.
         rows: numbers of rows of x to multiply.
         layouts: of the weight on the device.
@@ -60,10 +60,10 @@ class Step:
     """One job that is still to do.
 
     Attributes:
-        title: what is said while it runs.
-        run: measures it; raises ValueError, DeviceError or UnavailableError if it cannot be.
-        series: jobs that differ in size alone share this name...
-        cost: ...and take time in proportion to this.
+        title: what the progress shows while the job runs.
+        run: measures the job; raises ValueError, DeviceError or UnavailableError if it cannot.
+        series: a name that jobs share if they differ in size alone.
+        cost: the time of the jobs of a series is in proportion to this.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Step:
 
 
 def steps(timer: DeviceTimer, selection: Selection) -> list[Step]:
-    """All jobs of a selection.  This package's come first: the threads of a peer would disturb."""
+    """Return all jobs of a selection; peers come last, because their threads would disturb."""
     weight = random_weight(selection.shape)
     jobs = Jobs(timer, weight)
     return [
@@ -119,7 +119,7 @@ def _kernels(jobs: Jobs, selection: Selection) -> Iterator[Step]:
 
 
 def _sweeps(timer: DeviceTimer, selection: Selection) -> Iterator[Step]:
-    """The main jobs over other V and K, to see how they grow."""
+    """Yield the main jobs over other V and K, to see how their times grow."""
     base = selection.shape
     narrow = replace(base, vocab=min(base.vocab, NARROW_VOCAB))
     shapes = [replace(base, vocab=vocab) for vocab in selection.vocabs]
@@ -144,7 +144,7 @@ def _sweeps(timer: DeviceTimer, selection: Selection) -> Iterator[Step]:
 
 
 class _Made:
-    """The jobs on one more matrix, which is made for the first of them and goes after the last."""
+    """The jobs on one more matrix, which is made for the first job and freed after the last."""
 
     def __init__(self, timer: DeviceTimer, shape: MatrixShape) -> None:
         self._timer = timer
@@ -226,17 +226,17 @@ def _peers(weight: Q4Weight, selection: Selection, effort: Effort) -> Iterator[S
 
 
 _COMPILED_FROM = 1024
-"""Ids from which torch.compile is measured: it takes seconds for each number of them, and with
-fewer only the start of a kernel is seen."""
+"""Ids from which torch.compile is measured.  It compiles for seconds for each number of ids; with
+fewer ids the time is that of starting a kernel."""
 
 _SIZES = {"embedding": "ids", "linear": "rows"}
 
 
 def measure_peer(peer: Peer, op: str, given: Any, weight: Q4Weight) -> Result:
-    """One job of a peer, its answer checked first.
+    """Return the result of one job of a peer; the peer's answer is checked first.
 
     Raises:
-        UnavailableError: it has no such job, fails, or computes something else.
+        UnavailableError: the peer has no such job, fails, or computes something else.
     """
     try:
         task = getattr(peer, op)(given)

@@ -1,4 +1,4 @@
-"""On what and with what a run measures: adapter, host, versions."""
+"""The adapter, the host and the versions of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("numpy", "torch", "onnxruntime", "onnxruntime-webgpu", "onnxruntime
 
 
 def adapter(context: Context) -> dict[str, str]:
-    """The field ``adapter`` of a document."""
+    """Return the field ``adapter`` of a document."""
     info = context.device.adapter.info
     module = context.implementation
     return {
@@ -31,7 +31,7 @@ def adapter(context: Context) -> dict[str, str]:
 
 
 def host() -> dict[str, str | int]:
-    """The field ``host`` of a document."""
+    """Return the field ``host`` of a document."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))
@@ -42,7 +42,7 @@ def host() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """The field ``versions`` of a document."""
+    """Return the field ``versions`` of a document."""
     found = {"wgpu_q4": own_version(), "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 
 
 def own_version() -> str:
-    """This package's version; in a checkout with its commit, and ``+`` if files were changed."""
+    """Return this package's version; a checkout adds its commit, and ``+`` after changes."""
     number = wgpu_q4.__version__
     project = _ROOT / "pyproject.toml"
     if not project.is_file():

@@ -5,6 +5,7 @@ returns the exit status.
 
 * `info`     what there is to run on, and which kernels will be used
 * `inspect`  what an ExecuTorch program holds, and what it shares
+* `kernel`   a kernel's complete WGSL, ready to be used elsewhere
 * `check`    what this adapter computes, against the float64 reference
 * `bench`    this adapter's kernels and calls, beside its own copy bandwidth
 

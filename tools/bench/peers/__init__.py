@@ -1,11 +1,11 @@
-"""The same jobs by others, where they are installed.
+"""The same jobs by other libraries, where they are installed.
 
-* `base`               what a peer is, and the check that it computes the same
+* `base`               a peer, and the check that it computes the same
 * `torch_peers`        torch on the same packed bytes, and on matrices that are not quantized
 * `onnx_graphs`        graphs of one operator on a 4-bit weight
 * `onnxruntime_peers`  ONNX Runtime's 4-bit operators, on the processor and through WebGPU
 
-Each is optional; one that is absent is named, with the reason.
+Each peer is optional; a peer that is absent is named, with the reason.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ PEERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def make(name: str, weight: Q4Weight, effort: Effort) -> Peer:
-    """The peer of that name for one weight.
+    """Return the peer of that name for one weight.
 
     Raises:
-        UnavailableError: it is not installed, or cannot run here; says why.
+        UnavailableError: the peer is not installed, or cannot run here; the message says why.
     """
     module, kind, _ = PEERS[name]
     try:

@@ -1,4 +1,4 @@
-"""What a peer is, and the check that it computes the same."""
+"""A peer, which is another library on the same job, and the check that it computes the same."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Task:
     """One job, ready.
 
     Attributes:
-        answer: does it once; the result as numpy.
-        measure: times it.
-        clock: how.
-        moved: bytes that it cannot avoid to move in the GPU's memory, 0 if that does not bound it.
+        answer: does the job once and returns the result as numpy.
+        measure: times the job.
+        clock: how the job is timed.
+        moved: the bytes that the job must move in the GPU's memory; 0 if they do not bound it.
         tolerance: how far the answer may be from the exact one, relative to its root mean square.
         detail: dtype, accuracy, device.
     """
@@ -42,29 +42,29 @@ class Task:
 
 
 class Peer:
-    """Somebody else's code on one weight; what it lacks, it says."""
+    """Another library on one weight; an op that it lacks raises `UnavailableError`."""
 
     who: str
 
     def embedding(self, ids: NDArray[np.int64]) -> Task:
-        """Rows by id; raises `UnavailableError`."""
+        """Return the job of looking rows up by id."""
         raise UnavailableError(f"{self.who} has no lookup here")
 
     def linear(self, x: NDArray[np.float32]) -> Task:
-        """``x · Wᵀ``; raises `UnavailableError`."""
+        """Return the job of computing ``x · Wᵀ``."""
         raise UnavailableError(f"{self.who} has no product here")
 
     def close(self) -> None:
-        """Let go of memory and threads."""
+        """Release memory and threads."""
 
 
 def check(task: Task, op: str, given: NDArray[Any], weight: Q4Weight) -> None:
-    """Raise unless a task computes what the float64 reference computes: else it is no peer.
+    """Raise unless a task computes what the float64 reference computes.
 
-    A few rows, and of a product a few columns, are looked at, spread over the whole.
+    A few rows are compared, and of a product a few columns, spread over the whole.
 
     Raises:
-        UnavailableError: it computes something else, by how much.
+        UnavailableError: the task computes something else; the message says by how much.
     """
     answer = task.answer()
     vocab, embed_dim = weight.shape

@@ -1,6 +1,6 @@
 """ONNX graphs of one 4-bit operator of ONNX Runtime, on the bytes of a `Q4Weight`.
 
-Its uint8 weights, their zero point of 8 left out, have this package's bytes and scales.
+A uint8 weight without a zero point (it is then 8) has the bytes and scales of this package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def embedding_graph(weight: Q4Weight, ids_dtype: str = "int64") -> bytes:
-    """``GatherBlockQuantized``: input ``indices``, output ``out`` in the dtype of the scales."""
+    """Return ``GatherBlockQuantized``: input ``indices``, output ``out`` in the scales' dtype."""
     return one_operator(
         "GatherBlockQuantized",
         ["data", "indices", "scales"],
@@ -35,7 +35,7 @@ def embedding_graph(weight: Q4Weight, ids_dtype: str = "int64") -> bytes:
 
 
 def linear_graph(weight: Q4Weight, dtype: str = "float32", accuracy_level: int = 1) -> bytes:
-    """``MatMulNBits``: input ``A`` ``[M, K]`` of ``dtype``, output ``out`` ``[M, V]``.
+    """Return ``MatMulNBits``: input ``A`` ``[M, K]`` of ``dtype``, output ``out`` ``[M, V]``.
 
     Args:
         accuracy_level: 1 computes in float32, 4 with activations in int8; 0 lets it choose.
@@ -67,7 +67,7 @@ def one_operator(
     result: np.dtype[Any],
     **attributes: Any,
 ) -> bytes:
-    """A model of one operator of the domain com.microsoft, serialized.
+    """Return a serialized model of one operator of the domain com.microsoft.
 
     Args:
         order: the names of the operator's inputs, in its order.

@@ -27,7 +27,7 @@ _PROVIDER = "WebGpuExecutionProvider"
 
 
 class Processor(Peer):
-    """On the processor, with sums in float32."""
+    """ONNX Runtime on the processor, with sums in float32."""
 
     who = "ONNX Runtime"
     accuracy = "exact"
@@ -41,10 +41,10 @@ class Processor(Peer):
         self._linear: Any = None
 
     def session(self, model: bytes) -> Any:
-        """A session for a model, on this peer's device and no other.
+        """Return a session for a model, on this peer's device and no other.
 
         Raises:
-            UnavailableError: it cannot be made.
+            UnavailableError: the session cannot be made.
         """
         return _session(model, onnxruntime.SessionOptions(), ["CPUExecutionProvider"])
 
@@ -90,7 +90,7 @@ class Processor(Peer):
 
 
 class ProcessorInt8(Processor):
-    """On the processor, with activations rounded to int8, as its exporters choose."""
+    """ONNX Runtime on the processor, with activations in int8, as its exporters choose."""
 
     accuracy = "int8"
     accuracy_level = 4
@@ -98,7 +98,7 @@ class ProcessorInt8(Processor):
 
 
 class WebGpu(Processor):
-    """Through WebGPU, on the adapter that it chooses itself."""
+    """ONNX Runtime through WebGPU, on the adapter that it chooses itself."""
 
     who = "ONNX Runtime WebGPU"
     device = "webgpu"
@@ -120,7 +120,7 @@ class WebGpu(Processor):
 
 
 def _webgpu_devices() -> list[Any]:
-    """The plugin's devices; none where WebGPU is built in."""
+    """Return the plugin's devices; there are none where WebGPU is built in."""
     if _PROVIDER in onnxruntime.get_available_providers():
         return []
     if find_spec("onnxruntime_ep_webgpu") is None:
@@ -166,6 +166,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _with_float_scales(weight: Q4Weight) -> Q4Weight:
-    """Half scales as floats: its operators take scales of the dtype they compute in."""
+    """Return the weight with float32 scales: the operators compute in the dtype of the scales."""
     scales = weight.scales.astype(np.float32)
     return Q4Weight(weight.packed, scales, weight.convention)

@@ -1,6 +1,6 @@
 """torch on the same packed bytes, and on matrices that are not quantized.
 
-On CUDA where torch sees a GPU, else on the processor.
+torch runs on CUDA where it sees a GPU, else on the processor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROWS_AT_A_TIME = 8192
 
 
 def unpacked_rows(packed: Tensor, scales: Tensor, ids: Tensor) -> Tensor:
-    """Gather, unpack, scale: ``[N, K]`` float32 of packed ``[V, K/2]``, linear convention."""
+    """Return rows ``[N, K]`` float32 of packed ``[V, K/2]``, linear convention."""
     picked = packed[ids]
     values = torch.stack([picked & 15, picked >> 4], dim=-1).view(ids.shape[0], -1).float() - 8
     grouped = values.view(ids.shape[0], scales.shape[1], -1)
@@ -32,7 +32,7 @@ def unpacked_rows(packed: Tensor, scales: Tensor, ids: Tensor) -> Tensor:
 
 
 class Eager(Peer):
-    """torch's own ops, one after the other."""
+    """The lookup by torch's own ops, one after the other."""
 
     who = "torch"
 
@@ -72,7 +72,7 @@ class Eager(Peer):
 
 
 class Compiled(Eager):
-    """The same through torch.compile."""
+    """The lookup through torch.compile."""
 
     who = "torch.compile"
 
@@ -91,7 +91,7 @@ class Compiled(Eager):
 
 
 class Unquantized(Peer):
-    """A matrix product with the matrix in full, as a model that is not quantized has it."""
+    """The product with a matrix that is not quantized."""
 
     who = "torch"
     dtype: torch.dtype
@@ -142,19 +142,19 @@ class Unquantized(Peer):
 
 
 class UnquantizedFloat(Unquantized):
-    """In float32."""
+    """The product in float32."""
 
     dtype = torch.float32
 
 
 class UnquantizedHalf(Unquantized):
-    """In float16, on matrix units where the GPU has them."""
+    """The product in float16, on matrix units where the GPU has them."""
 
     dtype = torch.float16
 
 
 def _on_gpu(device: torch.device, nbytes: int) -> int:
-    """``nbytes``, or 0 where another memory than the measured GPU's moves them."""
+    """Return ``nbytes``, or 0 if the job does not run in the memory of the measured GPU."""
     return nbytes if device.type == "cuda" else 0
 
 
@@ -163,7 +163,7 @@ def _clock(device: torch.device) -> Clock:
 
 
 def _time(calls: Sequence[Callable[[], object]], effort: Effort) -> Timing:
-    """Seconds of a call, which take turns; on CUDA without a pause between them."""
+    """Return the seconds of calls that take turns; on CUDA there is no pause between them."""
     turns = cycle(calls)
     if not torch.cuda.is_available():
         return time_calls(lambda: next(turns)(), effort)

@@ -76,10 +76,17 @@ async function runJob(job) {
         const layout = device.createBindGroupLayout({
             entries: job.layout.map((entry) => ({ ...entry, visibility: GPUShaderStage.COMPUTE })),
         });
+        const module = device.createShaderModule({ code: job.code });
+        const { messages } = await module.getCompilationInfo();
+        for (const { type, lineNum, message } of messages) {
+            if (type === "error") {
+                throw new Error(`line ${lineNum}: ${message}`);
+            }
+        }
         const pipeline = await device.createComputePipelineAsync({
             layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
             compute: {
-                module: device.createShaderModule({ code: job.code }),
+                module,
                 entryPoint: "main",
                 constants: job.constants,
             },

@@ -27,7 +27,7 @@ from wgpu_q4.cli import main
 from wgpu_q4.device import default_context
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import Layout, LinearKernel, source_folder
+from wgpu_q4.kernels import LINEAR_KERNELS, Layout, source_folder
 
 Captured = pytest.CaptureFixture[str]
 
@@ -62,9 +62,9 @@ def test_every_way_to_hold_a_weight_is_checked() -> None:
                         for title in titles
                     ), (layout, storage, half, scales)
     products = [check for check in all_checks() if isinstance(check, Product)]
-    assert {check.kernel for check in products} == {None, *get_args(LinearKernel)}
+    assert {check.kernel for check in products} == {None, *LINEAR_KERNELS}
     assert {(c.kernel, c.scales) for c in products if c.kernel} == {
-        (kernel, scales) for kernel in get_args(LinearKernel) for scales in get_args(ScalesDtype)
+        (kernel, scales) for kernel in LINEAR_KERNELS for scales in get_args(ScalesDtype)
     }
 
 

@@ -61,6 +61,9 @@ def test_every_way_to_hold_a_weight_is_checked() -> None:
                         and ("float_scales" in title) == bool(scales)
                         for title in titles
                     ), (layout, storage, half, scales)
+    assert {check.op for check in all_checks()} == {
+        *("embedding", "pack", "linear", "linear_transposed", "argmax", "top_k")
+    }
     products = [check for check in all_checks() if isinstance(check, Product)]
     assert {check.kernel for check in products} == {None, *LINEAR_KERNELS}
     assert {(c.kernel, c.scales) for c in products if c.kernel} == {
@@ -72,7 +75,7 @@ def test_the_text_counts_and_ends_with_the_verdict(report: Report) -> None:
     text = str(report).splitlines()
     assert text[0] == f"{report.adapter}, {report.implementation}"
     counts = Counter(finding.op for finding in report.findings)
-    assert f"embedding  {counts['embedding']} agree" in text
+    assert f"{'embedding':17} {counts['embedding']} agree" in text
     run_here = sum(finding.status != "not here" for finding in report.findings)
     assert text[-1] == f"everything agrees with the float64 reference ({run_here} checks)"
 
@@ -117,7 +120,7 @@ def test_the_text_shows_what_is_wrong_and_what_to_report() -> None:
     agree = Finding("embedding", "embedding, rows: one", "agrees")
     wrong = Finding("linear", "linear, gemv", "differs", "2 of 3 values are beyond the bound")
     text = str(Report("adapter", "wgpu 1", [agree, *[wrong] * 21]))
-    assert "linear     21 DIFFER\n" in text
+    assert f"{'linear':17} 21 DIFFER\n" in text
     assert text.count("DIFFERS  linear, gemv\n  2 of 3 values are beyond the bound\n") == 20
     assert "and 1 more, which --json lists" in text
     assert "something is wrong: 21 of 22 checks" in text

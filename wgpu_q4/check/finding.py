@@ -34,7 +34,7 @@ class Finding:
     """What one check found.
 
     Attributes:
-        op: what was computed: ``"embedding"``, ``"pack"``, ``"linear"``, ``"argmax"``, ``"top_k"``.
+        op: what was computed: ``"pack"``, or the name of an op such as ``"embedding"``.
         title: one line that no other check has.
         status: see `Status`.
         detail: what is wrong, the known differences, or why the check does not apply.

@@ -1,4 +1,4 @@
-"""Checks of ``linear``, ``argmax`` and ``top_k`` against the bounds of `wgpu_q4.reference`."""
+"""Checks of ``linear`` and what follows from it, against the bounds of `wgpu_q4.reference`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from wgpu_q4.check.finding import NotHereError, Outcome
 from wgpu_q4.device import Context
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import LINEAR_KERNELS, Accuracy, Layout
+from wgpu_q4.ops import linear_transposed
 
 Shape = tuple[int, int, int]
 
@@ -190,7 +191,41 @@ class Best:
         return ""
 
 
-def products() -> Iterator[Product | Best]:
+@dataclass(frozen=True)
+class Transposed:
+    """``linear_transposed``.
+
+    Attributes:
+        shape: V, K, G.
+        scales: the dtype of the scales.
+        rows: the rows of y.
+    """
+
+    shape: Shape
+    scales: ScalesDtype
+    rows: int
+
+    @property
+    def op(self) -> str:
+        """Return ``"linear_transposed"``."""
+        return "linear_transposed"
+
+    @property
+    def title(self) -> str:
+        """Return one line that no other check has."""
+        vocab, embed_dim, group_size = self.shape
+        shape = f"[{vocab},{embed_dim}] g{group_size}"
+        return f"linear_transposed, {self.scales} scales, {shape}, {self.rows} rows"
+
+    def run(self, context: Context) -> Outcome:
+        """Compute the product and compare it."""
+        weight, y = _weight(self.shape, self.scales), _x(self.rows, self.shape[0])
+        found = linear_transposed(y, weight, context.device)
+        bound = reference.linear_transposed_bound(y, weight)
+        return _compare(found, reference.linear_transposed(y, weight), bound)
+
+
+def products() -> Iterator[Product | Best | Transposed]:
     """Yield the checks: each kernel in each layout, the chosen kernels, and the reductions."""
     for layout in get_args(Layout):
         for name, kernel in LINEAR_KERNELS.items():
@@ -202,6 +237,10 @@ def products() -> Iterator[Product | Best]:
     for accuracy in get_args(Accuracy):
         for rows in (1, 70):
             yield Product(_LONG, "float16", rows, False, "rows", accuracy=accuracy)
+    # One part of the rows of the weight, and several.
+    for shape in (_ODD, _TALL):
+        for scales in get_args(ScalesDtype):
+            yield Transposed(shape, scales, 5)
     for k in (None, 1, 40, 1000):
         yield Best(_TALL, 5, k)
     for k in (None, 40):

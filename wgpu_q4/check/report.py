@@ -78,7 +78,7 @@ class Report:
             parts = [
                 f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
             ]
-            yield f"{op:10} {', '.join(parts)}"
+            yield f"{op:17} {', '.join(parts)}"
         missing = Counter(item.detail for item in self.findings if item.status == "not here")
         for reason, count in missing.items():
             yield f"\n{count} not here: {reason}"

@@ -17,6 +17,7 @@ from wgpu_q4.kernels.pack import plan_pack
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Reduce, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
+from wgpu_q4.kernels.transposed import plan_transposed
 
 _LIMITS = {
     "max-compute-workgroup-storage-size": 16384,
@@ -63,6 +64,10 @@ def _examples() -> Iterator[Example]:
     for shape, support in product(shapes, _SUPPORTS):
         yield from _lookups(shape, support)
         yield from _products(shape, support)
+        transposed = plan_transposed(shape, 1, _LIMITS, support)
+        yield Example(f"{_sizes(shape)}, one row of y", transposed.product)
+        if transposed.add is not None:
+            yield Example(f"{_sizes(shape)}, one row of y", transposed.add)
     of = _sizes(shapes[0])
     for layout in BLOCKS:
         yield Example(of, plan_pack(shapes[0], layout, _LIMITS))

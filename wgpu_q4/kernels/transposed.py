@@ -25,7 +25,11 @@ below that."""
 
 _ADDED_PER_WORKGROUP = 64
 
-ADD_PARTS = Shader("add_parts", ("shape/overrides", "linear/transposed/add_parts"))
+ADD_PARTS = Shader(
+    "add_parts",
+    ("shape/overrides", "linear/transposed/add_parts"),
+    "y · W, second dispatch: the sums of the parts of the weight's rows",
+)
 
 
 @cache
@@ -43,7 +47,7 @@ def transposed_shader(scales: ScalesDtype, halves: Halves = "native") -> Shader:
         "linear/transposed/transposed",
     )
     name = f"linear_transposed_q4gsw_rows_{scales}_scales{halves_suffix(pieces)}"
-    return Shader(name, pieces)
+    return Shader(name, pieces, "y · W: the transposed product, for a weight in rows")
 
 
 @dataclass(frozen=True)

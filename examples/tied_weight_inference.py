@@ -287,7 +287,7 @@ def read(model: Any, sequence: Tensor, positions: int) -> Read:
     return Read(inputs[0][0], logits[0])
 
 
-def both_ends(device: str | None, weight: Q4Weight, accuracy: Any, watch: Stopwatch) -> str:
+def both_ends(device: Any, weight: Q4Weight, accuracy: Any, watch: Stopwatch) -> str:
     """How much of the embedding's and the head's time the kernels take, and how much the host.
 
     The kernels are timed by themselves, on as many ids and rows as there were in each call; what is

@@ -19,7 +19,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.devices import default_device
 from wgpu_q4 import Q4Weight, ops
-from wgpu_q4.device import context_for
 from wgpu_q4.nn import tie
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,9 +149,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_without_timestamps_the_ends_are_not_split(module: Any) -> None:
-    context = context_for(default_device("wgpu"))
+    device = default_device("wgpu")
     weight = Q4Weight.quantize(np.ones((9, 32), np.float32))
-    assert module.both_ends(context, weight, "exact", None) == (
+    assert module.both_ends(device, weight, "exact", None) == (
         "wall clock only: the device has no timestamp-query"
     )
 

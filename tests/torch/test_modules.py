@@ -1,0 +1,185 @@
+"""`QuantizedEmbedding` and `QuantizedLinear` by themselves."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
+
+from tests.tiny_models import (
+    HIDDEN,
+    IDS,
+    VOCAB,
+    build,
+    double,
+    every_dtype,
+    llama,
+    random_weight,
+    rounding,
+    run,
+    sum_bound,
+    values_of,
+)
+from wgpu_q4 import Q4Weight, ops
+from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear, tie
+
+
+class TestQuantizedEmbedding:
+    @every_dtype
+    @pytest.mark.parametrize("scales_dtype", ["float16", "float32"])
+    def test_rows_are_exact(self, dtype: torch.dtype, scales_dtype: Any) -> None:
+        matrix = torch.randn(VOCAB, HIDDEN, generator=torch.Generator().manual_seed(3))
+        weight = Q4Weight.quantize(matrix, 8, scales_dtype)
+        module = QuantizedEmbedding(weight, dtype=dtype)
+        ids = torch.arange(VOCAB)
+        # One product, rounded to float32 and then to the dtype asked for.
+        want = torch.from_numpy(values_of(weight).astype(np.float32)).to(dtype)
+        assert torch.equal(module(ids), want)
+
+    @every_dtype
+    def test_scale_of_gemma(self, dtype: torch.dtype) -> None:
+        scaled = Gemma3TextScaledWordEmbedding(VOCAB, HIDDEN, 0, embed_scale=HIDDEN**0.5).to(dtype)
+        module = QuantizedEmbedding.from_float(scaled, 8)
+        with torch.no_grad():
+            scaled.weight.copy_(torch.from_numpy(module.weight.dequantize()))
+            assert torch.equal(module(IDS), scaled(IDS))
+        assert module(IDS).dtype == dtype
+
+    @every_dtype
+    def test_from_float(self, dtype: torch.dtype) -> None:
+        torch.manual_seed(5)
+        embedding = nn.Embedding(VOCAB, HIDDEN, dtype=dtype)
+        module = QuantizedEmbedding.from_float(embedding, 40, scales_dtype="float32")
+        assert module.dtype == dtype
+        assert module.weight.same_matrix(Q4Weight.quantize(embedding.weight, 40, "float32"))
+
+    @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3, 4)])
+    @pytest.mark.parametrize("integer", [torch.int32, torch.int64, torch.uint8])
+    def test_any_integers_of_any_shape(self, shape: tuple[int, ...], integer: torch.dtype) -> None:
+        module = QuantizedEmbedding(random_weight())
+        ids = torch.arange(int(np.prod(shape))).reshape(shape).to(integer)
+        want = torch.from_numpy(module.weight.dequantize())[ids.long()]
+        assert torch.equal(module(ids), want)
+
+    @every_dtype
+    def test_as_linear(self, dtype: torch.dtype) -> None:
+        module = QuantizedEmbedding(random_weight(), embed_scale=3.0)
+        x = torch.randn(3, 2, HIDDEN, generator=torch.Generator().manual_seed(6)).to(dtype)
+        bias = torch.randn(VOCAB, generator=torch.Generator().manual_seed(7)).to(dtype)
+        values = values_of(module.weight)
+        exact = double(x) @ values.T + double(bias)
+        bound = sum_bound(double(x), values, double(bias))
+        bound += rounding(np.abs(exact) + bound, dtype)
+        got = module.as_linear(x, bias)
+        assert got.dtype == dtype
+        assert (np.abs(double(got) - exact) <= bound).all()
+        assert torch.equal(QuantizedLinear(module.weight, bias)(x), got)
+
+    def test_shows_itself(self) -> None:
+        assert repr(QuantizedEmbedding(random_weight(), embed_scale=torch.tensor(2.0))) == (
+            f"QuantizedEmbedding({VOCAB}, {HIDDEN}, group_size=8, dtype=float32, embed_scale=2)"
+        )
+        assert repr(QuantizedLinear(random_weight())) == (
+            f"QuantizedLinear({VOCAB}, {HIDDEN}, group_size=8, bias=False)"
+        )
+
+    def test_refuses_a_float_matrix(self) -> None:
+        with pytest.raises(TypeError, match="must be a Q4Weight, not Parameter"):
+            QuantizedEmbedding(nn.Parameter(torch.zeros(8, 8)))  # type: ignore[arg-type]
+
+    def test_refuses_an_integer_dtype(self) -> None:
+        with pytest.raises(ValueError, match=r"one of float16, .* not torch\.int32"):
+            QuantizedEmbedding(random_weight(), dtype=torch.int32)
+
+    @pytest.mark.parametrize("half", [np.float16, "half", torch.half])
+    def test_takes_its_dtype_as_numpy_or_torch_write_it(self, half: Any) -> None:
+        assert QuantizedEmbedding(random_weight(), dtype=half).dtype == torch.float16
+
+    def test_refuses_float_ids(self) -> None:
+        with pytest.raises(TypeError):
+            QuantizedEmbedding(random_weight())(torch.zeros(3))
+
+
+class TestQuantizedLinear:
+    def test_from_float_keeps_the_bias(self) -> None:
+        torch.manual_seed(8)
+        linear = nn.Linear(HIDDEN, VOCAB)
+        module = QuantizedLinear.from_float(linear, 8)
+        assert module.bias is linear.bias
+        x = torch.randn(5, HIDDEN)
+        values, bias = values_of(module.weight), double(linear.bias)
+        exact = double(x) @ values.T + bias
+        assert (np.abs(double(module(x)) - exact) <= sum_bound(double(x), values, bias)).all()
+
+    def test_refuses_a_bias_of_another_length(self) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"[V] = [{VOCAB}], not [{VOCAB + 1}]")):
+            QuantizedLinear(random_weight(), torch.zeros(VOCAB + 1))
+
+    def test_refuses_other_modules(self) -> None:
+        with pytest.raises(TypeError, match=r"must be an nn\.Linear, not Conv1d"):
+            QuantizedLinear.from_float(nn.Conv1d(8, 8, 1))  # type: ignore[arg-type]
+
+    def test_refuses_an_input_that_wants_a_gradient(self) -> None:
+        x = torch.randn(2, HIDDEN, requires_grad=True)
+        with pytest.raises(RuntimeError, match="QuantizedLinear is for inference"):
+            QuantizedLinear(random_weight())(x)
+        with torch.no_grad():
+            assert QuantizedLinear(random_weight())(x).shape == (2, VOCAB)
+
+
+class TestAccuracy:
+    """Which accuracy reaches `wgpu_q4.linear`; what it computes is that op's own matter."""
+
+    @pytest.fixture
+    def asked_for(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The accuracy of every product from here on."""
+        seen: list[str] = []
+        linear = ops.linear
+
+        def watched(*given: Any, accuracy: Any, **options: Any) -> Any:
+            seen.append(accuracy)
+            return linear(*given, accuracy=accuracy, **options)
+
+        monkeypatch.setattr(ops, "linear", watched)
+        return seen
+
+    def test_of_a_module(self, asked_for: list[str]) -> None:
+        weight, x = random_weight(), torch.randn(2, HIDDEN)
+        QuantizedLinear(weight)(x)
+        QuantizedLinear(weight, accuracy="fast")(x)
+        QuantizedLinear.from_float(nn.Linear(HIDDEN, VOCAB), 8, accuracy="int8")(x)
+        QuantizedEmbedding(weight).as_linear(x)
+        QuantizedEmbedding(weight).as_linear(x, accuracy="int8")
+        assert asked_for == ["exact", "fast", "int8", "exact", "int8"]
+
+    def test_of_a_tied_model_and_its_copies(self, asked_for: list[str]) -> None:
+        model: Any = build(llama)
+        tie(model, 8, accuracy="int8")
+        for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            run(each)
+        assert asked_for == ["int8"] * 3
+        assert repr(model.get_output_embeddings()) == (
+            f"QuantizedLinear({VOCAB}, {HIDDEN}, group_size=8, bias=False, accuracy=int8)"
+        )
+
+    def test_one_that_does_not_exist_is_refused_early(self) -> None:
+        model: Any = build(llama)
+        before = model.get_input_embeddings()
+        message = "accuracy must be one of exact, fast, int8, not 'sloppy'"
+        with pytest.raises(ValueError, match=message):
+            tie(model, 8, accuracy="sloppy")  # type: ignore[arg-type]
+        assert model.get_input_embeddings() is before
+        with pytest.raises(ValueError, match=message):
+            QuantizedLinear(random_weight(), accuracy="sloppy")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            QuantizedEmbedding(random_weight()).as_linear(
+                torch.zeros(1, HIDDEN),
+                accuracy="sloppy",  # type: ignore[arg-type]
+            )

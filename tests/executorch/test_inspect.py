@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.vulkan.serialization.vulkan_graph_schema import (
+    Bool,
     ValueList,
     VkDataType,
+    VkMemoryLayout,
+    VkStorageType,
     VkTensor,
 )
 from executorch.backends.vulkan.serialization.vulkan_graph_serialize import (
@@ -26,7 +29,7 @@ from tests.tied_models import PACKED_BYTES, VOCAB, OnlyLogits, export, lower, qu
 from wgpu_q4.cli import main
 from wgpu_q4.errors import FormatError
 from wgpu_q4.executorch import inspect_pte, share_tied_weights
-from wgpu_q4.pte.graph import _DTYPES, Constant, read_graph
+from wgpu_q4.pte.graph import _DTYPES, _STORAGES, Tensor, read_graph
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +66,36 @@ def test_the_graph_is_the_one_that_executorch_reads(tied: Path) -> None:
     tensors = {
         number: value.value
         for number, value in enumerate(theirs.values)
-        if isinstance(value.value, VkTensor) and value.value.constant_id >= 0
+        if isinstance(value.value, VkTensor)
     }
-    assert ours.constants == {
-        number: Constant(
-            theirs.constants[tensor.constant_id].named_key,
-            VkDataType(tensor.datatype).name.lower(),
-            tuple(tensor.dims),
+    assert ours.tensors == {
+        number: Tensor(
+            key=theirs.constants[t.constant_id].named_key if t.constant_id >= 0 else "",
+            dtype=VkDataType(t.datatype).name.lower(),
+            shape=tuple(t.dims),
+            memory=t.mem_obj_id,
+            storage=_STORAGES[t.storage_type],
+            packed=-1 - t.memory_layout if t.memory_layout < 3 else -1,
         )
-        for number, tensor in tensors.items()
+        for number, t in tensors.items()
+    }
+    assert {number for number, t in tensors.items() if t.constant_id >= 0} == set(ours.constants)
+    assert (ours.inputs, ours.outputs) == (tuple(theirs.input_ids), tuple(theirs.output_ids))
+    assert ours.flags == {
+        number: value.value.bool_val
+        for number, value in enumerate(theirs.values)
+        if isinstance(value.value, Bool)
     }
     assert ours.lists == {
         number: tuple(value.value.items)
         for number, value in enumerate(theirs.values)
         if isinstance(value.value, ValueList)
     }
+    layouts = [VkMemoryLayout(number).name.split("_")[1] for number in range(3)]
+    assert layouts == ["WIDTH", "HEIGHT", "CHANNELS"]
+    for kind in VkStorageType:
+        name = kind.name.lower().replace("_", "").removesuffix("storage")
+        assert _STORAGES[kind.value] == name
     dtypes = [(kind.value, kind.name.lower()) for kind in VkDataType if kind.name != "UNSET"]
     assert list(enumerate(_DTYPES)) == dtypes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wgpu_q4.executorch.forms import Runtime
+from wgpu_q4.pte.device_bytes import TARGETS, Target, packed_bytes
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class SharedWeight:
         scales_bytes: bytes of one copy of its scales.
         embeddings: the embedding nodes that read it.
         linears: the linear nodes that read it.
+        weight_only: those of the linears whose activations are not quantized.
         how: how they held it before: ``"the same parameter"``, ``"an alias"``, ``"equal copies"``.
         scales_once: whether one copy of the scales serves all of them.
         notes: what else a reader should know.
@@ -35,6 +37,7 @@ class SharedWeight:
     scales_bytes: int
     embeddings: tuple[str, ...]
     linears: tuple[str, ...]
+    weight_only: tuple[str, ...]
     how: str
     scales_once: bool
     notes: tuple[str, ...] = ()
@@ -43,6 +46,16 @@ class SharedWeight:
     def bytes_saved(self) -> int:
         """Against a packed copy for each op that reads the matrix."""
         return self.packed_bytes * (len(self.embeddings) + len(self.linears) - 1)
+
+    def device_bytes(self, target: Target) -> int:
+        """Return the bytes of packed values that a runtime holds on the device.
+
+        Scales are not counted; `wgpu_q4.executorch.inspect_pte` counts everything in a file.
+        """
+        copies = 1 + (len(self.weight_only) if target == "vulkan>=1.4" else 0)
+        vocab, embed_dim = self.shape
+        one = self.packed_bytes if target == "webgpu" else packed_bytes((vocab, embed_dim // 2))
+        return copies * one
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,8 @@ class ShareReport:
                 f"read by {readers}; before, {weight.how}",
                 f"  {weight.packed_bytes:,} bytes packed, once (saves {weight.bytes_saved:,}); "
                 f"{weight.scales_bytes:,} bytes of {weight.scales_dtype} scales, {times}",
+                "  packed bytes on the device: "
+                + ", ".join(f"{weight.device_bytes(target):,} ({target})" for target in TARGETS),
                 *(f"  {note}" for note in weight.notes),
             ]
         if self.runtimes:

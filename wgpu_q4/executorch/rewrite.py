@@ -91,6 +91,7 @@ class Rewriter:
             scales_bytes=scales.nbytes,
             embeddings=tuple(use.node.name for use in group.embeddings),
             linears=tuple(use.node.name for use in group.linears),
+            weight_only=tuple(use.node.name for use in group.linears if use.rows is None),
             how=group.how_held,
             scales_once=all(once),
             notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""The graph that ExecuTorch's Vulkan backend runs: its calls and its constants.
+"""The graph that ExecuTorch's Vulkan backend runs: its calls, its tensors and its constants.
 
 The fields and their numbers are those of ``backends/vulkan/serialization/schema.fbs``.
 """
@@ -14,16 +14,20 @@ _HEADER_BYTES = 30
 _MAGIC = b"VH00"
 _DTYPES = ("bool", "uint8", "int8", "int32", "float16", "float32", "float64", "int64")
 
-# VkGraph, OperatorCall, VkValue, VkTensor, ValueList, VkBytes: the number of each field.
-_CHAIN, _VALUES, _CONSTANTS = 1, 2, 5
+# VkGraph, OperatorCall, VkValue, VkTensor, Bool, ValueList, VkBytes: the number of each field.
+_CHAIN, _VALUES, _INPUTS, _OUTPUTS, _CONSTANTS = 1, 2, 3, 4, 5
 _NAME, _ARGS = 1, 2
 _VALUE_TYPE, _VALUE = 0, 1
-_DATATYPE, _DIMS, _CONSTANT_ID = 0, 1, 2
+_DATATYPE, _DIMS, _CONSTANT_ID, _MEMORY, _STORAGE, _LAYOUT = 0, 1, 2, 3, 4, 5
+_FLAG = 0
 _ITEMS = 0
 _NAMED_KEY = 2
 
 # Members of the union GraphTypes.
-_TENSOR, _VALUE_LIST = 5, 9
+_BOOL, _TENSOR, _VALUE_LIST = 4, 5, 9
+
+_DEFAULT = 255
+_STORAGES = {0: "buffer", 1: "texture3d", 2: "texture2d", _DEFAULT: "default"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,29 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph, with the largest size of each dynamic dimension.
+
+    Attributes:
+        key: the name of its bytes if it is a constant, else an empty string.
+        dtype: such as ``"float32"``.
+        shape: the dimensions.
+        memory: the number of the memory that it shares with other tensors; negative if it has
+            memory of its own.
+        storage: ``"buffer"``, ``"texture3d"``, ``"texture2d"``, or ``"default"`` if the file
+            leaves it to the op that reads it.
+        packed: the dimension of which a texel holds four elements: -1, -2 or -3.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    memory: int
+    storage: str
+    packed: int
+
+
+@dataclass(frozen=True)
 class Call:
     """A call of an op; ``args`` are numbers of values."""
 
@@ -55,13 +82,28 @@ class Graph:
 
     Attributes:
         calls: in the order in which they run.
-        constants: the values that are tensors with named data, by their numbers.
+        tensors: the values that are tensors, by their numbers.
         lists: the values that are lists of values.
+        flags: the values that are true or false.
+        inputs: the numbers of the inputs.
+        outputs: the numbers of the outputs.
     """
 
     calls: tuple[Call, ...]
-    constants: dict[int, Constant]
+    tensors: dict[int, Tensor]
     lists: dict[int, tuple[int, ...]]
+    flags: dict[int, bool]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def constants(self) -> dict[int, Constant]:
+        """The tensors with named data, by their numbers."""
+        return {
+            number: Constant(tensor.key, tensor.dtype, tensor.shape)
+            for number, tensor in self.tensors.items()
+            if tensor.key
+        }
 
 
 def read_graph(data: memoryview) -> Graph:
@@ -81,20 +123,37 @@ def read_graph(data: memoryview) -> Graph:
     calls = tuple(Call(t.text(_NAME), t.numbers(_ARGS, "i")) for t in graph.tables(_CHAIN))
     for call in calls:
         _check(call.args, values, f"{call.op} takes value")
-    constants, lists = {}, {}
+    tensors, lists, flags = {}, {}, {}
     for number, value in enumerate(values):
         kind, held = value.number(_VALUE_TYPE, "B"), value.table(_VALUE)
-        if kind == _VALUE_LIST and held is not None:
+        if held is None:
+            continue
+        if kind == _VALUE_LIST:
             lists[number] = held.numbers(_ITEMS, "i")
             _check(lists[number], values, "a list holds value")
-        if kind == _TENSOR and held is not None:
-            constant = held.number(_CONSTANT_ID, "i")
-            if constant >= 0:
-                _check((constant,), keys, "a tensor is constant")
-                if keys[constant]:
-                    dtype = _dtype(held)
-                    constants[number] = Constant(keys[constant], dtype, held.numbers(_DIMS, "I"))
-    return Graph(calls, constants, lists)
+        elif kind == _BOOL:
+            flags[number] = bool(held.number(_FLAG, "B"))
+        elif kind == _TENSOR:
+            tensors[number] = _tensor(held, keys)
+    inputs, outputs = graph.numbers(_INPUTS, "I"), graph.numbers(_OUTPUTS, "I")
+    _check(inputs + outputs, values, "an input or output is value")
+    return Graph(calls, tensors, lists, flags, inputs, outputs)
+
+
+def _tensor(held: Table, keys: list[str]) -> Tensor:
+    constant = held.number(_CONSTANT_ID, "i")
+    if constant >= 0:
+        _check((constant,), keys, "a tensor is constant")
+    storage = held.number(_STORAGE, "B", _DEFAULT)
+    layout = held.number(_LAYOUT, "B", _DEFAULT)
+    return Tensor(
+        key=keys[constant] if constant >= 0 else "",
+        dtype=_dtype(held),
+        shape=held.numbers(_DIMS, "I"),
+        memory=held.number(_MEMORY, "i"),
+        storage=_STORAGES.get(storage, f"storage {storage}"),
+        packed=-1 - layout if layout < 3 else -1,
+    )
 
 
 def _dtype(tensor: Table) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wgpu_q4.errors import FormatError
+from wgpu_q4.pte.device_bytes import TARGETS, DeviceMemory, device_memory
 from wgpu_q4.pte.graph import Constant, Graph
 from wgpu_q4.pte.program import Delegate, Pte, read_pte
 
@@ -83,6 +84,7 @@ class PteReport:
         delegates: the delegates of all methods.
         blobs: the named data, the largest first.
         constant_bytes: of constants outside of delegates.
+        device: what each runtime holds on the device; empty if no delegate is for Vulkan.
     """
 
     path: str
@@ -92,6 +94,7 @@ class PteReport:
     delegates: tuple[DelegateReport, ...]
     blobs: tuple[Blob, ...]
     constant_bytes: int
+    device: tuple[DeviceMemory, ...] = ()
 
     @property
     def bytes_saved(self) -> int:
@@ -104,6 +107,8 @@ class PteReport:
         report["bytes_saved"] = self.bytes_saved
         for shown, blob in zip(report["blobs"], self.blobs, strict=True):
             shown["bytes_saved"] = blob.bytes_saved
+        for shown, memory in zip(report["device"], self.device, strict=True):
+            shown |= {"constants": memory.constants, "nbytes": memory.nbytes}
         return json.dumps(report, indent=2)
 
     def __str__(self) -> str:
@@ -127,7 +132,22 @@ class PteReport:
             )
         total = sum(blob.nbytes for blob in self.blobs)
         lines.append(f"{total:>15,}  {'in all':<12}  {self.bytes_saved:>15,}")
-        return "\n".join(lines)
+        return "\n".join(lines + self._device_lines())
+
+    def _device_lines(self) -> list[str]:
+        if not self.device:
+            return []
+        titles = "constants", "activations", "in and out", "all"
+        lines = ["", "bytes on the device" + "".join(f"{title:>16}" for title in titles)]
+        for memory in self.device:
+            numbers = memory.constants, memory.activations, memory.transfers, memory.nbytes
+            lines.append(f"{memory.target:<19}" + "".join(f"{number:>16,}" for number in numbers))
+            for blob in self.blobs:
+                kernels = [copy.kernel for copy in memory.copies if copy.key in blob.keys]
+                if any(user.dtype == "uint8" for user in blob.users):
+                    times = _times(len(kernels))
+                    lines.append(f"  {blob.sha256[:12]} held {times}: {', '.join(kernels)}")
+        return lines
 
 
 def inspect_pte(path: str | os.PathLike[str]) -> PteReport:
@@ -159,7 +179,19 @@ def inspect_pte(path: str | os.PathLike[str]) -> PteReport:
         delegates=tuple(_report(delegate) for delegate in pte.delegates),
         blobs=tuple(sorted(blobs, key=lambda blob: -blob.nbytes)),
         constant_bytes=pte.constant_bytes,
+        device=_device(pte),
     )
+
+
+def _device(pte: Pte) -> tuple[DeviceMemory, ...]:
+    graphs = [delegate.graph for delegate in pte.delegates if delegate.graph is not None]
+    if not graphs:
+        return ()
+    return tuple(device_memory(graphs, target) for target in TARGETS)
+
+
+def _times(count: int) -> str:
+    return {0: "nowhere", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _report(delegate: Delegate) -> DelegateReport:

@@ -32,7 +32,10 @@ class _Matrices:
     """The matrices made of one view of a packed storage: one for each different set of scales."""
 
     weights: list[Q4Weight] = field(default_factory=list)
-    known: list[tuple[ref[Any], _View, Q4Weight]] = field(default_factory=list)
+    owning: list[ref[Q4Weight]] = field(default_factory=list)
+    """Matrices that own the memory of the packed tensor (`remember`): held weakly, for they would
+    keep its storage alive, and with it this entry."""
+    known: list[tuple[ref[Any], _View, ref[Q4Weight]]] = field(default_factory=list)
     """Scales seen, by storage and view, with the matrix that they gave."""
 
 
@@ -60,19 +63,39 @@ def resident_weight(
     packed, scales = packed.detach(), scales.detach()
     storage, scales_storage = packed.untyped_storage(), scales.untyped_storage()
     with _lock:
-        views = _cache.setdefault(storage, {})
-        version = _version(packed)
-        for stale in [view for view in views if view[0] != version]:
-            del views[stale]
-        matrices = views.setdefault((version, convention, *_place(packed)), _Matrices())
+        matrices = _matrices(storage, packed, convention)
         matrices.known = [known for known in matrices.known if known[0]() is not None]
         scales_view = (_version(scales), transposed, *_place(scales))
-        for owner, view, weight in matrices.known:
-            if owner() is scales_storage and view == scales_view:
-                return weight
+        for owner, view, known in matrices.known:
+            found = known()
+            if found is not None and owner() is scales_storage and view == scales_view:
+                return found
         weight = _matching(matrices, packed, scales.t() if transposed else scales, convention)
-        matrices.known.append((ref(scales_storage), scales_view, weight))
+        matrices.known.append((ref(scales_storage), scales_view, ref(weight)))
         return weight
+
+
+def remember(packed: Tensor, weight: Q4Weight) -> None:
+    """Make `resident_weight` return ``weight``, while it lives, for ``packed`` and its scales.
+
+    Args:
+        packed: a tensor on the memory of ``weight.packed``.
+        weight: the matrix.
+    """
+    packed = packed.detach()
+    with _lock:
+        matrices = _matrices(packed.untyped_storage(), packed, weight.convention)
+        if all(known() is not weight for known in matrices.owning):
+            matrices.owning.append(ref(weight))
+
+
+def _matrices(storage: Any, packed: Tensor, convention: Convention) -> _Matrices:
+    """Return what is known of a view of a storage; older versions of it are dropped."""
+    views = _cache.setdefault(storage, {})
+    version = _version(packed)
+    for stale in [view for view in views if view[0] != version]:
+        del views[stale]
+    return views.setdefault((version, convention, *_place(packed)), _Matrices())
 
 
 def _matching(
@@ -81,7 +104,8 @@ def _matching(
     """The matrix with these scales ``[V, K/G]``, made if there is none yet."""
     # A copy, in any case: a view would keep somebody's scales alive as long as the weight.
     rows: NDArray[Any] = np.array(to_numpy(scales, "weight_scales"), order="C", copy=True)
-    for weight in matrices.weights:
+    owning = [weight for known in matrices.owning if (weight := known()) is not None]
+    for weight in (*owning, *matrices.weights):
         if weight.scales.dtype == rows.dtype and np.array_equal(weight.scales, rows):
             return weight
     weight = Q4Weight(_unowned(packed), rows, convention)

@@ -1,20 +1,28 @@
-"""The two ops as torch custom ops, in the schemas that ExecuTorch's ``et_vk`` ops have.
+"""The ops as torch custom ops; the first two in the schemas that ExecuTorch's ``et_vk`` ops have.
 
     torch.ops.wgpu_q4.embedding_q4gsw(weight, weight_scales, group_size, indices, is_linear_weight)
     torch.ops.wgpu_q4.linear_q4gsw(x, weights, weight_scales, group_size, bias)
+    torch.ops.wgpu_q4.linear_transposed_q4gsw(y, weights, weight_scales, group_size)
 
 Importing this module registers them.  A custom op takes plain tensors, so ``torch.export`` and
 ``torch.compile`` pass through, dynamic shapes included; run eagerly, it runs the WGSL kernels on
 the default device (see `wgpu_q4.embedding`).
 
 The scales have the layout of the op that takes them: ``[V, K/G]`` for the embedding, transposed
-``[K/G, V]`` for the linear.  `resident_weight` finds out when the two hold the same numbers, so a
+``[K/G, V]`` for the products.  `resident_weight` finds out when the two hold the same numbers, so a
 tied matrix is on the device once, packed bytes and scales, however many ops read it.
 
-Inference only: no gradient passes.  Requires torch.
+Gradients pass through the products to x and to the bias (`wgpu_q4.torch_gradients`).  The matrix
+itself is frozen: nothing passes to it, and so nothing through the embedding.
+
+``linear_q4gsw_on`` and its like are the same ops with an accuracy and a device of the caller's
+choice.  Requires torch.
 """
 
 from __future__ import annotations
+
+from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -24,7 +32,7 @@ from wgpu_q4.errors import FormatError
 from wgpu_q4.format import Convention
 from wgpu_q4.torch_cache import resident_weight
 
-__all__ = ["embedding_q4gsw", "linear_q4gsw"]
+__all__ = ["device_key", "embedding_q4gsw", "linear_q4gsw", "linear_transposed_q4gsw"]
 
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -119,6 +127,130 @@ def _(
     return self.new_empty((*self.shape[:-1], weights.shape[0]))
 
 
+@torch.library.custom_op(
+    "wgpu_q4::linear_transposed_q4gsw",
+    mutates_args=(),
+    schema="(Tensor self, Tensor weights, Tensor weight_scales, int group_size, "
+    "str device='') -> Tensor",
+)
+def linear_transposed_q4gsw(
+    self: Tensor, weights: Tensor, weight_scales: Tensor, group_size: int, device: str = ""
+) -> Tensor:
+    """``y @ W``: ``[..., V]`` to ``[..., K]`` in the dtype of ``y``, summed in float32.
+
+    Args:
+        self: ``y``, float16, bfloat16 or float32.
+        weights, weight_scales, group_size: as for ``linear_q4gsw``.
+        device: from `device_key`; the default device if empty.
+
+    Raises:
+        FormatError: shapes, dtypes or the group size do not fit each other.
+    """
+    _check_transposed(self, weights, weight_scales, group_size)
+    resident = resident_weight(weights, weight_scales, "linear", transposed=True)
+    result: Tensor = ops.linear_transposed(self, resident, _device_of(device))
+    return result
+
+
+@linear_transposed_q4gsw.register_fake
+def _(
+    self: Tensor, weights: Tensor, weight_scales: Tensor, group_size: int, device: str = ""
+) -> Tensor:
+    _check_transposed(self, weights, weight_scales, group_size)
+    return self.new_empty((*self.shape[:-1], weights.shape[1] * 2))
+
+
+@torch.library.custom_op(
+    "wgpu_q4::embedding_q4gsw_on",
+    mutates_args=(),
+    schema="(Tensor weight, Tensor weight_scales, int group_size, Tensor indices, str device) "
+    "-> Tensor",
+)
+def embedding_q4gsw_on(
+    weight: Tensor, weight_scales: Tensor, group_size: int, indices: Tensor, device: str
+) -> Tensor:
+    """Return what ``embedding_q4gsw`` does for a linear weight, on a device from `device_key`."""
+    _check_embedding(weight, weight_scales, group_size, indices)
+    resident = resident_weight(weight, weight_scales, "linear", transposed=False)
+    rows: Tensor = ops.embedding(indices, resident, device=_device_of(device))
+    return rows
+
+
+@embedding_q4gsw_on.register_fake
+def _(
+    weight: Tensor, weight_scales: Tensor, group_size: int, indices: Tensor, device: str
+) -> Tensor:
+    _check_embedding(weight, weight_scales, group_size, indices)
+    return indices.new_empty((*indices.shape, weight.shape[1] * 2), dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    "wgpu_q4::linear_q4gsw_on",
+    mutates_args=(),
+    schema="(Tensor self, Tensor weights, Tensor weight_scales, int group_size, Tensor? bias, "
+    "str accuracy, str device) -> Tensor",
+)
+def linear_q4gsw_on(
+    self: Tensor,
+    weights: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    bias: Tensor | None,
+    accuracy: str,
+    device: str,
+) -> Tensor:
+    """Return what ``linear_q4gsw`` does, in another accuracy or on a device from `device_key`."""
+    _check_linear(self, weights, weight_scales, group_size, bias)
+    resident = resident_weight(weights, weight_scales, "linear", transposed=True)
+    asked: Any = accuracy
+    result: Tensor = ops.linear(self, resident, bias, _device_of(device), accuracy=asked)
+    return result
+
+
+@linear_q4gsw_on.register_fake
+def _(
+    self: Tensor,
+    weights: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    bias: Tensor | None,
+    accuracy: str,
+    device: str,
+) -> Tensor:
+    _check_linear(self, weights, weight_scales, group_size, bias)
+    return self.new_empty((*self.shape[:-1], weights.shape[0]))
+
+
+_devices: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""The device objects that ops were given, by what stands for them in a graph."""
+
+
+def device_key(device: Any) -> str:
+    """Return the text that stands for a device in a graph: a custom op takes no objects.
+
+    Args:
+        device: as in `wgpu_q4.embedding`.  A graph with a ``GPUDevice`` works in this process.
+    """
+    if device is None or isinstance(device, str):
+        return device or ""
+    key = f"<device {id(device)}>"
+    _devices[key] = device
+    return key
+
+
+def _device_of(key: str) -> Any:
+    return _devices.get(key, key or None)
+
+
+def _check_transposed(y: Tensor, weights: Tensor, weight_scales: Tensor, group_size: int) -> None:
+    _check_matrix("weights", weights, weight_scales, group_size, transposed=True)
+    if y.dtype not in _FLOATS:
+        raise FormatError(f"self must be float16, bfloat16 or float32, not {y.dtype}")
+    vocab = weights.shape[0]
+    if y.ndim < 1 or y.shape[-1] != vocab:
+        raise FormatError(f"self must have shape [..., {vocab}], not {list(y.shape)}")
+
+
 def _check_embedding(
     weight: Tensor, weight_scales: Tensor, group_size: int, indices: Tensor
 ) -> None:
@@ -161,3 +293,6 @@ def _check_matrix(
         raise FormatError(
             f"weight_scales must have shape {order} = {expected}, not {list(scales.shape)}"
         )
+
+
+import wgpu_q4.torch_gradients  # noqa: E402, F401  gives the ops above their gradients

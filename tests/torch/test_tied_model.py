@@ -31,7 +31,6 @@ from tests.tiny_models import (
     values_of,
 )
 from wgpu_q4 import request_device
-from wgpu_q4.errors import FormatError
 from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear, tie
 
 
@@ -85,13 +84,13 @@ class TestAfterwards:
         words = re.escape(
             f"[{VOCAB + 1}, {HIDDEN}]; this QuantizedLinear needs [{VOCAB}, {HIDDEN}]"
         )
-        with pytest.raises(FormatError, match=words):
+        with pytest.raises(RuntimeError, match=words):
             module.load_state_dict(state)
 
-    @pytest.mark.parametrize("state", [None, {"packed": 1}, torch.zeros(3)])
-    def test_state_of_something_else(self, state: object) -> None:
-        with pytest.raises(FormatError, match="must be a dict with packed, scales and convention"):
-            QuantizedLinear(random_weight()).load_state_dict({"_extra_state": state})
+    def test_state_of_something_else(self) -> None:
+        state = {"weight_packed": torch.zeros(3), "weight_scales": torch.zeros(3)}
+        with pytest.raises(RuntimeError, match="weight_scales are no 4-bit matrix: packed must be"):
+            QuantizedLinear(random_weight()).load_state_dict(state)
 
     def test_float_state_dict_is_refused(self) -> None:
         state = build(llama).state_dict()
@@ -161,15 +160,33 @@ class TestAfterwards:
             model.save_pretrained(tmp_path / "model")
         assert not (tmp_path / "model").exists()
 
-    def test_resize_says_what_to_do(self) -> None:
+    def test_resize_to_another_size_says_what_to_do(self) -> None:
         tie(model := build(llama), 8)
-        with pytest.raises(NotImplementedError, match="before tie"):
-            model.resize_token_embeddings(VOCAB + 1)
+        for arguments in ((VOCAB + 1,), (None, 8)):
+            with pytest.raises(NotImplementedError, match=r"from 101 rows to 10\d.* before tie"):
+                model.resize_token_embeddings(*arguments)
 
-    def test_gradients_are_refused(self) -> None:
+    @pytest.mark.parametrize("arguments", [(), (None,), (VOCAB,), (None, VOCAB), (VOCAB - 1, 101)])
+    def test_resize_to_the_same_size_does_nothing(self, arguments: Any) -> None:
         tie(model := build(llama), 8)
-        with pytest.raises(RuntimeError, match=r"torch\.no_grad\(\)"):
-            model(input_ids=IDS)
+        for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            embedding = each.get_input_embeddings()
+            assert each.resize_token_embeddings(*arguments) is embedding
+            assert each.get_input_embeddings() is embedding
+
+    def test_what_a_model_reports_of_itself_counts_the_matrix(self) -> None:
+        model = build(llama)
+        values, nbytes = model.num_parameters(), model.get_memory_footprint()
+        trainable = model.num_parameters(only_trainable=True)
+        without = model.num_parameters(exclude_embeddings=True)
+        report = tie(model, 8)
+        assert model.num_parameters() == values
+        assert model.num_parameters(only_trainable=True) == trainable - VOCAB * HIDDEN
+        assert model.num_parameters(exclude_embeddings=True) == without
+        assert model.get_memory_footprint() == nbytes - report.bytes_saved
+
+    def test_inference_mode(self) -> None:
+        tie(model := build(llama), 8)
         with torch.inference_mode():
             assert model(input_ids=IDS).logits.shape == (2, 6, VOCAB)
 

@@ -218,13 +218,6 @@ def test_inference_mode() -> None:
         np.testing.assert_array_equal(matrix.embedding().numpy(), expected)
 
 
-def test_a_gradient_is_refused() -> None:
-    matrix = Matrix()
-    x = torch.ones(1, EMBED_DIM, requires_grad=True)
-    with pytest.raises(RuntimeError):
-        matrix.linear(x).sum().backward()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

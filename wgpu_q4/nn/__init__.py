@@ -1,8 +1,8 @@
 """torch modules that read one `Q4Weight`, and `tie`, which puts them into a Hugging Face model.
 
-Inference only.  The body of the model stays in torch; the embedding and the output linear run on
-the device of `wgpu_q4`, from the one packed matrix that both hold.  Tensors may live on any torch
-device: a result comes back on its input's.
+The matrix is frozen; gradients pass it to the body of the model.  The body stays in torch; the
+embedding and the output linear run on the device of `wgpu_q4`, from the one packed matrix that both
+hold.  Tensors may live on any torch device: a result comes back on its input's.
 
 Requires torch.  `tie` needs a model in hands, and so transformers, but imports neither.
 """

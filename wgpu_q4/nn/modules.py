@@ -7,9 +7,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from wgpu_q4 import ops
 from wgpu_q4.arrays import DTypeLike
-from wgpu_q4.kernels import Accuracy, OutputDtype
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.naming import dtype_name, torch_float
 from wgpu_q4.nn.replaceable import check_embedding, check_linear
 from wgpu_q4.nn.shared import Quantized
@@ -25,7 +24,7 @@ class QuantizedEmbedding(Quantized):
     ``.half()``, ``.bfloat16()`` and ``.to(dtype)``.
 
     Args:
-        weight: the matrix ``[V, K]``.
+        weight: the matrix ``[V, K]``, or another module of this package: the two are tied then.
         device: where it is read, as in `wgpu_q4.embedding`; the default device if None.
         embed_scale: multiplies every row after rounding, as Gemma's embeddings do.  A tensor is
             rounded to the module's dtype first, a float is not.
@@ -37,14 +36,14 @@ class QuantizedEmbedding(Quantized):
 
     def __init__(
         self,
-        weight: Q4Weight,
+        weight: Q4Weight | Quantized,
         *,
         device: Any = None,
         embed_scale: Tensor | float | None = None,
         dtype: DTypeLike = torch.float32,
     ) -> None:
         super().__init__(weight, device)
-        self.num_embeddings, self.embedding_dim = weight.shape
+        self.num_embeddings, self.embedding_dim = self.weight.shape
         # An empty buffer has a dtype, and torch converts it with the rest of the model.
         self.register_buffer("_like", torch.empty(0, dtype=torch_float(dtype)), persistent=False)
         if isinstance(embed_scale, Tensor):
@@ -84,9 +83,7 @@ class QuantizedEmbedding(Quantized):
             TypeError: ids that are not integers.
             IndexError: an id outside ``0..V−1``; the message names the first.
         """
-        exact: OutputDtype = "float16" if self.dtype == torch.float16 else "float32"
-        rows: Tensor = ops.embedding(ids, self.weight, exact, self._shared.device)
-        rows = rows.to(self.dtype)
+        rows = self._rows(ids, self.dtype)
         if isinstance(self.embed_scale, Tensor):
             return rows * self.embed_scale.to(rows)
         return rows if self.embed_scale is None else rows * self.embed_scale
@@ -105,9 +102,9 @@ class QuantizedEmbedding(Quantized):
             ``[..., V]`` in the dtype of ``x``, accumulated in float32.
 
         Raises:
-            RuntimeError: ``x`` or ``bias`` wants a gradient.
             ValueError: an accuracy that does not exist.
         """
+        check_option("accuracy", accuracy, get_args(Accuracy))
         return self._linear(x, bias, accuracy)
 
     def extra_repr(self) -> str:
@@ -118,10 +115,11 @@ class QuantizedEmbedding(Quantized):
 class QuantizedLinear(Quantized):
     """Output head that reads a 4-bit matrix; use it where ``nn.Linear`` stood.
 
-    Pass it the weight of a `QuantizedEmbedding` and the matrix is held once for both.
+    Pass it a `QuantizedEmbedding` and the two are tied: they hold one matrix, and a state dict that
+    names it under one of them loads for both.
 
     Args:
-        weight: the matrix ``[V, K]``.
+        weight: the matrix ``[V, K]``, or another module of this package: the two are tied then.
         bias: ``[V]`` or None.  A parameter is kept as it is, and no longer asks for gradients.
         device: where the matrix is read, as in `wgpu_q4.linear`; the default device if None.
         accuracy: ``"exact"``, ``"fast"`` or ``"int8"``, as in `wgpu_q4.linear`.
@@ -131,7 +129,7 @@ class QuantizedLinear(Quantized):
 
     def __init__(
         self,
-        weight: Q4Weight,
+        weight: Q4Weight | Quantized,
         bias: Tensor | None = None,
         *,
         device: Any = None,
@@ -140,7 +138,7 @@ class QuantizedLinear(Quantized):
         super().__init__(weight, device)
         check_option("accuracy", accuracy, get_args(Accuracy))
         self.accuracy: Accuracy = accuracy
-        self.out_features, self.in_features = weight.shape
+        self.out_features, self.in_features = self.weight.shape
         if bias is not None:
             if tuple(bias.shape) != (self.out_features,):
                 raise ValueError(

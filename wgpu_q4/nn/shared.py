@@ -1,10 +1,15 @@
-"""What both modules are: a reference to one weight, copied, pickled and saved without a second."""
+"""What both modules are: buffers on one matrix, copied, pickled, saved and loaded without a second.
+
+The buffers are ``weight_packed`` and ``weight_scales``.  They are the same tensors in every module
+that is tied, so ``state_dict`` names the matrix under each module, and ``torch.save`` and
+``safetensors.torch.save_model`` write it once.
+"""
 
 from __future__ import annotations
 
-import warnings
+import copy
+from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,112 +17,180 @@ from torch import Tensor, nn
 from wgpu_q4 import ops
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
+from wgpu_q4.nn.matrix import Holder, Matrix, matrix_of, matrix_of_tensors
+from wgpu_q4.torch_ops import device_key
 from wgpu_q4.weight import Q4Weight
 
+BUFFERS = ("weight_packed", "weight_scales")
+_OPS = torch.ops.wgpu_q4
 
-class _Shared:
-    """A weight and the device that reads it, as one opaque attribute of a module.
-
-    Copies of a module share it, for a `Q4Weight` never changes.  Pickling takes the bytes and
-    leaves a device object behind: unless the device was named, the copy runs on the default one.
-    """
-
-    def __init__(self, weight: Q4Weight, device: Any) -> None:
-        if not isinstance(weight, Q4Weight):
-            raise TypeError(f"weight must be a Q4Weight, not {type(weight).__name__}")
-        _live.setdefault(weight, {})
-        self.weight = weight
-        self.device = device
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        weight, device = self.weight, self.device if isinstance(self.device, str) else None
-        return _unpickled, (weight.packed, weight.scales, weight.convention, device)
-
-
-def _unpickled(packed: Any, scales: Any, convention: Any, device: str | None) -> _Shared:
-    return _Shared(_interned(Q4Weight(packed, scales, convention)), device)
-
-
-_live: WeakKeyDictionary[Q4Weight, dict[str, Any]] = WeakKeyDictionary()
-"""The weights that modules hold, each with its entry in state dicts once that was asked for."""
-
-
-def _interned(weight: Q4Weight) -> Q4Weight:
-    """The weight in use that holds the same matrix, else ``weight``.
-
-    A state dict names a tied matrix under both modules; this is how they share it again.
-    """
-    return next((known for known in list(_live) if known.same_matrix(weight)), weight)
+"""The names of the buffers of a matrix."""
 
 
 class Quantized(nn.Module):
-    """What both modules are: a reference to a weight, and its place in state dicts."""
+    """What both modules are: a place for a matrix in a model and in state dicts.
 
-    _shared: _Shared
+    Attributes:
+        weight_packed: uint8 ``[V, K/2]``, in the linear convention.
+        weight_scales: ``[V, K/G]``, float16 or float32 whatever dtype the model is converted to.
+    """
 
-    def __init__(self, weight: Q4Weight, device: Any) -> None:
+    weight_packed: Tensor
+    weight_scales: Tensor
+    _holder: Holder
+
+    def __init__(self, weight: Q4Weight | Quantized, device: Any) -> None:
         super().__init__()
-        self._shared = _Shared(weight, device)
+        holder = weight._holder if isinstance(weight, Quantized) else Holder(matrix_of(weight))
+        self._device = device
+        self._device_key = device_key(device)
+        self._join(holder)
+
+    def _join(self, holder: Holder) -> None:
+        """Hold what ``holder`` holds, from now on."""
+        self._holder = holder
+        holder.modules.add(self)
+        self._show(holder.matrix)
+
+    def _show(self, matrix: Matrix) -> None:
+        self._group_size = matrix.weight.group_size
+        for name, tensor in zip(BUFFERS, (matrix.packed, matrix.scales), strict=True):
+            if name in self._buffers:
+                self._buffers[name] = tensor
+            else:
+                self.register_buffer(name, tensor)
 
     @property
     def weight(self) -> Q4Weight:
         """The packed matrix ``[V, K]``; the same object in every module tied to it."""
-        return self._shared.weight
+        return self._holder.matrix.weight
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """``packed``, ``scales`` and ``convention`` of the weight.
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantized:
+        """Convert what a model's conversions concern: the matrix stays as it is, on the host."""
+        kept = {name: self._buffers.pop(name) for name in BUFFERS}
+        try:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        finally:
+            self._buffers.update(kept)
+        return self
 
-        The tensors are the weight's own memory, the same objects for every module that holds it:
-        ``torch.save`` writes them once.  They must not be changed in place.
-        """
-        state = _live.setdefault(self.weight, {})
-        if not state:
-            with warnings.catch_warnings():
-                # The arrays are read-only, which torch has no word for.
-                warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-                state["packed"] = torch.from_numpy(self.weight.packed)
-                state["scales"] = torch.from_numpy(self.weight.scales)
-            state["convention"] = self.weight.convention
-        return dict(state)
-
-    def set_extra_state(self, state: Any) -> None:
-        """Take the weight of a state dict; equal matrices become one object.
-
-        Raises:
-            FormatError: not such a state, or a matrix of another shape.
-        """
-        if not isinstance(state, dict) or not {"packed", "scales", "convention"} <= state.keys():
-            raise FormatError(
-                f"the extra state of {type(self).__name__} must be a dict with packed, scales and "
-                f"convention, not {type(state).__name__}"
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take the matrix of a state dict, which may name it under one of the tied modules only."""
+        names = [prefix + name for name in BUFFERS]
+        found = [state_dict[name] for name in names if name in state_dict]
+        kept = {name: self._buffers.pop(name) for name in BUFFERS}
+        rest = {name: value for name, value in state_dict.items() if name not in names}
+        try:
+            super()._load_from_state_dict(
+                rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
             )
-        weight = Q4Weight(state["packed"], state["scales"], state["convention"])
-        if weight.shape != self.weight.shape:
-            raise FormatError(
-                f"the state dict holds a matrix of shape {list(weight.shape)}; this "
-                f"{type(self).__name__} needs {list(self.weight.shape)}"
+        finally:
+            self._buffers.update(kept)
+        if len(found) == len(names):
+            self._load(found[0], found[1], prefix, missing_keys, error_msgs)
+        else:  # reported, as torch does for tied parameters; the tie stays
+            missing_keys += [name for name in names if name not in state_dict]
+
+    def _load(
+        self,
+        packed: Tensor,
+        scales: Tensor,
+        prefix: str,
+        missing_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        where = f"{prefix}{BUFFERS[0]} and {BUFFERS[1]}"
+        try:
+            matrix = matrix_of_tensors(packed, scales)
+        except (FormatError, TypeError) as error:
+            error_msgs.append(f"{where} are no 4-bit matrix: {error}")
+            return
+        held = self._holder.matrix.weight
+        if matrix.weight.shape != held.shape:
+            error_msgs.append(
+                f"{where} hold a matrix of shape {list(matrix.weight.shape)}; this "
+                f"{type(self).__name__} needs {list(held.shape)}"
             )
-        self._shared = _Shared(_interned(weight), self._shared.device)
+        elif not self._holder.load(matrix, missing_keys):
+            error_msgs.append(
+                f"{where} hold another matrix than the module that this {type(self).__name__} is "
+                f"tied to: the state dict is that of a model whose matrices are not tied"
+            )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Quantized:
+        for tensor in (self.weight_packed, self.weight_scales):
+            memo[id(tensor)] = tensor  # a copied model keeps sharing the matrix
+        memo[id(self._device)] = self._device
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied._holder.modules.add(copied)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave a device object behind: unless it was named, the copy runs on the default one."""
+        device = self._device if isinstance(self._device, str) else None
+        return {**self.__dict__, "_device": device, "_device_key": device or ""}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._join(self._holder)
+
+    def _is_direct(self, given: Tensor) -> bool:
+        """Tell whether to call the op on arrays: a custom op takes longer, and sees gradients,
+        traces and tensors without data."""
+        return (
+            not torch.compiler.is_compiling()
+            and type(given) is Tensor
+            and not given.is_meta
+            and not (given.requires_grad and torch.is_grad_enabled())
+            and self.weight_packed is self._holder.matrix.packed
+            and self.weight_scales is self._holder.matrix.scales
+        )
+
+    def _rows(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows ``ids.shape + (K,)``: products in float32, rounded once to ``dtype``."""
+        if self._is_direct(ids):
+            output = "float16" if dtype == torch.float16 else "float32"
+            exact: Tensor = ops.embedding(ids, self.weight, output, self._device)
+            return exact.to(dtype)
+        matrix = self.weight_packed, self.weight_scales, self._group_size
+        rows: Tensor = (
+            _OPS.embedding_q4gsw_on(*matrix, ids, self._device_key)
+            if self._device_key
+            else _OPS.embedding_q4gsw(*matrix, ids, True)
+        )
+        return rows.to(dtype)
 
     def _linear(self, x: Tensor, bias: Tensor | None, accuracy: Accuracy) -> Tensor:
-        """``x @ W.T + bias``; gradients are refused rather than lost."""
-        if torch.is_grad_enabled() and (
-            x.requires_grad or (bias is not None and bias.requires_grad)
-        ):
-            raise RuntimeError(
-                f"{type(self).__name__} is for inference: no gradient passes its 4-bit matrix. "
-                f"Run the model under torch.no_grad() or torch.inference_mode()"
-            )
+        """``x @ W.T + bias`` in the dtype of ``x``."""
         wide = x.dtype == torch.float64  # computed in float32, as is everything here
         if bias is not None and bias.dtype == torch.float64:
             bias = bias.float()
-        device = self._shared.device
-        given = x.float() if wide else x
-        result: Tensor = ops.linear(given, self.weight, bias, device, accuracy=accuracy)
+        result = self._product(x.float() if wide else x, bias, accuracy)
         return result.double() if wide else result
+
+    def _product(self, x: Tensor, bias: Tensor | None, accuracy: Accuracy) -> Tensor:
+        result: Tensor
+        trained = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+        if self._is_direct(x) and not trained:
+            result = ops.linear(x, self.weight, bias, self._device, accuracy=accuracy)
+            return result
+        matrix = self.weight_packed, self.weight_scales.t(), self._group_size, bias
+        if accuracy == "exact" and not self._device_key:
+            result = _OPS.linear_q4gsw(x, *matrix)
+        else:
+            result = _OPS.linear_q4gsw_on(x, *matrix, accuracy, self._device_key)
+        return result
 
     def _sizes(self) -> str:
         vocab, embed_dim = self.weight.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wgpu_q4.arrays import DTypeLike
 from wgpu_q4.device import context_for
 from wgpu_q4.kernels import Accuracy
+from wgpu_q4.nn.huggingface import replace_methods
 from wgpu_q4.nn.modules import QuantizedEmbedding, QuantizedLinear
 from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names, mebibytes
 from wgpu_q4.nn.replaceable import check_embedding, check_linear
@@ -32,8 +33,9 @@ def tie(
 
     Every module that holds the tied parameter is replaced, a head's bias and an embedding's scale
     (Gemma's) are kept, and the model lets go of the float matrix.  Nothing is changed if anything
-    is refused.  Afterwards the model is for inference; ``state_dict()`` holds the packed matrix,
-    and loads into a model that went through `tie` itself.
+    is refused.  Afterwards the matrix is frozen: gradients pass the head to the body, and none to
+    the matrix.  ``state_dict()`` holds the packed matrix as plain tensors, and loads into a model
+    that went through `tie` itself.
 
     Args:
         model: a transformers model with ``get_input_embeddings`` and ``get_output_embeddings``,
@@ -69,15 +71,16 @@ def tie(
     context = context_for(device)  # no adapter, or not of that name: fails before the model changes
     weight = Q4Weight.quantize(matrix, group_size, scales_dtype)
     context.weight(weight)  # likewise a matrix too large for it
-    replacement: dict[nn.Module, nn.Module] = {}
+    replacement: dict[nn.Module, Quantized] = {}
     for module in names.values():
         if module in replacement:
             continue
+        held = next(iter(replacement.values()), weight)  # the first module, to which others tie
         replacement[module] = (
-            QuantizedEmbedding(weight, device=device, embed_scale=scales[module], dtype=dtype)
+            QuantizedEmbedding(held, device=device, embed_scale=scales[module], dtype=dtype)
             if isinstance(module, nn.Embedding)
             else QuantizedLinear(
-                weight,
+                held,
                 module.bias,  # type: ignore[arg-type]
                 device=device,
                 accuracy=accuracy,
@@ -95,9 +98,7 @@ def tie(
         # transformers would look for the parameter again at the next tie_weights().
         part._tied_weights_keys = keys
         part.all_tied_weights_keys = keys
-    for method, refusal in _REFUSALS.items():
-        if hasattr(model, method):
-            setattr(model, method, refusal)
+    replace_methods(model)
     return TieReport(weight, tuple(names), dtype, bytes_before, weight.nbytes)
 
 
@@ -234,22 +235,3 @@ def _tied_keys_without(model: nn.Module, gone: set[str]) -> list[tuple[Any, dict
         if left != keys:
             parts.append((part, left))
     return parts
-
-
-def _refuse_save(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError(
-        "save_pretrained would write a checkpoint that from_pretrained cannot read: the tied "
-        "matrix is 4-bit now. Save model.state_dict() with torch.save, and load it into a model "
-        "that went through tie; or save the float model before tie"
-    )
-
-
-def _refuse_resize(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError(
-        "the tied matrix is 4-bit now and cannot be resized: "
-        "call resize_token_embeddings before tie"
-    )
-
-
-_REFUSALS = {"save_pretrained": _refuse_save, "resize_token_embeddings": _refuse_resize}
-"""Methods of a tied model that could only fail obscurely.  Plain functions: models are pickled."""

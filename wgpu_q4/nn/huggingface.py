@@ -1,0 +1,107 @@
+"""Methods of a tied Hugging Face model that would not know the 4-bit matrix, or only fail on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, NoReturn
+
+from torch import nn
+
+from wgpu_q4.nn.shared import BUFFERS, Quantized
+
+
+class _Method:
+    """A method that one model has instead of its class's; copied and pickled with the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
+
+
+class _NumParameters(_Method):
+    """``num_parameters``: the 4-bit matrix counts with its V · K values, once."""
+
+    def __call__(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        count = type(self.model).num_parameters
+        counted: int = count(self.model, only_trainable, exclude_embeddings)
+        if only_trainable or exclude_embeddings:
+            return counted
+        embedding = self.model.get_input_embeddings()
+        return counted + int(embedding.num_embeddings) * int(embedding.embedding_dim)
+
+
+class _ResizeTokenEmbeddings(_Method):
+    """``resize_token_embeddings``: nothing to do for the size that there is."""
+
+    def __call__(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Module:
+        embedding: nn.Module = self.model.get_input_embeddings()
+        vocab = int(self.model.get_input_embeddings().num_embeddings)
+        size = vocab if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            size += -size % pad_to_multiple_of
+        if size != vocab:
+            raise NotImplementedError(
+                f"the tied matrix is 4-bit now and cannot be resized from {vocab} rows to {size}: "
+                f"call resize_token_embeddings before tie"
+            )
+        return embedding
+
+
+class _LoadStateDict(_Method):
+    """``load_state_dict``: a state that names the matrix under one module holds it for all.
+
+    Without ``strict`` the other names are reported as missing, which
+    ``safetensors.torch.load_model`` relies on.
+    """
+
+    def __call__(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        if strict:
+            state_dict = self._completed(state_dict)
+        return type(self.model).load_state_dict(self.model, state_dict, strict, assign)
+
+    def _completed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a state dict with the matrix under each name of the modules that hold it."""
+        groups: dict[int, list[str]] = {}
+        for name, module in self.model.named_modules(remove_duplicate=False):
+            if isinstance(module, Quantized):
+                groups.setdefault(id(module._holder), []).append(name)
+        completed = OrderedDict(state_dict)
+        if hasattr(state_dict, "_metadata"):
+            completed._metadata = state_dict._metadata  # type: ignore[attr-defined]
+        for names, buffer in product(groups.values(), BUFFERS):
+            keys = [f"{name}.{buffer}" for name in names]
+            found = next((state_dict[key] for key in keys if key in state_dict), None)
+            if found is not None:
+                for key in keys:
+                    completed.setdefault(key, found)
+        return completed
+
+
+def _refuse_save(*args: Any, **kwargs: Any) -> NoReturn:
+    raise NotImplementedError(
+        "save_pretrained would write a checkpoint that from_pretrained cannot read: the tied "
+        "matrix is 4-bit now. Save model.state_dict() with torch.save, or the model with "
+        "safetensors.torch.save_model, and load it into a model that went through tie; or save "
+        "the float model before tie"
+    )
+
+
+def replace_methods(model: nn.Module) -> None:
+    """Give a model that was tied the methods of this module, where its class has such."""
+    methods: dict[str, Any] = {
+        "load_state_dict": _LoadStateDict(model),
+        "num_parameters": _NumParameters(model),
+        "resize_token_embeddings": _ResizeTokenEmbeddings(model),
+        "save_pretrained": _refuse_save,  # a plain function: models are pickled
+    }
+    for name, method in methods.items():
+        if hasattr(type(model), name):
+            setattr(model, name, method)

@@ -19,6 +19,9 @@ from wgpu_q4.device.adapter import list_adapters
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLE = "WGPU_Q4_SWIFTSHADER_ICD"
 
+HANGS = 600
+"""Seconds after which a process that does a moment's work hangs, however busy the machine is."""
+
 _CHOICES = ("WGPU_Q4_ADAPTER", "WGPU_Q4_IMPLEMENTATION")
 
 WEBGPU_DEFAULTS = {

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tests.devices import HANGS
 from wgpu_q4.weight import Q4Weight
 
 
@@ -38,5 +39,5 @@ def names_in(directory: Path) -> list[str]:
 def run_python(code: str, *args: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "if True:\n" + code, *map(str, args)]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, **options
+        command, capture_output=True, text=True, check=False, timeout=HANGS, **options
     )

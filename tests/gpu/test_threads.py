@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cases import anew, assert_same_bits, random_weight
+from tests.devices import HANGS
 from tests.recorder import BIG, Recorder, check_linear
 from wgpu_q4 import embedding, reference
 from wgpu_q4.device import context, default_context
@@ -35,7 +36,7 @@ def test_four_threads_on_one_device(own_device: Any) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(work, thread) for thread in range(4)]:
-            done.result(timeout=60)
+            done.result()
     assert recorder.sizes().count(weight.packed.nbytes) == 1
     assert len(weight.residents) == 1
 
@@ -76,6 +77,6 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_a_forked_process_is_told_so_instead_of_hanging() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=HANGS, check=True
     )
     assert done.stdout.split() == ["7"], done.stderr

@@ -36,13 +36,19 @@ PlanT = TypeVar("PlanT")
 class Context:
     """One device and everything this package keeps on it.
 
-    Hold `lock` (as `working` does) over a sequence of calls that shares scratch buffers.
+    Hold `lock` over a sequence of calls that shares scratch buffers::
+
+        with context.lock, context.naming_loss:
+            ...
 
     Attributes:
         device: the ``GPUDevice``.
         implementation: the module that the device came from.
         limits: the device's limits, by WebGPU's names with dashes.
-        lock: serialises the users of the scratch buffers.
+        lock: serialises the users of the scratch buffers.  It is taken by a ``with`` of its own: a
+            context manager written in Python could be interrupted before it lets go.
+        naming_loss: a context manager that raises a `DeviceError` in place of the error of a device
+            that turns out to be lost.
         is_software: True if the adapter runs on the processor.
         pipelines: the compiled kernels.
         scratch: the buffers that calls share.
@@ -60,7 +66,7 @@ class Context:
         self.buffers_created = 0
         self._process = os.getpid()
         self._mappable = self.usage("MAP_READ")
-        self._working = _Working(self)
+        self.naming_loss = _NamingLoss(self)
         self._plans: dict[object, Any] = {}
         self._planned_within: Mapping[str, int] = self.limits
         self._weights: WeakKeyDictionary[Q4Weight, DeviceWeight] = WeakKeyDictionary()
@@ -95,13 +101,6 @@ class Context:
         """The fastest way to use this device that works."""
         with self.lock:
             return probes.round_trip(self)
-
-    def working(self) -> _Working:
-        """Return a context manager that holds `lock`.
-
-        It raises a `DeviceError` in place of the error of a device that turns out to be lost.
-        """
-        return self._working
 
     def check_process(self) -> None:
         """Raise if this process is a fork of the one that made the device.
@@ -193,19 +192,18 @@ class Context:
             raise
 
 
-class _Working:
-    """See `Context.working`; a class, as a generator would take longer than what it guards."""
+class _NamingLoss:
+    """See `Context`; a class, as a generator would take longer than what it guards."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def __enter__(self) -> None:
-        self._context.lock.acquire()
+        pass
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
     ) -> None:
-        self._context.lock.release()
         if isinstance(error, self._context.implementation.GPUError) and "is lost" in str(error):
             # Without its traceback: wgpudawn's holds the error itself, and a process may crash when
             # the collector takes such a ring apart with the buffers that were being written.

@@ -27,7 +27,7 @@ _ROW_ALIGNMENT = 256
 
 
 class ChromiumBackend:
-    """The kernels that wgpu runs, from the same table and plan."""
+    """The kernels that wgpu runs, from the same shaders and plans."""
 
     def __init__(self, adapter: str) -> None:
         self._browser = Browser(adapter)
@@ -91,7 +91,7 @@ class ChromiumBackend:
     def _run(
         self, plan: Dispatch, inputs: dict[str, NDArray[Any]], shape: tuple[int, ...], dtype: str
     ) -> NDArray[Any]:
-        """The contents of binding 0, of ``shape``; for a texture the last dimension is texels'."""
+        """Return the contents of binding 0, of ``shape``; a texture's last dimension is 4."""
         resources, data = [], {}
         out = np.empty(shape, dtype)
         pitch = 0

@@ -1,8 +1,8 @@
-"""A case as ExecuTorch dispatches it: what is bound, pushed and covered by the grid.
+"""A case as ExecuTorch dispatches it: the resources, the push constants, the grid.
 
-Memory is laid out for the recorded shape of the ids.  What lies outside the ids' present shape, and
-every result before the kernel ran, holds a pattern that no kernel makes: a kernel that writes where
-it should not is caught.
+Memory is laid out for the recorded shape of the ids.  Before the kernel runs, the result, and ids
+outside their present shape, hold a pattern that no kernel makes.  So a kernel is caught that writes
+where it should not.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class StrayWriteError(AssertionError):
 
 
 def dispatch(case: Case, spirv: bytes) -> Dispatch:
-    """The dispatch of ``case`` with the kernel ``spirv``."""
+    """Return the dispatch of ``case`` with the kernel ``spirv``."""
     return _pack(case, spirv) if case.op == "pack" else _embedding(case, spirv)
 
 
 def result(case: Case, found: NDArray[Any]) -> NDArray[Any]:
-    """The result of ``case`` out of what binding 0 held afterwards.
+    """Return the result of ``case`` out of the contents of binding 0 after the dispatch.
 
     Raises:
-        StrayWriteError: something outside it was written.
+        StrayWriteError: the kernel wrote outside the result.
     """
     if case.op == "pack":
         return found.view(np.uint32)
@@ -62,7 +62,7 @@ def result(case: Case, found: NDArray[Any]) -> NDArray[Any]:
 
 
 def _whcn(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Ids as [others, height, width]: the dimensions that textures and the grid have."""
+    """Return the shape of ids as [others, height, width], as textures and the grid have it."""
     padded = (1,) * (3 - len(shape)) + shape
     return padded[0], padded[1], padded[2]
 

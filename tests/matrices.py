@@ -51,6 +51,8 @@ def difficult(shape: Shape) -> dict[str, NDArray[np.float32]]:
     # Steps of half a scale when the group's largest value is 7.5: ties, and the clipped corner.
     ties = rng.integers(-15, 16, size).astype(np.float32) / 2
     ties.reshape(shape.vocab, -1, shape.group_size)[:, :, 0] = 7.5
+    constant = np.full(size, 0.3, np.float32)
+    constant[-1, -1] = 0.17  # else it would be on a 4-bit grid, and keep its values
     signed_powers = np.exp2(rng.integers(-20, 18, size)) * rng.choice([-1, 1], size)
     return {
         "normal": weight,
@@ -64,7 +66,7 @@ def difficult(shape: Shape) -> dict[str, NDArray[np.float32]]:
         "powers of two": signed_powers.astype(np.float32),
         "ties": ties,
         "negated ties": -ties,
-        "constant": np.full(size, 0.3, np.float32),
+        "constant": constant,
     }
 
 

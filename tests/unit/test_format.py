@@ -79,9 +79,10 @@ def test_error_is_at_most_half_a_scale(shape: Shape, scales_dtype: ScalesDtype) 
 def test_the_largest_positive_value_clips_and_the_largest_negative_does_not() -> None:
     weight = np.full((2, 8), 7.5, np.float32)
     weight[1] = -7.5
+    weight[:, 7] = 0.3  # on no 4-bit grid with the others
     packed, scales = quantize(weight, 8, "float32")
     np.testing.assert_array_equal(scales, [[1], [1]])
-    np.testing.assert_array_equal(unpack(packed, "linear"), [[15] * 8, [0] * 8])
+    np.testing.assert_array_equal(unpack(packed, "linear"), [[15] * 7 + [8], [0] * 7 + [8]])
 
 
 def test_a_group_of_zeros_is_exactly_zero() -> None:
@@ -173,6 +174,7 @@ def test_a_double_beyond_float32_is_named() -> None:
 
 def test_scale_beyond_float16_says_what_to_do() -> None:
     weight = np.full((1, 8), 65520 * 7.5, np.float32)  # 65520 is the first that rounds to infinity
+    weight[0, 7] = 0.3  # on no 4-bit grid with the others
     with pytest.raises(FormatError, match=r"65520, beyond float16.*scales_dtype='float32'"):
         quantize(weight, 8, "float16")
     assert quantize(weight, 8, "float32")[1][0, 0] == 65520

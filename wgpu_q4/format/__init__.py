@@ -7,6 +7,7 @@ Nothing here knows of a GPU or of torch.  One file per idea:
 
 * `shape`     which V, K, G and dtypes are allowed, said once
 * `quantize`  floats to nibbles and scales, and back
+* `grid`      floats that are on a 4-bit grid already
 * `nibbles`   the two byte orders that other software uses, and repacking between them
 * `blocks`    the 8-row block layout that ExecuTorch's Vulkan linear reads
 * `parallel`  row ranges spread over the cores

@@ -5,6 +5,8 @@ value for value: per group ``scale = max|W| / 7.5``, clamped below at the smalle
 and ``u = clip(rint(W · (1 / scale)), −8, 7) + 8``, all in float32.  It multiplies by the
 reciprocal; dividing by the scale gives another nibble in about 0.3 % of values.
 
+A matrix that lies on a 4-bit grid in each of its groups keeps its values: `wgpu_q4.format.grid`.
+
 Half-precision scales are the float32 ones rounded at the end, so the nibbles of a matrix do not
 depend on the dtype of its scales.
 """
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4.arrays import FLOAT_DTYPES, DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
+from wgpu_q4.format.grid import on_grid
 from wgpu_q4.format.nibbles import Convention, pack_linear, unpack
 from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import check_group_size
@@ -34,6 +37,9 @@ def quantize(
     weight: NDArray[Any], group_size: int = 32, scales_dtype: DTypeLike = "float16"
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Quantize a float matrix to q4gsw.
+
+    If every group of the matrix holds 4-bit values already (``n · s`` with ``n`` from −8 to 7 and
+    ``s`` of ``scales_dtype``), the result dequantizes to the very same matrix.
 
     Args:
         weight: ``[V, K]``, float16, float32 or float64; computed in float32.
@@ -59,13 +65,24 @@ def quantize(
     packed = np.empty((vocab, embed_dim // 2), np.uint8)
     scales = np.empty((vocab, embed_dim // group_size), dtype)
 
-    def quantize_rows(start: int, stop: int) -> None:
+    def read_groups(start: int, stop: int) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):  # a float64 beyond float32 is caught as infinite below
             rows = weight[start:stop].astype(np.float32, copy=False)
-        groups = rows.reshape(stop - start, -1, group_size)
+        return rows.reshape(stop - start, -1, group_size)
+
+    def keep_rows(start: int, stop: int) -> None:
+        groups = read_groups(start, stop)
+        found = on_grid(groups, dtype) if np.isfinite(groups).all() else None
+        if found is None:
+            raise _NotOnGridError
+        nibbles, scales[start:stop] = found
+        pack_linear(nibbles.reshape(stop - start, embed_dim), packed[start:stop])
+
+    def quantize_rows(start: int, stop: int) -> None:
+        groups = read_groups(start, stop)
         largest = np.maximum(groups.max(axis=2), -groups.min(axis=2))
         if not np.isfinite(largest).all():
-            raise _not_finite(rows, start)
+            raise _not_finite(groups.reshape(stop - start, embed_dim), start)
         scale = np.maximum(largest / _HALF_RANGE, np.float32(SMALLEST_NORMAL["float32"]))
         with np.errstate(over="ignore"):
             scales[start:stop] = scale
@@ -78,10 +95,18 @@ def quantize(
         np.rint(values, out=values)
         np.clip(values, -8, 7, out=values)
         values += 8
-        pack_linear(values.astype(np.uint8).reshape(rows.shape), packed[start:stop])
+        pack_linear(values.astype(np.uint8).reshape(-1, embed_dim), packed[start:stop])
 
-    for_row_ranges(vocab, embed_dim * 4, quantize_rows)
+    try:
+        keep_rows(0, 1)  # of other matrices, hardly a row is on a grid
+        for_row_ranges(vocab, embed_dim * 4, keep_rows)
+    except _NotOnGridError:
+        for_row_ranges(vocab, embed_dim * 4, quantize_rows)
     return packed, scales
+
+
+class _NotOnGridError(Exception):
+    """Ends the search for a grid at the first group that has none."""
 
 
 def _check_floats(weight: object) -> None:

@@ -1,8 +1,8 @@
-"""Which `Q4Weight` a torch tensor is, so that a custom op uploads a matrix once.
+"""A cache from torch tensors to `Q4Weight`, so that a custom op uploads a matrix once.
 
-A custom op is handed tensors, time and again.  The matrix that they mean is remembered for as long
-as the storage of the packed tensor lives, and no longer: the cache holds that storage weakly, and
-its weights look at the storage's memory without owning it.
+A custom op is called with the same tensors again and again.  The cache keeps their `Q4Weight` as
+long as the storage of the packed tensor lives, and no longer: it holds the storage weakly, and the
+weight reads the storage's memory without owning it.
 
 Requires torch.
 """
@@ -46,16 +46,16 @@ _lock = RLock()
 def resident_weight(
     packed: Tensor, scales: Tensor, convention: Convention, *, transposed: bool
 ) -> Q4Weight:
-    """The matrix of two tensors: the same object for the same storage and equal scales.
+    """Return the matrix of two tensors: the same object for the same storage and equal scales.
 
-    A change of either tensor in place that torch counts (``tensor._version``) gives a new matrix;
-    one that it does not, through ``.data`` or numpy, goes unseen.
+    If a tensor is changed in place and torch counts the change (``tensor._version``), the result is
+    a new matrix.  A change through ``.data`` or numpy is not counted and goes unseen.
 
     Args:
         packed: uint8 ``[V, K/2]``.
         scales: ``[V, K/G]``, or ``[K/G, V]`` if ``transposed``.
         convention: the nibble order of ``packed``.
-        transposed: whether the scales are.
+        transposed: True if the scales are ``[K/G, V]``.
 
     Raises:
         FormatError: what `Q4Weight` refuses.
@@ -101,8 +101,8 @@ def _matrices(storage: Any, packed: Tensor, convention: Convention) -> _Matrices
 def _matching(
     matrices: _Matrices, packed: Tensor, scales: Tensor, convention: Convention
 ) -> Q4Weight:
-    """The matrix with these scales ``[V, K/G]``, made if there is none yet."""
-    # A copy, in any case: a view would keep somebody's scales alive as long as the weight.
+    """Return the matrix with these scales ``[V, K/G]``, made if there is none yet."""
+    # Always a copy: a view would keep the caller's scales alive as long as the weight.
     rows: NDArray[Any] = np.array(to_numpy(scales, "weight_scales"), order="C", copy=True)
     owning = [weight for known in matrices.owning if (weight := known()) is not None]
     for weight in (*owning, *matrices.weights):
@@ -114,7 +114,10 @@ def _matching(
 
 
 def _unowned(packed: Tensor) -> NDArray[np.uint8]:
-    """The bytes of a tensor without a reference to it; a copy unless contiguous and on the CPU."""
+    """Return the bytes of a tensor, without a reference to it.
+
+    They are a copy unless the tensor is contiguous and on the CPU.
+    """
     if packed.device.type != "cpu" or not packed.is_contiguous() or not packed.numel():
         return np.array(to_numpy(packed, "weight"), order="C", copy=True)
     memory = memoryview((ctypes.c_uint8 * packed.numel()).from_address(packed.data_ptr()))

@@ -51,14 +51,14 @@ def embedding_q4gsw(
     indices: Tensor,
     is_linear_weight: bool = False,
 ) -> Tensor:
-    """Rows ``indices.shape + (K,)``, float32, of a packed matrix.
+    """Return rows of a packed matrix, float32 ``indices.shape + (K,)``.
 
     Args:
         weight: uint8 ``[V, K/2]``, packed; must not change in place while it is in use.
         weight_scales: float16 or float32 ``[V, K/G]``.
         group_size: ``G``.
         indices: ids of any integer dtype and shape.
-        is_linear_weight: whether the nibbles are in the linear convention (else the embedding's).
+        is_linear_weight: True for the linear nibble convention, False for the embedding's.
 
     Raises:
         FormatError: shapes, dtypes or the group size do not fit each other.
@@ -97,7 +97,7 @@ def linear_q4gsw(
     group_size: int,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """``x @ W.T + bias``: ``[..., K]`` to ``[..., V]`` in the dtype of ``x``, summed in float32.
+    """Return ``x @ W.T + bias``, ``[..., V]`` in the dtype of ``x``, summed in float32.
 
     Args:
         self: ``x``, float16, bfloat16 or float32.
@@ -275,7 +275,7 @@ def _check_linear(
 def _check_matrix(
     name: str, packed: Tensor, scales: Tensor, group_size: int, *, transposed: bool
 ) -> None:
-    """What can be said without the values; `Q4Weight` checks the rest."""
+    """Check dtypes and shapes, which are known without the values; `Q4Weight` checks the rest."""
     if packed.dtype != torch.uint8 or packed.ndim != 2:
         raise FormatError(
             f"{name} must be uint8 [V, K/2], two nibbles a byte, not {packed.dtype} "

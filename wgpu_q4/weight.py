@@ -20,7 +20,7 @@ from wgpu_q4.format.shape import check_packed
 
 
 class Resident(Protocol):
-    """A copy of a weight on some device, as the weight sees it."""
+    """A copy of a weight on a device, as far as the weight needs to know it."""
 
     @property
     def nbytes(self) -> int:
@@ -28,17 +28,18 @@ class Resident(Protocol):
         ...
 
     def describe(self) -> str:
-        """One line: which adapter, which layout, how many bytes, which ops read it."""
+        """Return one line: the adapter, the layouts, the bytes, and the ops that read it."""
         ...
 
 
 class Q4Weight:
     """A ``[V, K]`` matrix in 4 bits a value, with one scale for each ``G`` values of a row.
 
-    Both ops read this one object: pass it to `wgpu_q4.embedding` and to `wgpu_q4.linear`, and its
+    All ops read this one object: pass it to `wgpu_q4.embedding` and to `wgpu_q4.linear`, and its
     bytes are on the host once and on each device once.  The device copies go when the weight goes.
 
-    It never changes: the arrays are wrapped, not copied, and must not be written to afterwards.
+    A weight never changes: the arrays are wrapped, not copied, and must not be written to
+    afterwards.
     """
 
     def __init__(
@@ -117,11 +118,11 @@ class Q4Weight:
         return hashlib.sha256(np.ascontiguousarray(self.packed_as("linear")).data).hexdigest()
 
     def packed_as(self, convention: Convention) -> NDArray[np.uint8]:
-        """The packed bytes in a nibble order: ``packed`` itself, or a new array."""
+        """Return the packed bytes in a nibble order: ``packed`` itself, or a new array."""
         return q4gsw.repack(self.packed, self.convention, convention)
 
     def dequantize(self) -> NDArray[np.float32]:
-        """The matrix as float32 ``[V, K]``."""
+        """Return the matrix as float32 ``[V, K]``."""
         return q4gsw.dequantize(self.packed, self.scales, self.convention)
 
     def __array__(
@@ -144,7 +145,10 @@ class Q4Weight:
         return self.dequantize().astype(dtype or np.float32, copy=False)
 
     def same_matrix(self, other: Q4Weight) -> bool:
-        """Whether ``other`` holds the same values and scales (dtype included), in any order."""
+        """Return True if ``other`` holds the same values and scales, in either nibble order.
+
+        The dtypes of the scales must be equal too.
+        """
         if self is other:
             return True
         return (

@@ -15,7 +15,7 @@ from tests.cases import PRIME, anew, random_weight, random_x
 from tests.devices import WEBGPU_DEFAULTS, drivers, run_python
 from tests.fakes import fake_adapter, fake_implementation
 from tests.recorder import check_ops
-from wgpu_q4 import DeviceError, embedding, linear, request_device
+from wgpu_q4 import DeviceError, device_info, embedding, linear, request_device
 from wgpu_q4.device import adapter, adapter_summary, context_for, default_context, list_adapters
 from wgpu_q4.device.adapter import choose_adapter
 from wgpu_q4.device.implementation import load_implementation
@@ -106,6 +106,16 @@ def test_an_op_takes_the_name_of_an_adapter(here: Any) -> None:
         embedding(np.array([0]), weight, device="Voodoo")
     with pytest.raises(DeviceError, match=f"no adapter is called 'Voodoo'.*{name[:8]}"):
         linear(random_x(1, 72), weight, device="Voodoo")
+
+
+def test_a_device_in_words(here: Any, own_device: Any) -> None:
+    info = device_info(own_device)
+    assert (info.adapter, info.implementation) == (adapter_summary(here), "wgpu")
+    assert info.software == (here.info["adapter_type"] == "CPU")
+    assert info.largest_binding == own_device.limits["max-storage-buffer-binding-size"]
+    assert device_info(info.adapter).adapter == info.adapter
+    with pytest.raises(DeviceError, match="no adapter is called 'Voodoo'"):
+        device_info("Voodoo")
 
 
 NO_ADAPTER = """

@@ -121,6 +121,19 @@ def test_the_pipelines_of_shapes_that_are_gone_are_dropped(
     assert sum(pipeline() is not None for pipeline in used) <= 4
 
 
+def test_the_pipeline_that_was_not_used_for_longest_is_dropped(
+    own_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines, "MOST_PIPELINES", 3)
+    recorder = Recorder(own_device)
+    weights = [anew(random_weight(Shape(vocab, 32, 32), "float16")) for vocab in range(8, 12)]
+    first, second, third, fourth = weights
+    for weight in (first, second, third, first, fourth, first, second):
+        embedding([1], weight, device=own_device)
+    made = [call["constants"].get("VOCAB") for call in recorder.named("create_compute_pipeline")]
+    assert made[-5:] == [8, 9, 10, 11, 9]  # `first` only once
+
+
 def test_a_pipeline_that_was_dropped_is_compiled_again(
     own_device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Adapters, devices and what is kept on them.
+"""Adapters, devices, and the objects that are kept on a device.
 
 One file per idea:
 
@@ -8,10 +8,10 @@ One file per idea:
 * `pipelines`       compiled kernels and bind groups: a planned dispatch becomes a step
 * `scratch`         the buffers that calls share
 * `residents`       the weights, once each; `upload` brings their bytes there
-* `probes`          what the device really does, found out by trying
+* `probes`          small kernels that find out what the device really does
 * `roundtrip`       input there, steps run, their result here; there are two ways
 * `native`          the functions of wgpu-native that wgpu-py does not wrap
-* `dawn`            what Dawn offers beyond WebGPU
+* `dawn`            matrix units, which Dawn offers beyond WebGPU
 * `info`            a device in words, for programs
 * `textures`        tensors in 3-D textures, as ExecuTorch keeps them
 """

@@ -1,4 +1,4 @@
-"""Which adapter is used, and a device with everything it offers."""
+"""The choice of an adapter, and devices that have everything their adapter offers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAPPABLE = "mappable-primary-buffers"
 """wgpu-native's feature of buffers that a kernel writes and the host maps."""
 
 USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups", MAPPABLE)
-"""Asked of every adapter that has them; no kernel but the one on matrix units needs any."""
+"""A device gets those of them that its adapter has; only the kernel on matrix units needs any."""
 
 _KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _BACKENDS = ("Metal", "Vulkan", "D3D12", "OpenGL")
@@ -35,19 +35,22 @@ class SoftwareAdapterWarning(UserWarning):
 
 
 def is_software(adapter: Any) -> bool:
-    """Whether an adapter runs on the processor."""
+    """Return True if an adapter runs on the processor."""
     return bool(adapter.info["adapter_type"] == "CPU")
 
 
 def adapter_summary(adapter: Any) -> str:
-    """One line: the adapter's device, driver, backend and kind."""
+    """Return one line on an adapter: its device, backend, driver and kind."""
     info = adapter.info
     driver = f", {info['description']}" if info["description"] else ""
     return f"{info['device']} ({info['backend_type']}{driver}, {info['adapter_type']})"
 
 
 def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
-    """All adapters, best first: discrete, integrated, virtual, software; native APIs before GL."""
+    """Return all adapters, best first.
+
+    The order is discrete, integrated, virtual, software; among equals, native APIs precede OpenGL.
+    """
     module = load_implementation(implementation)
     dawn.prepare(module)
 
@@ -65,16 +68,16 @@ def choose_adapter(
     *,
     announce: bool = True,
 ) -> Any:
-    """The adapter whose summary contains ``name``, else the best one.
+    """Return the adapter whose summary contains ``name``; without a name, the best one.
 
     Args:
         name: part of an adapter's summary, in any case; by default ``WGPU_Q4_ADAPTER``.
         implementation: the WebGPU module or its name.
-        announce: warn, once, when only a software adapter is there.
+        announce: give a warning, once, if there are only software adapters.
 
     Raises:
         TypeError: ``name`` is no string, or an empty one.
-        DeviceError: there is none, or none of that name; lists those there are.
+        DeviceError: there is no adapter, or none of that name; the message lists those there are.
     """
     if name is not None and (not isinstance(name, str) or not name.strip()):  # type: ignore[redundant-expr]
         raise TypeError(f"adapter must be part of an adapter's name, or None, not {name!r}")
@@ -98,10 +101,11 @@ def choose_adapter(
 def request_device(
     adapter: str | None = None, implementation: str | ModuleType | None = None
 ) -> Any:
-    """A new device with all limits of its adapter, for the ``device=`` of every op.
+    """Return a new device with all limits of its adapter, for the ``device=`` of every op.
 
-    Through wgpudawn, a device with matrix units (see `wgpu_q4.device.dawn`) checks no index in a
-    shader: run none on it that counts on that.  ``WGPU_Q4_MATRIX_UNITS=0`` does without either.
+    Through wgpudawn, a device with matrix units (see `wgpu_q4.device.dawn`) checks no index in any
+    shader: run no shader on it that relies on those checks.  With ``WGPU_Q4_MATRIX_UNITS=0`` the
+    device has neither matrix units nor that gap.
 
     Args:
         adapter: part of the adapter's name; by default ``WGPU_Q4_ADAPTER``, else the best one.
@@ -109,7 +113,7 @@ def request_device(
             ``WGPU_Q4_IMPLEMENTATION``, else ``wgpu``.
 
     Raises:
-        DeviceError: no adapter (of that name), or it refuses a device.
+        DeviceError: there is no adapter (of that name), or it refuses a device.
     """
     chosen = choose_adapter(adapter, implementation)
     features = [name for name in USEFUL_FEATURES if name in chosen.features]
@@ -142,7 +146,7 @@ def _warn_once(summary: str) -> None:
 
 
 def _callers_level() -> int:
-    """The ``stacklevel`` at which `_warn_once` blames the first caller outside this package."""
+    """Return the ``stacklevel`` with which `_warn_once` points outside of this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("wgpu_q4"):
         level, frame = level + 1, frame.f_back

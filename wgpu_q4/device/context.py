@@ -193,7 +193,7 @@ class Context:
 
 
 class _NamingLoss:
-    """See `Context`; a class, as a generator would take longer than what it guards."""
+    """The context manager `Context.naming_loss`; a generator would take longer than some calls."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -205,8 +205,8 @@ class _NamingLoss:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
     ) -> None:
         if isinstance(error, self._context.implementation.GPUError) and "is lost" in str(error):
-            # Without its traceback: wgpudawn's holds the error itself, and a process may crash when
-            # the collector takes such a ring apart with the buffers that were being written.
+            # wgpudawn's traceback refers to the error itself.  Python may crash when its collector
+            # takes such a ring apart together with the buffers that were being written.
             error.with_traceback(None)
             raise DeviceError(
                 f"the device {self._context.adapter_summary} is lost: it was destroyed, or its "
@@ -235,17 +235,17 @@ def context_for(device: Any = None) -> Context:
     """Return the context of a device.
 
     Args:
-        device: a ``GPUDevice`` (within whose limits and features everything then stays), part of
-            the name of an adapter, or None for the default one.
+        device: a ``GPUDevice``, whose limits and features are respected; part of the name of an
+            adapter; or None for the default device.
 
     Raises:
-        TypeError: something else.
-        DeviceError: no such adapter.
+        TypeError: ``device`` is something else.
+        DeviceError: there is no such adapter.
     """
     if device is None or isinstance(device, str):
         return default_context(device)
     with _default_lock:
-        # Kept on the device itself: whoever drops the device drops all that hangs on it.
+        # The context is an attribute of the device: it goes when the device goes.
         context: Context | None = getattr(device, _ATTRIBUTE, None)
         if context is None:
             context = Context(device)

@@ -1,9 +1,9 @@
-"""What Dawn offers beyond the API that it shares with wgpu: matrix units.
+"""Matrix units, which Dawn offers beyond the API that it shares with wgpu.
 
-They are Dawn's experiment, behind a toggle of its one instance, which must be set before the first
-adapter is asked for, and behind features of an adapter that has them.  Where they are used, Dawn's
-checks of every index in a kernel are left out too: with them, matrix units are five times slower.
-The kernels of this package keep within their buffers by themselves.
+Matrix units are an experiment of Dawn's.  They need toggles of Dawn's one instance, which must be
+set before the first adapter is asked for, and features of the adapter.  A device with matrix units
+is made without Dawn's checks of every index in a shader: the checks make matrix units five times
+slower, and the kernels of this package stay within their buffers without them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from wgpu_q4.kernels import MatrixUnits
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_MATRIX_UNITS"
-"""Set to 0, neither the instance's toggles nor an adapter's features are asked for."""
+"""If it is 0, neither the toggles of the instance nor the features of an adapter are asked for."""
 
 FEATURES = ("chromium-experimental-subgroup-matrix", "shader-f16", "subgroups")
-"""What the kernel for matrix units needs, all of it."""
+"""The features that the kernel on matrix units needs, all of them."""
 
 _INSTANCE_TOGGLES = (
     "allow_unsafe_apis",  # the experimental features
@@ -30,14 +30,14 @@ _UNCHECKED = ("disable_robustness", "disable_workgroup_init")
 
 
 def is_wanted() -> bool:
-    """Whether matrix units are used where they are."""
+    """Return True unless the user has turned matrix units off."""
     return os.environ.get(ENVIRONMENT_VARIABLE) != "0"
 
 
 def prepare(module: ModuleType) -> None:
-    """Set the toggles of Dawn's instance, unless somebody made or configured it already.
+    """Set the toggles of Dawn's instance, unless the instance is made or configured already.
 
-    Timestamps are left as the GPU gives them; Dawn would round them to 65 µs, for web pages.
+    Timestamps keep the resolution of the GPU.  Dawn would round them to 65 µs, as web pages need.
     """
     if module.__name__ != "wgpudawn" or not is_wanted():
         return
@@ -45,16 +45,16 @@ def prepare(module: ModuleType) -> None:
         _extras().set_instance_extras(
             enable_toggles=_INSTANCE_TOGGLES, disable_toggles=["timestamp_quantization"]
         )
-    except RuntimeError:  # there is one already: its owner decided
+    except RuntimeError:  # the instance exists: its owner decided
         return
 
 
 def matrix_units(adapter_or_device: Any, adapter: Any) -> frozenset[MatrixUnits]:
-    """What the matrix units of a device, or of an adapter, do: nothing where a feature is absent.
+    """Return what the matrix units of a device, or of an adapter, do; empty without the features.
 
     Args:
-        adapter_or_device: whose features count.
-        adapter: the adapter of that device, or itself.
+        adapter_or_device: the object whose features count.
+        adapter: the adapter of that device, or the adapter itself.
     """
     if not is_wanted() or not set(FEATURES) <= set(adapter_or_device.features):
         return frozenset()
@@ -65,7 +65,7 @@ def matrix_units(adapter_or_device: Any, adapter: Any) -> frozenset[MatrixUnits]
 def request_device(
     adapter: Any, features: Sequence[str], limits: Mapping[str, int], label: str
 ) -> Any:
-    """A device with matrix units that checks no index and does not clear workgroup memory."""
+    """Return a device with matrix units, without index checks or cleared workgroup memory."""
     return _extras().request_device_sync(
         adapter,
         label=label,
@@ -76,7 +76,7 @@ def request_device(
 
 
 def _extras() -> ModuleType:
-    """Dawn's own functions, asked for only where it is what runs."""
+    """Return the module of Dawn's own functions, which is only there if Dawn is."""
     return importlib.import_module("wgpudawn.backends.dawn.extras")
 
 

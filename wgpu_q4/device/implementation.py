@@ -1,7 +1,7 @@
-"""Which module speaks WebGPU.
+"""The module that speaks WebGPU.
 
 ``wgpu`` (wgpu-native, naga) is the default; ``wgpudawn`` has the same API on Dawn (Tint).  No other
-module of this package imports either: everything else works on the device it is handed.
+module of this package imports either of them: all other code works on the device that it is given.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ KNOWN = ("wgpu", "wgpudawn")
 
 
 def load_implementation(implementation: str | ModuleType | None = None) -> ModuleType:
-    """The module named by the argument, else by ``WGPU_Q4_IMPLEMENTATION``, else ``wgpu``.
+    """Return the module named by the argument, by ``WGPU_Q4_IMPLEMENTATION``, or ``wgpu``.
 
     Raises:
-        DeviceError: it is not installed or lacks wgpu-py's API.
+        DeviceError: the module is not installed, or lacks wgpu-py's API.
     """
     if implementation is None:
         implementation = os.environ.get(ENVIRONMENT_VARIABLE) or KNOWN[0]
@@ -43,10 +43,10 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
 
 
 def implementation_of(device: Any) -> ModuleType:
-    """The module that ``device`` came from.
+    """Return the module that ``device`` came from.
 
     Raises:
-        TypeError: it is not a device of such a module.
+        TypeError: ``device`` is not a device of such a module.
     """
     module = sys.modules.get(type(device).__module__.partition(".")[0])
     kind = getattr(module, "GPUDevice", None)

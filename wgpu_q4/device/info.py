@@ -1,4 +1,4 @@
-"""What a program says of the device that it runs on: `device_info`."""
+"""A device in words, for a program that tells its user what it runs on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DeviceInfo:
 
 
 def device_info(device: Any = None) -> DeviceInfo:
-    """Return what is known of the device that an op uses for the same argument.
+    """Return a description of the device that an op uses for the same ``device``.
 
     ``wgpu-q4 info`` prints more.
 
@@ -34,8 +34,8 @@ def device_info(device: Any = None) -> DeviceInfo:
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
 
     Raises:
-        TypeError: something else.
-        DeviceError: no such adapter.
+        TypeError: ``device`` is something else.
+        DeviceError: there is no such adapter.
     """
     context = context_for(device)
     return DeviceInfo(

@@ -1,9 +1,9 @@
-"""Functions of wgpu-native that wgpu-py does not wrap, or wraps too slowly: all of them.
+"""All calls of wgpu-native's own functions: wgpu-py does not wrap them, or wraps them slowly.
 
-wgpu-py promises nothing about what is used here (``device._internal``,
-``wgpu.backends.wgpu_native``).  Whoever calls this module has another way for the day on which it
-stops working: `wgpu_q4.device.roundtrip` tries the round trip out on each device, and
-`why_checks_stay` finds out that kernels cannot be compiled without checks.
+wgpu-py promises nothing about the attributes that this module reads (``device._internal``,
+``wgpu.backends.wgpu_native``), so callers can do without it: `wgpu_q4.device.roundtrip` tries the
+round trip out on each device and has another one, and `why_checks_stay` tells when kernels must
+keep their checks.
 """
 
 from __future__ import annotations
@@ -206,15 +206,15 @@ class NativeRoundTrip:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
         lib, device, nothing = self._lib, self._device._internal, self._ffi.NULL
         buffer, nbytes = target._internal, out.nbytes + -out.nbytes % 4
-        # A call that was interrupted is answered all the same, perhaps during the next one.
+        # The answer to a call that was interrupted may arrive during the next call.
         self._calls += 1
         self._answers.clear()
         self._map_is.userdata1 = self._ffi.cast("void *", self._calls)
         lib.wgpuBufferMapAsync(buffer, lib.WGPUMapMode_Read, 0, nbytes, self._map_is[0])
         patience = time.perf_counter() + self._spin
         while self._calls not in self._answers:
-            # To wait returns when the device has nothing left to do.  The callback may then still
-            # be on its way in wgpu-py's own thread, which polls when the user waits for something.
+            # A poll that waits returns when the device has nothing left to do.  The callback may
+            # still be running then, in wgpu-py's own thread, which polls for the user's own reads.
             wait = time.perf_counter() >= patience
             lib.wgpuDevicePoll(device, wait, nothing)
             if self._interrupts:
@@ -263,7 +263,7 @@ def _map_callback(
     def mapped(status: int, message: Any, call: Any, _unused: Any) -> None:
         text = ""
         if message.data != ffi.NULL:
-            # Ends at a zero byte, or after that many: all bits set mean that nobody counted.
+            # The text ends at a zero byte or after `length` bytes, which is huge if not counted.
             text = ffi.string(message.data, min(message.length, 1 << 12)).decode(errors="replace")
         answers[int(ffi.cast("uintptr_t", call))] = status, text
 

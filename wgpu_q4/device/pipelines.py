@@ -91,7 +91,7 @@ class Pipelines:
         """Return the step that runs ``dispatch`` on ``resources``.
 
         Args:
-            dispatch: what to run.
+            dispatch: the planned dispatch.
             resources: a buffer or texture view for each binding of the shader, by its name; others
                 are ignored.
             bind_groups: where the bind group is kept for the next call; None keeps it nowhere.
@@ -107,12 +107,12 @@ class Pipelines:
         else:
             self._compiled.move_to_end(dispatch.key)
         bound = tuple([resources[name] for name in compiled.names])
-        kept = {} if bind_groups is None else bind_groups.setdefault(dispatch.key, {})
-        bind_group = kept.get(bound)
+        known = {} if bind_groups is None else bind_groups.setdefault(dispatch.key, {})
+        bind_group = known.get(bound)
         if bind_group is None:
-            if len(kept) >= _MOST_BIND_GROUPS:
-                del kept[next(iter(kept))]  # the oldest, with the buffers that it holds
-            bind_group = kept[bound] = self._bind(compiled, dispatch, bound)
+            if len(known) >= _MOST_BIND_GROUPS:
+                del known[next(iter(known))]  # the oldest, with the buffers that it holds
+            bind_group = known[bound] = self._bind(compiled, dispatch, bound)
         return Step(compiled.pipeline, bind_group, dispatch.workgroups)
 
     def _compile(self, dispatch: Dispatch) -> _Compiled:

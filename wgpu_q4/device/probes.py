@@ -1,4 +1,4 @@
-"""What a device really does, found out by running a small kernel on it once."""
+"""Small kernels and calls that find out, once for each device, what it really does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One weight on one device: its packed bytes once in each layout, its scales once."""
+"""A weight on a device: its packed bytes once in each layout, its scales once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DeviceWeight:
         self._bindings: dict[Layout, dict[str, Any]] = {}
 
     def bindings(self, context: Context, weight: Q4Weight, layout: Layout) -> dict[str, Any]:
-        """Return what a kernel binds of this weight, by the name of the binding.
+        """Return the resources that a kernel binds of this weight, by the names of the bindings.
 
         Args:
             context: that of this device.

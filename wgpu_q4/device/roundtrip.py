@@ -1,4 +1,4 @@
-"""To a device and back: write its input, run steps, bring the result to the host.
+"""The way to a device and back: write the input, run steps, bring the result to the host.
 
 There are two ways.  `PublicRoundTrip` keeps to WebGPU's API and works with every implementation.
 `wgpu_q4.device.native.NativeRoundTrip` calls the same functions of wgpu-native without wgpu-py in

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from wgpu_q4.device.context import Context
 
 _ROW_ALIGNMENT = 256
-"""WebGPU: rows of a texture start at multiples of this in a buffer it is copied to."""
+"""Bytes.  In a buffer to which a texture is copied, each row starts at a multiple of this."""
 
 _TEXEL_BYTES = {"rgba32sint": 16, "rgba32float": 16, "rgba16float": 8}
 
 
 def pack_width(values: NDArray[Any]) -> NDArray[Any]:
-    """``[z, y, w]`` padded with zeros to ``[z, y, ceil(w/4), 4]``: the texels' components."""
+    """Return ``[z, y, w]`` as texels ``[z, y, ceil(w/4), 4]``, padded with zeros."""
     depth, height, width = values.shape
     padded = np.zeros((depth, height, -(-width // 4) * 4), values.dtype)
     padded[..., :width] = values

@@ -1,4 +1,4 @@
-"""The bytes of a weight to a device: as they are, or packed into blocks there."""
+"""Upload the bytes of a weight to a device, as they are, or pack them into blocks there."""
 
 from __future__ import annotations
 

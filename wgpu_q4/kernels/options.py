@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from wgpu_q4.arrays import FloatDtype
+
 Layout = Literal["rows", "rows_embedding", "blocks_buffer", "blocks_texture2d"]
 """How a device holds the packed weight: rows in either nibble order, or 8×4 blocks."""
 
@@ -16,7 +18,7 @@ DEFAULT_LAYOUT: Layout = "rows"
 Storage = Literal["buffer", "texture3d"]
 """Where the ids and the result of an embedding are."""
 
-OutputDtype = Literal["float32", "float16"]
+OutputDtype = FloatDtype
 
 Accuracy = Literal["exact", "fast", "int8"]
 """What a matrix product may round besides its sum: nothing, activations to 16 bits, or to 8."""

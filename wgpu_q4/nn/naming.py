@@ -1,4 +1,4 @@
-"""How dtypes and sizes are written in messages."""
+"""The names of dtypes and sizes in arguments and in messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from wgpu_q4.arrays import DTypeLike, one_dtype
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""The dtypes that a float matrix, and rows of it, may have."""
+"""The dtypes of a float matrix, and of rows of it."""
 
 
 def torch_float(value: DTypeLike) -> torch.dtype:

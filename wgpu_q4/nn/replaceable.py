@@ -1,4 +1,4 @@
-"""Which float modules a quantized one can stand for, losing nothing."""
+"""Checks that a quantized module can replace a float module without losing anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 
 def check_embedding(module: nn.Module, name: str) -> Tensor | float | None:
-    """The scale of an embedding's rows, or None; `TypeError` if it is more than that."""
+    """Return the scale of an embedding's rows, or None.
+
+    Raises:
+        TypeError: no ``nn.Embedding``, or one that does more than scale its rows.
+    """
     if not isinstance(module, nn.Embedding):
         raise TypeError(f"{name} must be an nn.Embedding, not {type(module).__name__}")
     _check_nothing_else(module, name, {"weight"})
@@ -29,7 +33,7 @@ def check_embedding(module: nn.Module, name: str) -> Tensor | float | None:
 
 @torch.no_grad()
 def _only_scales(module: nn.Embedding, scale: Tensor | float) -> bool:
-    """Whether an embedding returns ``row · scale`` for every id, to the last bit."""
+    """Return True if an embedding gives ``row · scale`` for every id, to the last bit."""
     matrix = module.weight
     factor = scale.to(matrix.dtype) if isinstance(scale, Tensor) else scale
     ids = torch.arange(matrix.shape[0], device=matrix.device)
@@ -38,6 +42,7 @@ def _only_scales(module: nn.Embedding, scale: Tensor | float) -> bool:
 
 
 def check_linear(module: nn.Module, name: str) -> None:
+    """Raise `TypeError` unless ``module`` is a plain ``nn.Linear``."""
     if not isinstance(module, nn.Linear):
         raise TypeError(f"{name} must be an nn.Linear, not {type(module).__name__}")
     _check_nothing_else(module, name, {"weight", "bias"})
@@ -49,7 +54,7 @@ def check_linear(module: nn.Module, name: str) -> None:
 
 
 def _check_nothing_else(module: nn.Module, name: str, parameters: set[str]) -> None:
-    """Raise if something hangs on a module that would silently go with it."""
+    """Raise `TypeError` if a module has parameters or hooks that a replacement would lose."""
     extra = module._parameters.keys() - parameters
     if extra:
         raise TypeError(

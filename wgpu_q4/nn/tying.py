@@ -104,14 +104,14 @@ def tie(
 
 @dataclass(frozen=True)
 class TieReport:
-    """What `tie` did, in bytes of the tied matrix alone.
+    """The outcome of `tie`, in bytes of the tied matrix alone.
 
     Attributes:
-        weight: the packed matrix that the modules now read.
-        replaced: names of the modules that were replaced.
-        dtype: dtype of the float matrix that is gone.
-        bytes_before: what the float matrix took.
-        bytes_after: what the packed matrix and its scales take.
+        weight: the packed matrix that the modules read now.
+        replaced: the names of the modules that were replaced.
+        dtype: the dtype of the former float matrix.
+        bytes_before: bytes of the float matrix.
+        bytes_after: bytes of the packed matrix and its scales.
     """
 
     weight: Q4Weight = field(repr=False)
@@ -122,12 +122,12 @@ class TieReport:
 
     @property
     def bytes_untied(self) -> int:
-        """What two 4-bit copies would take, one for each use."""
+        """Bytes of two 4-bit copies, one for each use."""
         return 2 * self.bytes_after
 
     @property
     def bytes_saved(self) -> int:
-        """How much less the packed matrix takes than the float one."""
+        """Bytes that the packed matrix takes less than the float matrix."""
         return self.bytes_before - self.bytes_after
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class TieReport:
 
 
 def _tied_matrix(model: nn.Module) -> nn.Parameter:
-    """The one parameter that a model's embedding and output head share."""
+    """Return the one parameter that a model's embedding and output head share."""
     kind = type(model).__name__
     try:
         embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -202,7 +202,7 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 
 
 def _holders(model: nn.Module, matrix: Tensor) -> Iterator[tuple[str, nn.Module]]:
-    """Each name under which a module holds ``matrix`` as its weight, with the module."""
+    """Yield each name under which a module holds ``matrix`` as its weight, and the module."""
     for name, module in model.named_modules(remove_duplicate=False):
         for key, parameter in module._parameters.items():
             if parameter is not None and _same_memory(parameter, matrix):
@@ -215,10 +215,10 @@ def _holders(model: nn.Module, matrix: Tensor) -> Iterator[tuple[str, nn.Module]
 
 
 def _tied_keys_without(model: nn.Module, gone: set[str]) -> list[tuple[Any, dict[str, str]]]:
-    """The parts of a transformers model that tie parameters in ``gone``, with what is left to tie.
+    """Return the parts of a model that tie parameters in ``gone``, each with its remaining ties.
 
-    Both sides are names relative to the part; its patterns are expanded, for which the parameters
-    must still be there.
+    A tie maps a target to its source; both are names relative to the part.  The patterns of
+    transformers are expanded here, so the parameters must still be in the model.
     """
     parts = []
     for prefix, part in model.named_modules():

@@ -6,7 +6,7 @@
 * `argmax`     the id of the largest logit of each row
 * `top_k`      the largest logits of each row, and their ids
 
-`forced` chooses kernels by hand.  `product` and `arguments` are what the ops share.
+`forced` chooses kernels by hand.  The ops share the code in `product` and `arguments`.
 """
 
 from wgpu_q4.ops.argmax import argmax

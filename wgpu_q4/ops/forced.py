@@ -1,4 +1,4 @@
-"""Force what the ops would choose by themselves: for experts, tests and measurements.
+"""A ``with`` block that overrides the choices of the ops: for experts, tests and measurements.
 
     with wgpu_q4.forced(layout="blocks_buffer", kernel="gemv"):
         logits = wgpu_q4.linear(x, weight)
@@ -16,7 +16,7 @@ through buffers.  Within the block, in the same thread or asyncio task:
 * ``storage`` is where the ids and the result of `wgpu_q4.embedding` are: ``"buffer"``, or
   ``"texture3d"``, in which ExecuTorch may hold them.
 
-Nothing that is forced outlives the block, and no call outside is changed by it.
+A choice ends with its block: no later call is changed by it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wgpu_q4.ops.arguments import check_option
 
 
 class Choices(NamedTuple):
-    """What is forced; the defaults are what an op does by itself, None being its own choice."""
+    """The choices in force.  The defaults leave the kernel to the op."""
 
     layout: Layout = DEFAULT_LAYOUT
     kernel: LinearKernel | None = None
@@ -42,7 +42,7 @@ _NOTHING = Choices()
 _choices: ContextVar[Choices] = ContextVar("wgpu_q4.forced", default=_NOTHING)
 
 current_choices = _choices.get
-"""Return what is forced in this thread now."""
+"""Return the choices that are in force in this thread."""
 
 
 def forced(
@@ -51,7 +51,7 @@ def forced(
     kernel: str | None = None,
     storage: Storage | None = None,
 ) -> AbstractContextManager[None]:
-    """Return a context manager in which the ops of this thread use what is named.
+    """Return a context manager in which the ops of this thread follow the choices given.
 
     Args:
         layout: how the device holds the packed weight.

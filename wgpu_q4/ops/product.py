@@ -35,8 +35,8 @@ class Product(NamedTuple):
         leading: the shape of x without its last dimension.
         vocab: V.
         bias: float32 ``[V]`` or None.
-        accuracy: what may be rounded.
-        choices: what is forced.
+        accuracy: as in `wgpu_q4.linear`.
+        choices: those of `wgpu_q4.forced`.
         device: as in `wgpu_q4.linear`.
     """
 
@@ -53,7 +53,7 @@ class Product(NamedTuple):
 def check_product(
     x: object, weight: Q4Weight, bias: object, device: Any, accuracy: Accuracy
 ) -> Product:
-    """Check the arguments of a product; see `wgpu_q4.linear` for them and for what is raised."""
+    """Check the arguments of a product, which are those of `wgpu_q4.linear`, and its errors."""
     vocab, embed_dim = check_weight(weight)
     check_option("accuracy", accuracy, get_args(Accuracy))
     refuse_gradient(x, "x")
@@ -80,7 +80,7 @@ def logits_of(product: Product, reader: str) -> NDArray[np.float32]:
     """Run a product and return its logits ``[M, V]``.
 
     Args:
-        product: what to compute.
+        product: the product to compute.
         reader: the op, for `DeviceWeight.readers`.
     """
     result: NDArray[np.float32] = np.empty((len(product.rows), product.vocab), np.float32)
@@ -94,7 +94,7 @@ def best_of(product: Product, reader: str, reduce: Reduce, kept: int) -> NDArray
     The logits stay on the device.
 
     Args:
-        product: what to compute.
+        product: the product to compute.
         reader: the op, for `DeviceWeight.readers`.
         reduce: the reduction.
         kept: how many logits it keeps of each row.
@@ -107,7 +107,7 @@ def best_of(product: Product, reader: str, reduce: Reduce, kept: int) -> NDArray
 def _run(
     product: Product, reader: str, reduce: Reduce | None, kept: int, result: NDArray[Any]
 ) -> None:
-    """Fill ``result`` with the logits, or with what ``reduce`` keeps of them."""
+    """Fill ``result`` with the logits, or with the best of them if there is a ``reduce``."""
     if not result.size:
         return
     weight, choices, bias = product.weight, product.choices, product.bias
@@ -147,7 +147,7 @@ def _rows_at_a_time(context: Context, product: Product, kept: int) -> int:
         DeviceLimitError: not even one.
     """
     embed_dim, largest = product.weight.shape[1], context.largest_binding
-    # What the slices of a row keep takes no more than 8 bytes for each of V + `kept` entries.
+    # The slices of a row keep at most V/2 + `kept` entries of 8 bytes.
     row_bytes = 4 * max(product.vocab, embed_dim) + 8 * kept
     at_a_time = largest // row_bytes
     # The tiled kernel pads the transposed x to whole tiles, at most 128 rows.
@@ -165,11 +165,11 @@ def _rows_at_a_time(context: Context, product: Product, kept: int) -> int:
 def linear_steps(
     context: Context, plan: LinearPlan, resources: dict[str, Any], bind_groups: BindGroups | None
 ) -> list[Step]:
-    """Return the steps of a product: what prepares x, if anything does, and the product itself.
+    """Return the steps of a product: the preparation of x, if there is one, and the product.
 
     Args:
         context: that of the device.
-        plan: what to run.
+        plan: the planned dispatches.
         resources: a buffer or texture view for each binding of the product, by its name; ``t_x``
             holds x as it is.
         bind_groups: where the bind groups are kept for the next call.
@@ -194,7 +194,7 @@ def reduce_steps(
 
     Args:
         context: that of the device.
-        plan: what to run.
+        plan: the planned dispatches.
         logits: a buffer of float32 ``[M, V]``.
         sizes: a uniform buffer whose first int32 is M.
         bind_groups: where the bind groups are kept for the next call.
@@ -219,7 +219,7 @@ def plan_for(
     accuracy: Accuracy,
     choices: Choices,
 ) -> LinearPlan:
-    """Return what runs on a device for a product of so many rows of x."""
+    """Return the plan of a product of ``rows`` rows of x on a device."""
     return context.plan(
         plan_linear,
         resident.shape,

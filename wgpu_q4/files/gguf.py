@@ -1,4 +1,4 @@
-"""A tensor of a GGUF model as a `Q4Weight`, with the ``gguf`` library.
+"""A tensor of a GGUF model as a `Q4Weight`; the ``gguf`` library dequantizes.
 
 Q4_0 holds what q4gsw holds, a float16 scale and 32 nibbles a block, so it is only shuffled: byte
 ``i`` of a block has element ``i`` in its low nibble and ``16 + i`` in its high one.  Every other
@@ -8,8 +8,9 @@ type is dequantized and quantized anew, a few rows at a time.
 from __future__ import annotations
 
 import difflib
-import os
-from typing import Any
+from bisect import bisect
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,26 @@ from numpy.typing import NDArray
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
+from wgpu_q4.files.gguf_header import read_header, tensor_bytes
+from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
 from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import check_group_size
 from wgpu_q4.weight import Q4Weight
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType
 
 Q4_0_GROUP = 32
 """Elements of a Q4_0 block: the group size of a Q4_0 tensor."""
 
 _Q4_0_BYTES = 18
 """Bytes of a Q4_0 block: a float16 scale and 32 nibbles."""
+
+_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+"""The types that need no dequantizing, as numpy writes them."""
+
+_COMPARED = 50
+"""How many names with a like beginning, and with a like ending, are compared with a wrong one."""
 
 
 class UnknownTensorError(KeyError):
@@ -36,7 +48,7 @@ class UnknownTensorError(KeyError):
 
 
 def from_gguf(
-    path: str | os.PathLike[str],
+    path: StrPath,
     tensor: str,
     group_size: int = Q4_0_GROUP,
     scales_dtype: DTypeLike = "float16",
@@ -62,19 +74,15 @@ def from_gguf(
             ``gguf`` cannot dequantize, or a group size, dtype or value that q4gsw does not allow.
         OSError: the file cannot be opened, `FileNotFoundError` if it does not exist.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a str or a pathlib.Path, not {type(path).__name__}")
+    source = checked_path(path)
     if not isinstance(tensor, str):
         raise TypeError(f"tensor must be the name of a tensor, not {type(tensor).__name__}")
     dtype = float_dtype("scales_dtype", scales_dtype, FormatError)
-    found = _find_tensor(path, tensor)
-    kind = found.tensor_type.name
-    where = f"{os.fspath(path)}: {kind} tensor {tensor!r}"
-    if len(found.shape) != 2 or 0 in found.shape:
-        shape = [int(size) for size in reversed(found.shape)]
-        raise FormatError(f"{where} must have shape [V, K] with V ≥ 1, not {shape}")
+    found = _find_tensor(source, tensor)
+    kind, (vocab, embed_dim) = found.kind.name, found.shape
+    where = f"{shown(source)}: {kind} tensor {tensor!r}"
     try:
-        check_group_size(int(found.shape[0]), group_size)
+        check_group_size(embed_dim, group_size)
         if kind == "Q4_0":
             if group_size != Q4_0_GROUP:
                 raise FormatError(
@@ -82,55 +90,79 @@ def from_gguf(
                     f"{group_size}. For another, dequantize it with gguf and use Q4Weight.quantize"
                 )
             return _from_q4_0(found.data, dtype)
-        if found.data.dtype.kind == "f":
-            return Q4Weight.quantize(found.data, group_size, dtype)
+        if kind in _FLOATS:
+            floats = found.data.reshape(-1).view(_FLOATS[kind]).reshape(vocab, embed_dim)
+            return Q4Weight.quantize(floats, group_size, dtype)
         return _requantize(found, group_size, dtype)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
 
 
-def _find_tensor(path: str | os.PathLike[str], name: str) -> Any:
-    """The ``gguf.ReaderTensor`` called ``name``."""
+class _Found(NamedTuple):
+    """A tensor's type, ``(V, K)``, and its bytes ``[V, bytes of a row]``."""
+
+    kind: GGMLQuantizationType
+    shape: tuple[int, int]
+    data: NDArray[np.uint8]
+
+
+def _find_tensor(path: str, name: str) -> _Found:
+    """Return the tensor called ``name``, mapped."""
     try:
-        from gguf import GGUFReader
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
         raise ImportError(
             "reading GGUF files needs the gguf library: pip install 'wgpu_q4[hf]'"
         ) from error
-
-    class Reader(GGUFReader):
-        """Stops at the end of a truncated file, where the library reads on, empty, without end."""
-
-        def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **options: Any) -> Any:
-            array = super()._get(offset, dtype, count, *args, **options)
-            if array.size != count:
-                raise ValueError(f"the file ends before byte {offset} + {count} × {array.itemsize}")
-            return array
-
-    with open(path, "rb"):  # an OSError about the file itself is raised here, as it is
-        pass
+    content = map_file(path)
+    where = shown(path)
     try:
-        with np.errstate(over="ignore"):  # sizes of a hostile file; they fail as too large
-            reader = Reader(path)
-    except Exception as error:  # the library checks little: many types may come
+        tensors = read_header(content)
+    except FormatError as error:
+        raise FormatError(f"{where} is not a whole GGUF file, version 2 or 3 ({error})") from error
+    if name not in tensors:
+        raise UnknownTensorError(_unknown(where, name, tensors))
+    tensor = tensors[name]
+    try:
+        kind = GGMLQuantizationType(tensor.kind)
+    except ValueError as error:
         raise FormatError(
-            f"{os.fspath(path)} is not a whole GGUF file, version 2 or 3 "
-            f"({type(error).__name__}: {error})"
+            f"{where}: tensor {name!r} has type {tensor.kind}, which this release of the gguf "
+            f"library does not know"
         ) from error
-    if reader.byte_order != "I":
+    if len(tensor.shape) != 2 or 0 in tensor.shape:
         raise FormatError(
-            f"{os.fspath(path)} is a big-endian GGUF file; convert it with gguf-convert-endian"
+            f"{where}: {kind.name} tensor {name!r} must have shape [V, K] with V ≥ 1, not "
+            f"{list(tensor.shape)}"
         )
-    for tensor in reader.tensors:
-        if tensor.name == name:
-            return tensor
-    names = [tensor.name for tensor in reader.tensors]
-    near = difflib.get_close_matches(name, names, n=5, cutoff=0.4)
-    raise UnknownTensorError(
-        f"{os.fspath(path)} has no tensor {name!r}. "
+    try:
+        data = tensor_bytes(tensor, GGML_QUANT_SIZES[kind], content)
+    except FormatError as error:
+        raise FormatError(
+            f"{where} is not a whole GGUF file, version 2 or 3: {kind.name} tensor {name!r}: "
+            f"{error}"
+        ) from error
+    return _Found(kind, (tensor.shape[0], tensor.shape[1]), data)
+
+
+def _unknown(where: str, name: str, names: Collection[str]) -> str:
+    """Return the message for a name that a file does not have."""
+    near = difflib.get_close_matches(name, _candidates(name, names), n=5, cutoff=0.4)
+    listed = list(names)
+    return (
+        f"{where} has no tensor {name!r}. "
         + (f"Did you mean {', '.join(map(repr, near))}? " if near else "")
-        + f"It has {len(names)}: {', '.join(map(repr, names[:5]))}{', …' if names[5:] else ''}"
+        + f"It has {len(listed)}: {', '.join(map(repr, listed[:5]))}{', …' if listed[5:] else ''}"
     )
+
+
+def _candidates(name: str, names: Collection[str]) -> list[str]:
+    """Return the names that share the longest beginning or the longest ending with ``name``."""
+    forwards, backwards = sorted(names), sorted(other[::-1] for other in names)
+    at, at_back = bisect(forwards, name), bisect(backwards, name[::-1])
+    found = forwards[max(0, at - _COMPARED) : at + _COMPARED]
+    ends = backwards[max(0, at_back - _COMPARED) : at_back + _COMPARED]
+    return list(dict.fromkeys(found + [other[::-1] for other in ends]))
 
 
 def _from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
@@ -151,18 +183,18 @@ def _from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
     return Q4Weight(packed.reshape(vocab, -1), scales)
 
 
-def _requantize(tensor: Any, group_size: int, dtype: FloatDtype) -> Q4Weight:
+def _requantize(tensor: _Found, group_size: int, dtype: FloatDtype) -> Q4Weight:
     """The weight of any type that ``gguf`` dequantizes; the float matrix never exists whole."""
     from gguf import dequantize
 
-    embed_dim, vocab = (int(size) for size in tensor.shape)
+    vocab, embed_dim = tensor.shape
     packed = np.empty((vocab, embed_dim // 2), np.uint8)
     scales = np.empty((vocab, embed_dim // group_size), dtype)
 
     def requantize(start: int, stop: int) -> None:
         try:
             with np.errstate(all="ignore"):  # what is not finite is refused below, by name
-                rows = dequantize(tensor.data[start:stop], tensor.tensor_type)
+                rows = dequantize(tensor.data[start:stop], tensor.kind)
         except NotImplementedError as error:
             raise FormatError("the gguf library cannot dequantize this type") from error
         try:

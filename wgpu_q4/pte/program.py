@@ -6,13 +6,12 @@ The fields and their numbers are those of ExecuTorch's ``schema/program.fbs``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from wgpu_q4.errors import FormatError
+from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
 from wgpu_q4.pte.flatbuffer import Buffer, Table
 from wgpu_q4.pte.graph import Graph, read_graph
 
@@ -77,15 +76,16 @@ class Pte:
     constant_bytes: int
 
 
-def read_pte(path: str | os.PathLike[str]) -> Pte:
+def read_pte(path: StrPath) -> Pte:
     """Read a program.
 
     Raises:
+        TypeError: not a path.
         OSError: the file cannot be read.
         FormatError: it is no ``.pte``, or a part of it is missing or broken.
     """
-    name = os.fspath(path)
-    data = memoryview(Path(path).read_bytes())
+    source = checked_path(path)
+    name, data = shown(source), map_file(source).data
     if len(data) < _SMALLEST or bytes(data[4:6]) != b"ET":
         raise FormatError(f"{name} is no ExecuTorch program: it does not begin as a .pte does")
     program_size, base = _extended_header(name, data)

@@ -14,27 +14,10 @@ import pytest
 from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
-from tests.weight_files import assert_equal, random_floats, run_python
+from tests.weight_files import TOKENS, assert_equal, random_floats, run_python, write_gguf
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files import UnknownTensorError, from_gguf, save_file
 from wgpu_q4.weight import Q4Weight
-
-TOKENS = "token_embd.weight"
-
-
-def write_gguf(
-    path: Path,
-    tensors: dict[str, tuple[NDArray[Any], Kind | None]],
-    endianness: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE,
-) -> None:
-    writer = gguf.GGUFWriter(path, "llama", endianess=endianness)
-    writer.add_array("tokenizer.ggml.scores", [0.5] * 40)
-    for name, (data, kind) in tensors.items():
-        writer.add_tensor(name, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,42 +10,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.weight_files import assert_equal, random_floats
-from wgpu_q4 import format as q4gsw
-from wgpu_q4.errors import FormatError
+from tests.weight_files import (
+    METADATA,
+    PACKED,
+    SCALES,
+    TENSORS,
+    Tensors,
+    assert_equal,
+    build,
+    refuse,
+)
 from wgpu_q4.files import load_file
-from wgpu_q4.files import safetensors as ours
 from wgpu_q4.weight import Q4Weight
-
-# `build` lays a file out byte by byte: the library refuses to write these.
-
-PACKED, SCALES = q4gsw.quantize(random_floats(5, 48), 16)
-METADATA = {"version": 1, "weights": {"w": {"group_size": 16}, "tied": {"alias_of": "w"}}}
-Tensors = dict[str, tuple[str, list[int], bytes]]
-TENSORS: Tensors = {
-    "w.packed": ("U8", [5, 24], PACKED.tobytes()),
-    "w.scales": ("F16", [5, 3], SCALES.tobytes()),
-}
-
-
-def build(tensors: Tensors, metadata: object) -> bytes:
-    """A safetensors file with its tensors in the order given, and any JSON as our metadata."""
-    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
-    header: dict[str, Any] = {"__metadata__": {"wgpu_q4": text}}
-    data = b""
-    for name, (dtype, shape, octets) in tensors.items():
-        offsets = [len(data), len(data) + len(octets)]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-        data += octets
-    encoded = json.dumps(header).encode()
-    return struct.pack("<Q", len(encoded)) + encoded + data
-
-
-def refuse(path: Path, content: bytes, message: str) -> None:
-    path.write_bytes(content)
-    with pytest.raises(FormatError, match=message) as caught:
-        load_file(path)
-    assert str(path) in str(caught.value)
 
 
 def test_a_file_that_another_program_wrote_loads_whatever_its_order(tmp_path: Path) -> None:
@@ -204,17 +178,3 @@ def test_tensors_that_are_not_a_matrix(
 ) -> None:
     changed = {name: tensor for name, tensor in (TENSORS | tensors).items() if tensor is not None}
     refuse(tmp_path / "w", build(changed, METADATA), message)
-
-
-def test_a_file_that_shrinks_between_check_and_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = build(TENSORS, METADATA)
-
-    def accept_and_truncate(path: str, framework: str) -> Any:
-        opened = safetensors.safe_open(path, framework)
-        os.truncate(path, len(content) - 10)
-        return opened
-
-    monkeypatch.setattr(ours, "safe_open", accept_and_truncate)
-    refuse(tmp_path / "w", content, "tensor 'w.scales' is cut short")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -124,6 +125,10 @@ def test_names_may_look_like_ours(tmp_path: Path) -> None:
         assert_equal(loaded[name], weight)
 
 
+def sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
 def test_metadata_is_as_documented(tmp_path: Path) -> None:
     weight = Q4Weight.quantize(random_floats(), 24)
     save_file({EMBED: weight, HEAD: weight}, tmp_path / "w")
@@ -133,6 +138,7 @@ def test_metadata_is_as_documented(tmp_path: Path) -> None:
     assert json.loads(metadata["wgpu_q4"]) == {
         "version": 1,
         "weights": {EMBED: {"group_size": 24}, HEAD: {"alias_of": EMBED}},
+        "sha256": {EMBED: {"packed": sha256(weight.packed), "scales": sha256(weight.scales)}},
     }
 
 

@@ -9,6 +9,7 @@ a few hundred bytes at most while the header is read.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
@@ -34,6 +35,12 @@ _BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 """Bits of a value.  A tensor of another dtype is left alone, as long as it lies in the file."""
+
+
+_MOST_DIMENSIONS, _TOO_LARGE = 64, 1 << 63
+"""Beyond these no array exists, and the product of a shape could take for ever."""
+
+_FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 class Tensor(NamedTuple):
@@ -85,14 +92,17 @@ def read_header(content: NDArray[np.uint8]) -> tuple[Header, NDArray[np.uint8]]:
     start = _LENGTH + length
     if start > len(content):
         raise FormatError(f"invalid header length: {length:,} of {len(content):,} bytes")
-    header = _parse(content[_LENGTH:start].tobytes())
-    _check_covered(header.tensors, len(content) - start)
-    return header, content[start:]
+    header = _parse(content[_LENGTH:start])
+    data = content[start:]
+    for name, tensor in header.tensors.items():
+        _check_tensor(name, tensor, len(data))
+    _check_covered(header.tensors, len(data))
+    return header, data
 
 
-def _parse(text: bytes) -> Header:
+def _parse(text: NDArray[np.uint8]) -> Header:
     try:
-        content = json.loads(text.decode(), object_pairs_hook=_compact)
+        content = json.loads(str(text.data, "utf-8"), object_pairs_hook=_compact)
     except FormatError:
         raise
     except (ValueError, RecursionError) as error:
@@ -106,9 +116,8 @@ def _parse(text: bytes) -> Header:
         if not isinstance(tensor, Tensor):
             raise FormatError(
                 f"invalid header: tensor {name[:80]!r} must be an object of a 'dtype' (a string), "
-                f"a 'shape' (integers of 0 or more) and 'data_offsets' (two such integers)"
+                f"a 'shape' (at most 64 integers from 0 up) and 'data_offsets' (two of them)"
             )
-        _check_tensor(name, tensor)
     return Header(content, metadata)
 
 
@@ -117,33 +126,39 @@ def _compact(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Tensor:
     content = dict(pairs)
     if len(content) != len(pairs):
         raise FormatError("invalid header: a name is there twice")
-    match content:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, stop]}:
-            if len(pairs) == 3 and all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
-                return Tensor(dtype, tuple(shape), start, stop)
+    if content.keys() != _FIELDS:
+        return content
+    dtype, shape, offsets = content["dtype"], content["shape"], content["data_offsets"]
+    if type(dtype) is str and type(shape) is list and type(offsets) is list and len(offsets) == 2:
+        numbers = shape + offsets
+        small = len(shape) <= _MOST_DIMENSIONS and set(map(type, numbers)) == {int}
+        if small and min(numbers) >= 0 and max(numbers) < _TOO_LARGE:
+            return Tensor(sys.intern(dtype), tuple(shape), *offsets)
     return content
 
 
-def _check_tensor(name: str, tensor: Tensor) -> None:
+def _check_tensor(name: str, tensor: Tensor, size: int) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise FormatError(f"tensor name {name[:80]!r} is not valid: {error.reason}") from error
     bits = _BITS.get(tensor.dtype)
     taken = 8 * (tensor.stop - tensor.start)
-    if taken < 0 or (bits is not None and prod(tensor.shape) * bits != taken):
+    if taken < 0 or tensor.stop > size or (bits is not None and prod(tensor.shape) * bits != taken):
         raise FormatError(
             f"tensor {name[:80]!r} of {tensor.dtype[:20]} {list(tensor.shape[:8])} cannot take "
-            f"bytes {tensor.start} to {tensor.stop}"
+            f"bytes {tensor.start} to {tensor.stop} of {size:,}"
         )
 
 
 def _check_covered(tensors: Mapping[str, Tensor], size: int) -> None:
     """Raise unless the tensors, one after the other, are the data: ``size`` bytes."""
-    end = 0
-    for start, stop in sorted((tensor.start, tensor.stop) for tensor in tensors.values()):
-        if start != end:
-            raise FormatError(f"its data is not fully covered, or twice, at byte {min(start, end)}")
-        end = stop
-    if end != size:
-        raise FormatError(f"its data is not fully covered: tensors take {end:,} of {size:,} bytes")
+    count = len(tensors)
+    starts = np.fromiter((tensor.start for tensor in tensors.values()), np.int64, count)
+    stops = np.fromiter((tensor.stop for tensor in tensors.values()), np.int64, count)
+    order = np.lexsort((stops, starts))
+    begins, ends = np.append(starts[order], size), np.append(0, stops[order])
+    wrong = np.flatnonzero(begins != ends)
+    if wrong.size:
+        at = min(begins[wrong[0]], ends[wrong[0]])
+        raise FormatError(f"its data is not fully covered, or twice, at byte {at:,} of {size:,}")

@@ -111,7 +111,8 @@ def linear_q4gsw(
     """
     _check_linear(self, weights, weight_scales, group_size, bias)
     resident = resident_weight(weights, weight_scales, "linear", transposed=True)
-    result: Tensor = ops.linear(self, resident, bias)
+    given = self.detach(), resident, None if bias is None else bias.detach()
+    result: Tensor = ops.linear(*given)
     return result
 
 
@@ -148,7 +149,7 @@ def linear_transposed_q4gsw(
     """
     _check_transposed(self, weights, weight_scales, group_size)
     resident = resident_weight(weights, weight_scales, "linear", transposed=True)
-    result: Tensor = ops.linear_transposed(self, resident, _device_of(device))
+    result: Tensor = ops.linear_transposed(self.detach(), resident, _device_of(device))
     return result
 
 
@@ -203,7 +204,8 @@ def linear_q4gsw_on(
     _check_linear(self, weights, weight_scales, group_size, bias)
     resident = resident_weight(weights, weight_scales, "linear", transposed=True)
     asked: Any = accuracy
-    result: Tensor = ops.linear(self, resident, bias, _device_of(device), accuracy=asked)
+    given = self.detach(), resident, None if bias is None else bias.detach()
+    result: Tensor = ops.linear(*given, _device_of(device), accuracy=asked)
     return result
 
 

@@ -48,7 +48,7 @@ def test_compiles_in_one_graph_with_dynamic_shapes(warm: bool) -> None:
             ids = IDS[:, :length].contiguous()
             assert torch.equal(compiled(ids), model(ids))
     assert expected is None or torch.equal(compiled(IDS), expected)
-    (resident,) = model.embed.weight.residents
+    (resident,) = model.embed.q4weight.residents
     assert resident.describe().endswith("embedding, linear"), "the matrix was uploaded again"
 
 
@@ -96,7 +96,7 @@ def test_accuracy_and_device_go_into_the_graph(options: Any) -> None:
     compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         assert torch.equal(compiled(IDS), model(IDS))
-    (resident,) = model.embed.weight.residents
+    (resident,) = model.embed.q4weight.residents
     assert resident.describe().endswith("embedding, linear")
 
 
@@ -105,14 +105,14 @@ def test_a_device_object_goes_into_the_graph_and_is_not_kept_by_it() -> None:
     compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         assert torch.equal(compiled(IDS), model(IDS))
-    assert len(model.embed.weight.residents) == 1, "the graph runs on another device"
+    assert len(model.embed.q4weight.residents) == 1, "the graph runs on another device"
 
 
 def test_meta_tensors_have_their_shapes() -> None:
     model = Ends()
     logits = model(IDS.to("meta"))
     assert (logits.device.type, logits.shape) == ("meta", (2, 6, VOCAB))
-    assert not list(model.embed.weight.residents), "something was computed"
+    assert not list(model.embed.q4weight.residents), "something was computed"
     half = copy.deepcopy(model).half()
     assert half.embed(IDS.to("meta")).dtype == torch.float16
 

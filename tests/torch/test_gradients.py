@@ -41,7 +41,7 @@ def test_of_x_and_of_the_bias(dtype: torch.dtype, accuracy: Any) -> None:
     logits.backward(gradient)
     assert x.grad is not None
     assert x.grad.dtype == dtype
-    assert_is_gradient(x.grad, gradient, module.weight)
+    assert_is_gradient(x.grad, gradient, module.q4weight)
     assert module.bias.grad is not None
     assert torch.allclose(module.bias.grad, gradient.sum((0, 1)), rtol=1e-2, atol=1e-2)
 
@@ -52,7 +52,7 @@ def test_of_a_double_model() -> None:
     module(x).sum().backward()
     assert x.grad is not None
     assert x.grad.dtype == torch.float64
-    assert_is_gradient(x.grad.float(), torch.ones(2, VOCAB), module.weight)
+    assert_is_gradient(x.grad.float(), torch.ones(2, VOCAB), module.q4weight)
 
 
 def test_of_a_gradient() -> None:
@@ -63,8 +63,8 @@ def test_of_a_gradient() -> None:
     (of_x,) = torch.autograd.grad(module(x), x, gradient, create_graph=True)
     direction = torch.randn(2, HIDDEN)
     (of_gradient,) = torch.autograd.grad(of_x, gradient, direction)
-    exact = torch.from_numpy(reference.linear(direction.numpy(), module.weight))
-    bound = torch.from_numpy(reference.linear_bound(direction.numpy(), module.weight))
+    exact = torch.from_numpy(reference.linear(direction.numpy(), module.q4weight))
+    bound = torch.from_numpy(reference.linear_bound(direction.numpy(), module.q4weight))
     assert ((of_gradient.double() - exact).abs() <= bound).all()
 
 
@@ -118,7 +118,7 @@ def test_the_body_gets_the_gradients_that_it_has_with_the_dequantized_matrix() -
 
 def with_dequantized_matrix(model: Any, tied: Any) -> Any:
     with torch.no_grad():
-        dequantized = torch.from_numpy(tied.get_input_embeddings().weight.dequantize())
+        dequantized = tied.get_input_embeddings().weight.dequantize()
         model.get_input_embeddings().weight.copy_(dequantized)
     model.get_input_embeddings().weight.requires_grad_(False)
     return model

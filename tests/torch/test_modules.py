@@ -48,7 +48,7 @@ class TestQuantizedEmbedding:
         scaled = Gemma3TextScaledWordEmbedding(VOCAB, HIDDEN, 0, embed_scale=HIDDEN**0.5).to(dtype)
         module = QuantizedEmbedding.from_float(scaled, 8)
         with torch.no_grad():
-            scaled.weight.copy_(torch.from_numpy(module.weight.dequantize()))
+            scaled.weight.copy_(module.weight.dequantize())
             assert torch.equal(module(IDS), scaled(IDS))
         assert module(IDS).dtype == dtype
 
@@ -58,14 +58,14 @@ class TestQuantizedEmbedding:
         embedding = nn.Embedding(VOCAB, HIDDEN, dtype=dtype)
         module = QuantizedEmbedding.from_float(embedding, 40, scales_dtype="float32")
         assert module.dtype == dtype
-        assert module.weight.same_matrix(Q4Weight.quantize(embedding.weight, 40, "float32"))
+        assert module.q4weight.same_matrix(Q4Weight.quantize(embedding.weight, 40, "float32"))
 
     @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3, 4)])
     @pytest.mark.parametrize("integer", [torch.int32, torch.int64, torch.uint8])
     def test_any_integers_of_any_shape(self, shape: tuple[int, ...], integer: torch.dtype) -> None:
         module = QuantizedEmbedding(random_weight())
         ids = torch.arange(int(np.prod(shape))).reshape(shape).to(integer)
-        want = torch.from_numpy(module.weight.dequantize())[ids.long()]
+        want = module.weight.dequantize()[ids.long()]
         assert torch.equal(module(ids), want)
 
     @every_dtype
@@ -73,7 +73,7 @@ class TestQuantizedEmbedding:
         module = QuantizedEmbedding(random_weight(), embed_scale=3.0)
         x = torch.randn(3, 2, HIDDEN, generator=torch.Generator().manual_seed(6)).to(dtype)
         bias = torch.randn(VOCAB, generator=torch.Generator().manual_seed(7)).to(dtype)
-        values = values_of(module.weight)
+        values = values_of(module.q4weight)
         exact = double(x) @ values.T + double(bias)
         bound = sum_bound(double(x), values, double(bias))
         bound += rounding(np.abs(exact) + bound, dtype)
@@ -114,7 +114,7 @@ class TestQuantizedLinear:
         module = QuantizedLinear.from_float(linear, 8)
         assert module.bias is linear.bias
         x = torch.randn(5, HIDDEN)
-        values, bias = values_of(module.weight), double(linear.bias)
+        values, bias = values_of(module.q4weight), double(linear.bias)
         exact = double(x) @ values.T + bias
         assert (np.abs(double(module(x)) - exact) <= sum_bound(double(x), values, bias)).all()
 

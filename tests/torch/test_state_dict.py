@@ -44,12 +44,12 @@ class Tied(nn.Module):
 def assert_holds(model: Tied, weight: Q4Weight) -> None:
     """Both modules hold one object, which is that matrix, and compute with it."""
     assert model.embed.weight is model.head.weight
-    assert model.head.weight.same_matrix(weight)
+    assert model.head.q4weight.same_matrix(weight)
     assert model.embed.weight_packed is model.head.weight_packed
     assert torch.equal(model.embed(IDS), torch.from_numpy(weight.dequantize())[IDS])
     with torch.no_grad():
         model(IDS)
-    assert len(model.head.weight.residents) == 1
+    assert len(model.head.q4weight.residents) == 1
 
 
 def test_holds_plain_tensors_that_share_memory() -> None:
@@ -64,7 +64,7 @@ def test_holds_plain_tensors_that_share_memory() -> None:
     }
     for name in (PACKED, SCALES):
         assert state[f"embed.{name}"].data_ptr() == state[f"head.{name}"].data_ptr()
-    weight = model.embed.weight
+    weight = model.embed.q4weight
     assert state[f"embed.{PACKED}"].data_ptr() == weight.packed.ctypes.data
     assert Q4Weight(state[f"embed.{PACKED}"], state[f"embed.{SCALES}"]).same_matrix(weight)
 
@@ -130,8 +130,8 @@ def test_modules_made_of_one_weight_load_one_by_one() -> None:
     embed, head = QuantizedEmbedding(weight), QuantizedLinear(weight)
     assert embed.weight is head.weight
     embed.load_state_dict(Tied(2).embed.state_dict())
-    assert embed.weight.same_matrix(random_weight(2))
-    assert head.weight is weight
+    assert embed.q4weight.same_matrix(random_weight(2))
+    assert head.q4weight is weight
 
 
 @pytest.mark.parametrize("head_first", [False, True])
@@ -159,10 +159,10 @@ def test_torch_save_and_load(tmp_path: Path, mmap: bool, assign: bool) -> None:
 
 def test_a_load_leaves_the_matrix_of_others_alone() -> None:
     model = Tied(3)
-    weight, twin = model.embed.weight, copy.deepcopy(model)
+    weight, twin = model.embed.q4weight, copy.deepcopy(model)
     digest = weight.sha256
     model.load_state_dict(Tied(2).state_dict())
-    assert twin.embed.weight is twin.head.weight is weight
+    assert twin.embed.q4weight is twin.head.q4weight is weight
     assert Q4Weight(weight.packed, weight.scales).sha256 == digest
     twin.load_state_dict(Tied(4).state_dict())
     assert_holds(model, random_weight(2))

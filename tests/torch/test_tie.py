@@ -92,8 +92,8 @@ class TestTie:
     @every_family
     def test_one_weight_one_copy_on_the_device(self, family: Callable[..., nn.Module]) -> None:
         report = tie(model := build(family), 8)
-        assert model.get_input_embeddings().weight is report.weight
-        assert model.get_output_embeddings().weight is report.weight
+        assert model.get_input_embeddings().q4weight is report.weight
+        assert model.get_output_embeddings().q4weight is report.weight
         run(model)
         (resident,) = report.weight.residents
         padded = sum(-(-n // 4) * 4 for n in (VOCAB * HIDDEN // 2, VOCAB * HIDDEN // 8 * 2))
@@ -152,7 +152,7 @@ class TestTie:
         report = tie(model, 8)
         assert set(report.replaced) == {"model.embed_tokens", "lm_head", "second_head", "alias"}
         assert model.alias is model.model.embed_tokens
-        assert model.second_head.weight is report.weight
+        assert model.second_head.q4weight is report.weight
         assert model.second_head.bias is not None
 
     def test_parameters_that_share_memory_count_as_tied(self) -> None:

@@ -51,13 +51,13 @@ class TestAfterwards:
         # weights_only, torch's default: nothing in the file is code.
         other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
         assert torch.equal(run(other).logits, run(model).logits)
-        assert other.get_input_embeddings().weight is report.weight
-        assert other.get_output_embeddings().weight is report.weight
+        assert other.get_input_embeddings().q4weight is report.weight
+        assert other.get_output_embeddings().q4weight is report.weight
 
     def test_a_loaded_model_is_tied_without_the_model_that_saved(self) -> None:
         file = io.BytesIO()
         tie(model := build(llama), 8)
-        digest = model.lm_head.weight.sha256
+        digest = model.lm_head.q4weight.sha256
         torch.save(model.state_dict(), file)
         del model
         gc.collect()
@@ -65,9 +65,9 @@ class TestAfterwards:
         file.seek(0)
         other.load_state_dict(torch.load(file))
         assert other.lm_head.weight is other.model.embed_tokens.weight
-        assert other.lm_head.weight.sha256 == digest
+        assert other.lm_head.q4weight.sha256 == digest
         run(other)
-        assert len(other.lm_head.weight.residents) == 1
+        assert len(other.lm_head.q4weight.residents) == 1
 
     def test_state_dict_stores_the_matrix_once_and_no_float_matrix(self) -> None:
         sizes = []
@@ -107,7 +107,7 @@ class TestAfterwards:
         assert model.get_input_embeddings().dtype == dtype
         seen = run(model)
         assert seen.hidden.dtype == seen.logits.dtype == dtype
-        assert model.get_output_embeddings().weight is report.weight
+        assert model.get_output_embeddings().q4weight is report.weight
         assert report.weight.sha256 == digest
         assert np.array_equal(report.weight.scales, scales)
 
@@ -128,7 +128,7 @@ class TestAfterwards:
         run(model)  # the weight is on a device now
         twin = copy.deepcopy(model)
         assert twin.lm_head is not model.lm_head
-        assert twin.lm_head.weight is twin.model.embed_tokens.weight is report.weight
+        assert twin.lm_head.q4weight is twin.model.embed_tokens.q4weight is report.weight
         assert torch.equal(run(twin).logits, run(model).logits)
 
     def test_device_of_the_caller_goes_with_a_copy_and_not_with_a_pickle(self) -> None:
@@ -145,13 +145,13 @@ class TestAfterwards:
 
     def test_pickle_keeps_the_matrix_tied(self) -> None:
         tie(model := build(llama), 8)
-        want, digest = run(model).logits, model.lm_head.weight.sha256
+        want, digest = run(model).logits, model.lm_head.q4weight.sha256
         content = pickle.dumps(model)
         del model
         gc.collect()
         twin = pickle.loads(content)
         assert twin.lm_head.weight is twin.model.embed_tokens.weight
-        assert twin.lm_head.weight.sha256 == digest
+        assert twin.lm_head.q4weight.sha256 == digest
         assert torch.equal(run(twin).logits, want)
 
     def test_save_pretrained_says_what_to_do(self, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def exportable(model: nn.Module) -> nn.Module:
     for name, module in list(copied.named_modules(remove_duplicate=False)):
         if not isinstance(module, (QuantizedEmbedding, QuantizedLinear)):
             continue
-        weight = module.weight
+        weight = module.q4weight
         tensors = matrices.setdefault(id(weight), _Tensors(weight))
         if id(module) not in made:
             made[id(module)] = (

@@ -8,6 +8,7 @@ Requires torch.  `tie` needs a model in hands, and so transformers, but imports 
 """
 
 from wgpu_q4.nn.modules import QuantizedEmbedding, QuantizedLinear
+from wgpu_q4.nn.tensor import Q4Tensor
 from wgpu_q4.nn.tying import TieReport, tie
 
-__all__ = ["QuantizedEmbedding", "QuantizedLinear", "TieReport", "tie"]
+__all__ = ["Q4Tensor", "QuantizedEmbedding", "QuantizedLinear", "TieReport", "tie"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor
 
+from wgpu_q4.nn.tensor import Q4Tensor
 from wgpu_q4.torch_cache import remember
 from wgpu_q4.weight import Q4Weight
 
@@ -29,28 +30,46 @@ class Matrix:
 
     def __init__(self, weight: Q4Weight, packed: Tensor, scales: Tensor) -> None:
         self.weight, self.packed, self.scales = weight, packed, scales
+        self._tensors: dict[tuple[torch.dtype, torch.device], Q4Tensor] = {}
         remember(packed, weight)
+
+    def tensor(self, dtype: torch.dtype, device: torch.device) -> Q4Tensor:
+        """Return the matrix as a tensor: the same object for the same dtype and device."""
+        key = dtype, device
+        if key not in self._tensors:
+            self._tensors[key] = Q4Tensor(self.packed, self.scales, dtype, device)
+        return self._tensors[key]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return matrix_of_tensors, (self.packed, self.scales)
 
 
-_live: WeakKeyDictionary[Q4Weight, tuple[Tensor, Tensor]] = WeakKeyDictionary()
-"""The weights that modules hold, with their tensors: the same objects for all modules."""
+_live: WeakKeyDictionary[Q4Weight, ref[Matrix]] = WeakKeyDictionary()
+"""The weights that modules hold: one `Matrix` for all modules."""
 
 
-def matrix_of(weight: Q4Weight) -> Matrix:
-    """Return the tensors of ``weight``: its own memory, or a copy in the linear convention."""
+def matrix_of(weight: object) -> Matrix:
+    """Return the tensors of a weight: its own memory, or a copy in the linear convention.
+
+    Raises:
+        TypeError: neither a `Q4Weight` nor the ``weight`` of a module.
+    """
+    if isinstance(weight, Q4Tensor):
+        weight = weight.q4weight
     if not isinstance(weight, Q4Weight):
         raise TypeError(f"weight must be a Q4Weight, not {type(weight).__name__}")
     if weight.convention != "linear":
         weight = interned(Q4Weight(weight.packed_as("linear"), weight.scales, "linear"))
-    if weight not in _live:
+    known = _live.get(weight)
+    found = None if known is None else known()
+    if found is None:
         with warnings.catch_warnings():
             # The arrays are read-only, which torch has no word for.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            _live[weight] = torch.from_numpy(weight.packed), torch.from_numpy(weight.scales)
-    return Matrix(weight, *_live[weight])
+            packed, scales = torch.from_numpy(weight.packed), torch.from_numpy(weight.scales)
+        found = Matrix(weight, packed, scales)
+        _live[weight] = ref(found)
+    return found
 
 
 def matrix_of_tensors(packed: Tensor, scales: Tensor) -> Matrix:

@@ -12,6 +12,7 @@ from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.naming import dtype_name, torch_float
 from wgpu_q4.nn.replaceable import check_embedding, check_linear
 from wgpu_q4.nn.shared import Quantized
+from wgpu_q4.nn.tensor import Q4Tensor
 from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.weight import Q4Weight
 
@@ -32,20 +33,17 @@ class QuantizedEmbedding(Quantized):
     """
 
     embed_scale: Tensor | float | None
-    _like: Tensor
 
     def __init__(
         self,
-        weight: Q4Weight | Quantized,
+        weight: Q4Weight | Q4Tensor | Quantized,
         *,
         device: Any = None,
         embed_scale: Tensor | float | None = None,
         dtype: DTypeLike = torch.float32,
     ) -> None:
-        super().__init__(weight, device)
-        self.num_embeddings, self.embedding_dim = self.weight.shape
-        # An empty buffer has a dtype, and torch converts it with the rest of the model.
-        self.register_buffer("_like", torch.empty(0, dtype=torch_float(dtype)), persistent=False)
+        super().__init__(weight, device, torch_float(dtype))
+        self.num_embeddings, self.embedding_dim = self.q4weight.shape
         if isinstance(embed_scale, Tensor):
             self.register_buffer("embed_scale", embed_scale.detach().clone(), persistent=False)
         else:
@@ -70,11 +68,6 @@ class QuantizedEmbedding(Quantized):
         matrix = embedding.weight
         weight = Q4Weight.quantize(matrix, group_size, scales_dtype)
         return cls(weight, device=device, embed_scale=scale, dtype=matrix.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the rows that come out."""
-        return self._like.dtype
 
     def forward(self, ids: Tensor) -> Tensor:
         """Rows ``ids.shape + (K,)`` in `dtype`, for ids of any integer type and shape.
@@ -123,22 +116,27 @@ class QuantizedLinear(Quantized):
         bias: ``[V]`` or None.  A parameter is kept as it is, and no longer asks for gradients.
         device: where the matrix is read, as in `wgpu_q4.linear`; the default device if None.
         accuracy: ``"exact"``, ``"fast"`` or ``"int8"``, as in `wgpu_q4.linear`.
+        dtype: what ``weight.dtype`` says, that of ``weight`` by default, else float32; the result
+            has the dtype of x.
     """
 
     bias: nn.Parameter | None
 
     def __init__(
         self,
-        weight: Q4Weight | Quantized,
+        weight: Q4Weight | Q4Tensor | Quantized,
         bias: Tensor | None = None,
         *,
         device: Any = None,
         accuracy: Accuracy = "exact",
+        dtype: DTypeLike | None = None,
     ) -> None:
-        super().__init__(weight, device)
+        if dtype is None:
+            dtype = weight.dtype if isinstance(weight, Quantized | Q4Tensor) else torch.float32
+        super().__init__(weight, device, torch_float(dtype))
         check_option("accuracy", accuracy, get_args(Accuracy))
         self.accuracy: Accuracy = accuracy
-        self.out_features, self.in_features = self.weight.shape
+        self.out_features, self.in_features = self.q4weight.shape
         if bias is not None:
             if tuple(bias.shape) != (self.out_features,):
                 raise ValueError(
@@ -169,7 +167,8 @@ class QuantizedLinear(Quantized):
         check_linear(linear, "linear")
         check_option("accuracy", accuracy, get_args(Accuracy))
         weight = Q4Weight.quantize(linear.weight, group_size, scales_dtype)
-        return cls(weight, linear.bias, device=device, accuracy=accuracy)
+        dtype = linear.weight.dtype
+        return cls(weight, linear.bias, device=device, accuracy=accuracy, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x @ W.T + bias``: ``[..., K]`` to ``[..., V]``, see `QuantizedEmbedding.as_linear`."""

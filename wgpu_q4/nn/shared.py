@@ -18,6 +18,7 @@ from wgpu_q4 import ops
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.matrix import Holder, Matrix, matrix_of, matrix_of_tensors
+from wgpu_q4.nn.tensor import Q4Tensor
 from wgpu_q4.torch_ops import device_key
 from wgpu_q4.weight import Q4Weight
 
@@ -31,16 +32,24 @@ class Quantized(nn.Module):
     """What both modules are: a place for a matrix in a model and in state dicts.
 
     Attributes:
+        weight: the matrix as a tensor ``[V, K]`` in the module's dtype; the same object in every
+            module that is tied, of that dtype and on that device.
         weight_packed: uint8 ``[V, K/2]``, in the linear convention.
         weight_scales: ``[V, K/G]``, float16 or float32 whatever dtype the model is converted to.
     """
 
     weight_packed: Tensor
     weight_scales: Tensor
+    weight: Q4Tensor
     _holder: Holder
+    _like: Tensor
 
-    def __init__(self, weight: Q4Weight | Quantized, device: Any) -> None:
+    def __init__(
+        self, weight: Q4Weight | Q4Tensor | Quantized, device: Any, dtype: torch.dtype
+    ) -> None:
         super().__init__()
+        # An empty buffer has a dtype, and torch converts it with the rest of the model.
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)
         holder = weight._holder if isinstance(weight, Quantized) else Holder(matrix_of(weight))
         self._device = device
         self._device_key = device_key(device)
@@ -59,11 +68,21 @@ class Quantized(nn.Module):
                 self._buffers[name] = tensor
             else:
                 self.register_buffer(name, tensor)
+        self._show_weight()
+
+    def _show_weight(self) -> None:
+        like = self._like
+        self.weight = self._holder.matrix.tensor(like.dtype, like.device)
 
     @property
-    def weight(self) -> Q4Weight:
+    def q4weight(self) -> Q4Weight:
         """The packed matrix ``[V, K]``; the same object in every module tied to it."""
         return self._holder.matrix.weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of `weight`."""
+        return self._like.dtype
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantized:
         """Convert what a model's conversions concern: the matrix stays as it is, on the host."""
@@ -72,6 +91,7 @@ class Quantized(nn.Module):
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         finally:
             self._buffers.update(kept)
+        self._show_weight()
         return self
 
     def _load_from_state_dict(
@@ -139,7 +159,9 @@ class Quantized(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Leave a device object behind: unless it was named, the copy runs on the default one."""
         device = self._device if isinstance(self._device, str) else None
-        return {**self.__dict__, "_device": device, "_device_key": device or ""}
+        state = {**self.__dict__, "_device": device, "_device_key": device or ""}
+        del state["weight"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -161,7 +183,7 @@ class Quantized(nn.Module):
         """Rows ``ids.shape + (K,)``: products in float32, rounded once to ``dtype``."""
         if self._is_direct(ids):
             output = "float16" if dtype == torch.float16 else "float32"
-            exact: Tensor = ops.embedding(ids, self.weight, output, self._device)
+            exact: Tensor = ops.embedding(ids, self.q4weight, output, self._device)
             return exact.to(dtype)
         matrix = self.weight_packed, self.weight_scales, self._group_size
         rows: Tensor = (
@@ -183,7 +205,7 @@ class Quantized(nn.Module):
         result: Tensor
         trained = bias is not None and bias.requires_grad and torch.is_grad_enabled()
         if self._is_direct(x) and not trained:
-            result = ops.linear(x, self.weight, bias, self._device, accuracy=accuracy)
+            result = ops.linear(x, self.q4weight, bias, self._device, accuracy=accuracy)
             return result
         matrix = self.weight_packed, self.weight_scales.t(), self._group_size, bias
         if accuracy == "exact" and not self._device_key:
@@ -193,5 +215,5 @@ class Quantized(nn.Module):
         return result
 
     def _sizes(self) -> str:
-        vocab, embed_dim = self.weight.shape
-        return f"{vocab}, {embed_dim}, group_size={self.weight.group_size}"
+        vocab, embed_dim = self.q4weight.shape
+        return f"{vocab}, {embed_dim}, group_size={self._group_size}"

@@ -84,6 +84,7 @@ def tie(
                 module.bias,  # type: ignore[arg-type]
                 device=device,
                 accuracy=accuracy,
+                dtype=dtype,
             )
         )
     huggingface: Any = model

@@ -172,9 +172,12 @@ KILLS = """
     from wgpu_q4.files import load_file, replacing, save_file, saving
     from wgpu_q4.weight import Q4Weight
 
-    path, way = sys.argv[1:]
+    path, way, kills = sys.argv[1:]
     if way == "named":
         replacing._nameless = lambda directory: None
+
+    # A killed process, unlike a power cut, loses nothing that it has written.
+    os.fsync = lambda descriptor: None
 
     class Slow:  # a disk that takes its time over each half of an array
         def __init__(self, file):
@@ -185,7 +188,7 @@ KILLS = """
             for half in (octets[: len(octets) // 2], octets[len(octets) // 2 :]):
                 self.write_half(half)
                 self.flush()
-                time.sleep(0.0005)
+                time.sleep(0.0002)
 
     @contextlib.contextmanager
     def slowly(target):
@@ -209,32 +212,33 @@ KILLS = """
     duration = time.perf_counter() - started
     found = {"old": 0, "new": 0, "left": []}
     now = 0
-    for number in range(1, 101):
+    for number in range(1, int(kills) + 1):
         child = os.fork()
         if not child:
             save(number)
             os._exit(0)
-        time.sleep(rng.uniform(0, 1.2 * duration))
+        time.sleep(rng.uniform(0, 2 * duration))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         last, now = now, read()
         assert now in (last, number)
         found["new" if now == number else "old"] += 1
+        duration *= 0.9 if now == number else 1.1  # follows the load of the machine
         found["left"].append(len(os.listdir(os.path.dirname(path))) - 1)
-    save(101)
+    save(0)
     found["end"] = os.listdir(os.path.dirname(path))
     print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("way", ["nameless", "named"])
-def test_a_hundred_saves_killed_at_random_moments(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize(("way", "kills"), [("nameless", 100), ("named", 40)])
+def test_saves_killed_at_random_moments(tmp_path: Path, way: str, kills: int) -> None:
     path = tmp_path / "w"
-    done = run_python(KILLS, path, way)
+    done = run_python(KILLS, path, way, kills)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["old"] + found["new"] == 100
-    assert min(found["old"], found["new"]) >= 3, "the kills came all too early or all too late"
+    assert found["old"] + found["new"] == kills
+    assert min(found["old"], found["new"]) >= 3, f"the kills came too early or too late: {found}"
     assert found["end"] == ["w"]
     # A nameless file has a name beside the target only between two system calls.
     assert sum(found["left"]) <= 2 if way == "nameless" else max(found["left"]) == 1

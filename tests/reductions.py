@@ -72,7 +72,7 @@ def reduced(context: Context, logits: Floats, reduce: Reduce, kept: int) -> NDAr
     whole[:rows] = logits
     plan = plan_reduce(vocab, rows, reduce, kept, context.limits)
     out = np.empty((rows, kept, 2), np.uint32)
-    with context.lock, context.naming_loss:
+    with context.lock, context.guard, context.guard.busy:
         source = context.create_buffer("logits", whole.nbytes, "STORAGE", "COPY_DST")
         context.write(source, whole)
         sizes = context.scratch.sizes("test", rows, 0)

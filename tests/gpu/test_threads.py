@@ -60,23 +60,38 @@ def test_threads_share_the_default_device(monkeypatch: pytest.MonkeyPatch, own_d
 FORKED = """
 import os, warnings
 import numpy as np
-import wgpu_q4
+import wgpu_q4, wgpu_q4.device
 warnings.simplefilter("ignore")
 weight = wgpu_q4.quantize(np.ones((3, 8), np.float32), 8)
+device = wgpu_q4.request_device()
+wgpu_q4.embedding(np.array([1]), weight, device=device)
 wgpu_q4.embedding(np.array([1]), weight)
 child = os.fork()
 if child == 0:
     try:
-        wgpu_q4.embedding(np.array([1]), weight)
+        ASK
     except wgpu_q4.DeviceError as error:
         os._exit(7 if "spawn" in str(error) else 8)
-    os._exit(9)
+    finally:
+        os._exit(9)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_forked_process_is_told_so_instead_of_hanging() -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        "wgpu_q4.embedding(np.array([1]), weight)",
+        "wgpu_q4.embedding(np.array([1]), weight, device='llvmpipe')",
+        "wgpu_q4.request_device()",
+        "wgpu_q4.device.list_adapters()",
+        "wgpu_q4.device_info()",
+        "wgpu_q4.embedding(np.array([1]), weight, device=device)",
+    ],
+)
+def test_a_forked_process_is_told_so_instead_of_hanging(ask: str) -> None:
+    program = FORKED.replace("ASK", ask)
     done = subprocess.run(
-        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=HANGS, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS, check=True
     )
     assert done.stdout.split() == ["7"], done.stderr

@@ -111,7 +111,8 @@ def _implementation(name: str, used: bool, context: Context) -> dict[str, Any]:
 
 def _used(context: Context) -> dict[str, Any]:
     """Return what this package uses on a device, on the matrix of Llama 3.2 1B as an example."""
-    support, way = context.half_support, context.round_trip
+    with context.lock, context.guard, context.guard.busy:  # these run kernels, if nothing did yet
+        support, way, maps = context.half_support, context.round_trip, context.maps_results
     embedding = plan_embedding(
         _EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits, support
     )
@@ -144,7 +145,7 @@ def _used(context: Context) -> dict[str, Any]:
         "shader_checks_because": context.pipelines.checks_because,
         "matrix_units": _matrix_units(context),
         "host_calls": {"used": way.name, "because": way.reason},
-        "results_written_where_the_host_reads": context.maps_results,
+        "results_written_where_the_host_reads": maps,
     }
 
 

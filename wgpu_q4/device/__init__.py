@@ -5,6 +5,7 @@ One file per idea:
 * `implementation`  which module speaks WebGPU: wgpu (wgpu-native) or wgpudawn (Dawn)
 * `adapter`         which adapter of it is used, and a device with all that it offers
 * `context`         one device and everything that is kept on it, which is in
+* `guard`           around each call: none inside another, every error typed
 * `pipelines`       compiled kernels and bind groups: a planned dispatch becomes a step
 * `scratch`         the buffers that calls share
 * `residents`       the weights, once each; `upload` brings their bytes there

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from wgpu_q4.device import dawn
-from wgpu_q4.device.implementation import load_implementation
+from wgpu_q4.device.implementation import check_process, load_implementation
 from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ADAPTER"
@@ -50,7 +50,11 @@ def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
     """Return all adapters, best first.
 
     The order is discrete, integrated, virtual, software; among equals, native APIs precede OpenGL.
+
+    Raises:
+        DeviceError: no such implementation, or this process is a fork of one that used a device.
     """
+    check_process()
     module = load_implementation(implementation)
     dawn.prepare(module)
 
@@ -78,6 +82,7 @@ def choose_adapter(
     Raises:
         TypeError: ``name`` is no string, or an empty one.
         DeviceError: there is no adapter, or none of that name; the message lists those there are.
+            Or this process is a fork of one that used a device.
     """
     if name is not None and (not isinstance(name, str) or not name.strip()):  # type: ignore[redundant-expr]
         raise TypeError(f"adapter must be part of an adapter's name, or None, not {name!r}")

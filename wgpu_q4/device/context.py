@@ -5,7 +5,6 @@ A repeated call compiles nothing, makes no bind group and allocates nothing but 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from threading import RLock
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 
 from wgpu_q4.device import dawn, probes
 from wgpu_q4.device.adapter import adapter_summary, is_software, request_device
-from wgpu_q4.device.implementation import implementation_of
+from wgpu_q4.device.guard import Guard, said
+from wgpu_q4.device.implementation import check_process, implementation_of
 from wgpu_q4.device.pipelines import Pipelines, Step
 from wgpu_q4.device.residents import DeviceWeight
 from wgpu_q4.device.roundtrip import RoundTrip
@@ -38,7 +38,7 @@ class Context:
 
     Hold `lock` over a sequence of calls that shares scratch buffers::
 
-        with context.lock, context.naming_loss:
+        with context.lock, context.guard, context.guard.busy:
             ...
 
     Attributes:
@@ -47,8 +47,8 @@ class Context:
         limits: the device's limits, by WebGPU's names with dashes.
         lock: serialises the users of the scratch buffers.  It is taken by a ``with`` of its own: a
             context manager written in Python could be interrupted before it lets go.
-        naming_loss: a context manager that raises a `DeviceError` in place of the error of a device
-            that turns out to be lost.
+        guard: a context manager that refuses a call inside a call of the same thread, and raises a
+            `DeviceError` in place of an error of wgpu; see `wgpu_q4.device.guard`.
         is_software: True if the adapter runs on the processor.
         pipelines: the compiled kernels.
         scratch: the buffers that calls share.
@@ -64,9 +64,9 @@ class Context:
         self.pipelines = Pipelines(device)
         self.scratch = Scratch(self)
         self.buffers_created = 0
-        self._process = os.getpid()
         self._mappable = self.usage("MAP_READ")
-        self.naming_loss = _NamingLoss(self)
+        self.guard = Guard(self)
+        device.destroy = self.guard.destroy
         self._plans: dict[object, Any] = {}
         self._planned_within: Mapping[str, int] = self.limits
         self._weights: WeakKeyDictionary[Q4Weight, DeviceWeight] = WeakKeyDictionary()
@@ -80,6 +80,12 @@ class Context:
     def largest_binding(self) -> int:
         """Bytes that one storage binding may have here."""
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that this package holds on the device: weights and scratch buffers."""
+        weights = sum(resident.nbytes for resident in list(self._weights.values()))
+        return weights + self.scratch.nbytes
 
     @cached_property
     def half_support(self) -> HalfSupport:
@@ -101,20 +107,6 @@ class Context:
         """The fastest way to use this device that works."""
         with self.lock:
             return probes.round_trip(self)
-
-    def check_process(self) -> None:
-        """Raise if this process is a fork of the one that made the device.
-
-        A driver's threads do not survive a fork: the first wait would never end.
-
-        Raises:
-            DeviceError: says to start processes with spawn.
-        """
-        if self._process != os.getpid():
-            raise DeviceError(
-                f"the device {self.adapter_summary} was made before this process was forked, and "
-                f"does not work in it. Start processes with multiprocessing's 'spawn' method"
-            )
 
     def weight(self, weight: Q4Weight) -> DeviceWeight:
         """Return the copy of ``weight`` on this device, made when first asked for."""
@@ -149,6 +141,7 @@ class Context:
 
         Raises:
             DeviceLimitError: more bytes than a buffer may have here.
+            DeviceError: the device has not so much memory left.
         """
         if nbytes > self.limits["max-buffer-size"]:
             raise DeviceLimitError(
@@ -156,7 +149,15 @@ class Context:
                 f"{self.limits['max-buffer-size']:,}"
             )
         self.buffers_created += 1
-        return self.device.create_buffer(label=label, size=nbytes, usage=self.usage(*usages))
+        try:
+            return self.device.create_buffer(label=label, size=nbytes, usage=self.usage(*usages))
+        except self.implementation.GPUError as error:
+            if "is lost" in str(error):
+                raise
+            raise DeviceError(
+                f"{label} needs a buffer of {nbytes:,} bytes, and {self.adapter_summary} has none "
+                f"to give ({said(error)}). wgpu_q4 holds {self.nbytes:,} bytes there"
+            ) from error
 
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
@@ -192,28 +193,6 @@ class Context:
             raise
 
 
-class _NamingLoss:
-    """The context manager `Context.naming_loss`; a generator would take longer than some calls."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object
-    ) -> None:
-        if isinstance(error, self._context.implementation.GPUError) and "is lost" in str(error):
-            # wgpudawn's traceback refers to the error itself.  Python may crash when its collector
-            # takes such a ring apart together with the buffers that were being written.
-            error.with_traceback(None)
-            raise DeviceError(
-                f"the device {self._context.adapter_summary} is lost: it was destroyed, or its "
-                f"driver gave up. Use another one; wgpu_q4.request_device() makes it"
-            ) from error
-
-
 _default: dict[tuple[str | None, str | None], Context] = {}
 _default_lock = RLock()
 
@@ -221,14 +200,16 @@ _default_lock = RLock()
 def default_context(adapter: str | None = None, implementation: str | None = None) -> Context:
     """Return the context of the adapter of that name, by default of the best adapter.
 
-    One context is kept for each name.
+    One context is kept for each name.  If its device is lost, another one takes its place, to
+    which weights are uploaded again.
     """
+    check_process()
     with _default_lock:
         key = (adapter, implementation)
-        if key not in _default:
-            _default[key] = context_for(request_device(adapter, implementation))
-        _default[key].check_process()
-        return _default[key]
+        context = _default.get(key)
+        if context is None or context.guard.is_lost:
+            context = _default[key] = context_for(request_device(adapter, implementation))
+        return context
 
 
 def context_for(device: Any = None) -> Context:
@@ -240,15 +221,15 @@ def context_for(device: Any = None) -> Context:
 
     Raises:
         TypeError: ``device`` is something else.
-        DeviceError: there is no such adapter.
+        DeviceError: there is no such adapter, or this process is a fork of one that used a device.
     """
     if device is None or isinstance(device, str):
         return default_context(device)
+    check_process()
     with _default_lock:
         # The context is an attribute of the device: it goes when the device goes.
         context: Context | None = getattr(device, _ATTRIBUTE, None)
         if context is None:
             context = Context(device)
             setattr(device, _ATTRIBUTE, context)
-        context.check_process()
         return context

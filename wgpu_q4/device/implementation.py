@@ -29,7 +29,8 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
     if isinstance(implementation, str):
         try:
             module = importlib.import_module(implementation)
-        except (ImportError, OSError) as error:  # OSError: its native library does not load
+        except (ImportError, OSError, TypeError, ValueError) as error:
+            # OSError: its native library does not load; the last two: no module has such a name
             raise DeviceError(
                 f"the WebGPU implementation {implementation!r} cannot be imported ({error}). "
                 f"Known ones: {', '.join(KNOWN)}; install with pip"
@@ -40,6 +41,27 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
         name = getattr(module, "__name__", repr(module))
         raise DeviceError(f"{name} is not a WebGPU implementation: it has no 'gpu'")
     return module
+
+
+_process: int | None = None
+
+
+def check_process() -> None:
+    """Raise if this process is a fork of one that used a device.
+
+    A driver's threads do not survive a fork: the first wait would never end, on a new device too.
+
+    Raises:
+        DeviceError: says to start processes with spawn.
+    """
+    global _process
+    if _process is None:
+        _process = os.getpid()
+    elif _process != os.getpid():
+        raise DeviceError(
+            "wgpu_q4 used a GPU driver before this process was forked, and no device works in it. "
+            "Start processes with multiprocessing's 'spawn' method"
+        )
 
 
 def implementation_of(device: Any) -> ModuleType:

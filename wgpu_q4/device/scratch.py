@@ -93,6 +93,11 @@ class Scratch:
         """Return the buffer to which results are copied that the host cannot map."""
         return self.buffer("staging", nbytes, "COPY_DST", "MAP_READ")
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all the buffers."""
+        return sum(int(buffer.size) for buffer in list(self._buffers.values()))
+
     def drop_mappable(self) -> None:
         """Drop all mappable buffers: after an interrupted read, their map state is unknown."""
         mappable = self._context.usage("MAP_READ")

@@ -79,7 +79,7 @@ def _look_up(
 ) -> None:
     """Fill ``result``, ``ids.shape + (K,)``."""
     choices, context = current_choices(), context_for(device)
-    with context.lock, context.naming_loss:
+    with context.lock, context.guard, context.guard.busy:
         resident = context.weight(weight)
         resident.readers.add("embedding")
         if choices.storage == "texture3d":

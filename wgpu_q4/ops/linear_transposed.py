@@ -59,7 +59,7 @@ def linear_transposed(
     result = np.empty((len(rows), embed_dim), np.float32)
     if result.size:
         context = context_for(device)
-        with context.lock, context.naming_loss:
+        with context.lock, context.guard, context.guard.busy:
             _multiply(context, weight, rows, result)
     return like_floats(result.reshape(*values.shape[:-1], embed_dim), y)  # type: ignore[no-any-return]
 

@@ -112,7 +112,7 @@ def _run(
         return
     weight, choices, bias = product.weight, product.choices, product.bias
     context = context_for(product.device)
-    with context.lock, context.naming_loss:
+    with context.lock, context.guard, context.guard.busy:
         resident, scratch = context.weight(weight), context.scratch
         resident.readers.add(reader)
         at_a_time = _rows_at_a_time(context, product, kept)

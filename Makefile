@@ -78,7 +78,7 @@ format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 goldens: $(VENV)/.stamp-unit ## Write the composed shaders that matter to tests/goldens/
 	$(PY) -m tools.goldens
 
-glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ from wgsl/
+glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ and webgpu_wgsl/ from wgsl/
 	$(PY) -m tools.codegen
 
 naga: $(NAGA) ## Install naga, the shader translator, into .cache

@@ -34,7 +34,7 @@ from tests.cases import (
 )
 from tests.devices import default_device, leave_workgroup_memory_as_it_is, run_on_swiftshader
 from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
-from tools.codegen.shaders import executorch_shaders
+from tools.codegen.shaders import WEBGPU_SHADERS, executorch_shaders
 from wgpu_q4 import Q4Weight, argmax, embedding, forced, linear, reference, top_k
 from wgpu_q4.device import context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
@@ -348,7 +348,8 @@ def test_every_piece_ran(backend: Backend) -> None:
     """What the cases are meant to cover, from the names of the kernels that were compiled."""
     variants = {variant.name: variant for variant in portable_shaders()}
     ran = {piece for name in backend.kernels for piece in variants[name].pieces}
-    for_others = {piece for variant in executorch_shaders() for piece in variant.pieces}
+    others = (*executorch_shaders(), *WEBGPU_SHADERS)
+    for_others = {piece for variant in others for piece in variant.pieces}
     runnable = {piece for variant in variants.values() for piece in variant.pieces}
     # SwiftShader has no matrix units: test_matrix_units.py.
     for_others |= {piece for variant in matrix_shaders() for piece in variant.pieces}

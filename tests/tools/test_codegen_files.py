@@ -1,4 +1,4 @@
-"""``vulkan_glsl/`` is what ``wgsl/`` gives, and drift is noticed."""
+"""``vulkan_glsl/`` and ``webgpu_wgsl/`` are what ``wgsl/`` gives, and drift is noticed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.codegen import FOLDER, generate
+from tools.codegen import FOLDER, GENERATED, WEBGPU_FOLDER, generate, webgpu
 from tools.codegen.interface import FAMILIES
+from tools.codegen.shaders import WEBGPU_SHADERS
+from tools.webgpu_backend import EMBEDDING_FILE, LINEAR_FILE
 from wgpu_q4 import kernels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,50 +39,66 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_files_are_up_to_date(generated: Mapping[str, str]) -> None:
-    for name, text in generated.items():
-        assert (FOLDER / name).read_bytes().decode() == text, f"run python -m tools.codegen: {name}"
-    shaders = {path.name for path in FOLDER.iterdir()} - {"README.md"}
-    assert shaders == generated.keys()
+@pytest.mark.parametrize("folder", GENERATED)
+def test_files_are_up_to_date(folder: str) -> None:
+    files = GENERATED[folder]()
+    for name, text in files.items():
+        written = (ROOT / folder / name).read_bytes().decode()
+        assert written == text, f"run python -m tools.codegen: {name}"
+    present = {path.name for path in (ROOT / folder).iterdir()} - {"README.md"}
+    assert present == files.keys()
 
 
-def test_check_tells_drift_and_writing_mends_it(tmp_path: Path) -> None:
-    folder = tmp_path / "vulkan_glsl"
-    shutil.copytree(FOLDER, folder)
-    command = [sys.executable, "-m", "tools.codegen", "--out", str(folder)]
-    file = folder / "embedding_q4gsw.glsl"
-    original = file.read_bytes()
-    assert original.count(b"vec4(8.0)") > 1
-    file.write_bytes(original.replace(b"vec4(8.0)", b"vec4(7.0)", 1))
+@pytest.mark.parametrize(
+    ("folder", "file", "old", "new"),
+    [
+        (FOLDER, "embedding_q4gsw.glsl", "vec4(8.0)", "vec4(7.0)"),
+        (WEBGPU_FOLDER, LINEAR_FILE, "- 72.0", "- 71.0"),
+    ],
+)
+def test_check_tells_drift_and_writing_mends_it(
+    tmp_path: Path, folder: Path, file: str, old: str, new: str
+) -> None:
+    for name in GENERATED:
+        shutil.copytree(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "tools.codegen", "--out", str(tmp_path)]
+    changed_file = tmp_path / folder.name / file
+    original = changed_file.read_bytes()
+    assert old.encode() in original
+    changed_file.write_bytes(original.replace(old.encode(), new.encode(), 1))
     done = subprocess.run([*command, "--check"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
-    changed = [line for line in done.stdout.splitlines() if re.match(r"[-+] ", line)]
-    assert [line.lstrip("-+ ") for line in changed] == [
-        "return (vec4(values) - vec4(7.0));",
-        "return (vec4(values) - vec4(8.0));",
-    ]
-    assert "run python -m tools.codegen" in done.stderr
+    removed, added = (line for line in done.stdout.splitlines() if re.match(r"[-+] ", line))
+    assert (removed[0], added[0]) == ("-", "+")
+    assert removed[1:] == added[1:].replace(old, new, 1)
+    assert f"{folder.name} is not what wgsl/ gives: run python -m tools.codegen" in done.stderr
     run(*command)
-    assert file.read_bytes() == original
+    assert changed_file.read_bytes() == original
     assert run(*command, "--check") == ""
 
 
 def test_line_ends_count(tmp_path: Path) -> None:
     """Byte for byte."""
-    folder = tmp_path / "vulkan_glsl"
-    shutil.copytree(FOLDER, folder)
-    file = folder / "pack_q4_linear_weight.yaml"
+    for name in GENERATED:
+        shutil.copytree(ROOT / name, tmp_path / name)
+    file = tmp_path / FOLDER.name / "pack_q4_linear_weight.yaml"
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    command = [sys.executable, "-m", "tools.codegen", "--check", "--out", str(folder)]
+    command = [sys.executable, "-m", "tools.codegen", "--check", "--out", str(tmp_path)]
     assert subprocess.run(command, capture_output=True, cwd=ROOT).returncode == 1
 
 
-def test_one_token_of_wgsl_changes_the_glsl(tmp_path: Path, generated: Mapping[str, str]) -> None:
-    """In the kernel that the token is in, and in no other."""
+def test_one_token_of_wgsl_changes_what_is_made_of_it(tmp_path: Path) -> None:
+    """The files with a kernel that the token is in, and no others."""
     copy, out = tmp_path / "wgsl", tmp_path / "out"
-    for piece, old, new in (
-        ("embedding/embedding_q4gsw", "weight * scale", "weight + scale"),
-        ("pack/pack_q4_linear_weight", "8u * n8 + 4u", "8u * n8 + 5u"),
+    for piece, old, new, files in (
+        (
+            "embedding/embedding_q4gsw",
+            "weight * scale",
+            "weight + scale",
+            {"embedding_q4gsw.glsl", "embedding_q4gsw__w_4x8.glsl", EMBEDDING_FILE},
+        ),
+        ("weight/blocks_w_4x8_buffer", "row >> 1u", "row >> 2u", {"embedding_q4gsw__w_4x8.glsl"}),
+        ("weight/rows", "+ k8];", "+ k8 + 1u];", {"pack_q4_linear_weight.glsl", LINEAR_FILE}),
     ):
         shutil.copytree(kernels.source_folder(), copy)
         file = copy / f"{piece}.wgsl"
@@ -88,10 +106,36 @@ def test_one_token_of_wgsl_changes_the_glsl(tmp_path: Path, generated: Mapping[s
         assert text.count(old) == 1
         file.write_text(text.replace(old, new), encoding="utf-8")
         run(sys.executable, "-m", "tools.codegen", "--out", out, WGPU_Q4_WGSL=str(copy))
-        changed = {name for name, text in generated.items() if (out / name).read_text() != text}
-        family = "pack_q4_linear_weight" if piece.startswith("pack") else "embedding_q4gsw"
-        assert changed == {f"{family}.glsl"}
+        changed = {
+            path.name
+            for path in out.glob("*/*")
+            if path.read_bytes() != (ROOT / path.relative_to(out)).read_bytes()
+        }
+        assert changed == files
         shutil.rmtree(copy)
+
+
+def test_wgsl_for_the_webgpu_backend_passes_through_its_script() -> None:
+    """It puts the text into a C++ string and reads the size of a workgroup from it."""
+    for name, text in webgpu.generate().items():
+        assert name in (EMBEDDING_FILE, LINEAR_FILE)
+        assert text.isascii()
+        assert ')"' not in text
+        assert "Generated by `python -m tools.codegen`" in text.partition("\n")[0]
+        assert re.findall(r"@workgroup_size\s*\(([^)]*)\)", text) == ["wg_size, 1, 1"]
+        assert re.findall(r"(?:override|const)\s+wg_size\b[^;]*;", text) == [
+            "override wg_size: u32 = 128u;"
+        ]
+        (shader,) = (shader for shader in WEBGPU_SHADERS if f"{shader.name}.wgsl" == name)
+        listed = re.findall(r"^//   wgsl/(\S+)\.wgsl$", text, re.MULTILINE)
+        assert listed == list(shader.pieces)
+
+
+def test_what_its_script_would_spoil_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for source, message in (('// ")"', "end the C\\+\\+ string"), ("// ½", "ASCII")):
+        monkeypatch.setattr(kernels.Shader, "source", source)
+        with pytest.raises(RuntimeError, match=message):
+            webgpu.generate()
 
 
 def test_header_says_what_it_is(generated: Mapping[str, str]) -> None:

@@ -13,8 +13,14 @@ from tools.mutants.verdict import Verdict, compared
 from tools.mutants.workgroup import filled
 from wgpu_q4.kernels import source_folder
 
-# Pieces without a place that could be wrong, and those for hardware that no test machine has.
-WITHOUT = {"linear/common/bias_none"}
+# Pieces without a place that could be wrong, those whose mistakes tests/gpu/test_webgpu_backend.py
+# has, and those for hardware that no test machine has.
+WITHOUT = {
+    "linear/common/bias_none",
+    "linear/common/bias_optional",
+    "linear/common/exact_halves",
+    "linear/gemv/gemv_webgpu_backend",
+}
 ON_OTHER_HARDWARE = "linear/matrix_units/"
 
 

@@ -7,7 +7,7 @@ import difflib
 import sys
 from pathlib import Path
 
-from tools.codegen import FOLDER, generate
+from tools.codegen import GENERATED, ROOT
 
 
 def main() -> int:
@@ -16,19 +16,32 @@ def main() -> int:
         prog="python -m tools.codegen", description="Generate ExecuTorch's shaders from wgsl/."
     )
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder (vulkan_glsl)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT,
+        metavar="FOLDER",
+        help=f"where {' and '.join(GENERATED)} are (this checkout)",
+    )
     chosen = parser.parse_args()
-    try:
-        files = generate()
-    except (FileNotFoundError, RuntimeError) as error:
-        print(f"tools.codegen: {error}", file=sys.stderr)
-        return 1
-    if chosen.check:
-        return _check(chosen.out, files)
-    chosen.out.mkdir(parents=True, exist_ok=True)
+    status = 0
+    for name, generate in GENERATED.items():
+        try:
+            files = generate()
+        except (FileNotFoundError, RuntimeError) as error:
+            print(f"tools.codegen: {error}", file=sys.stderr)
+            return 1
+        if chosen.check:
+            status |= _check(chosen.out / name, files)
+        else:
+            _write(chosen.out / name, files)
+    return status
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (chosen.out / name).write_text(text, encoding="utf-8", newline="\n")
-    return 0
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _check(folder: Path, files: dict[str, str]) -> int:
@@ -36,7 +49,7 @@ def _check(folder: Path, files: dict[str, str]) -> int:
     present = {
         path.name: path.read_bytes().decode()
         for path in sorted(folder.glob("*"))
-        if path.suffix in (".glsl", ".yaml")
+        if path.suffix in (".glsl", ".yaml", ".wgsl")
     }
     for name in sorted(files.keys() | present.keys()):
         sys.stdout.writelines(

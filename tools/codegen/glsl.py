@@ -21,7 +21,11 @@ _TEMPORARY = re.compile(r"^( +)(\w+) (_e\d+)((?:\[\d+\])?) = (.*);$")
 _WGSL_FUNCTION = re.compile(
     r"(?P<comment>(?:^// [^\n]*\n)*)(?:^@[^\n]*\n)*^fn (?P<name>\w+)\((?P<rest>.*?)^\}", re.M | re.S
 )
-_ASCII = str.maketrans({"·": "*", "−": "-", "…": "...", "×": "x", "≥": ">="})
+ASCII = str.maketrans(
+    {"·": "*", "−": "-", "…": "...", "×": "x", "≥": ">=", "ᵀ": "^T", "⌈": "ceil(", "⌉": ")"}
+)
+"""The spelling of comments in files that ExecuTorch reads."""
+
 _NAME = f"{string.ascii_letters}{string.digits}_."
 # Words that WGSL allows and GLSL reserves (glslc refuses what is missing here): naga ends them
 # with an underscore.
@@ -40,7 +44,7 @@ def wgsl_functions(source: str) -> dict[str, WgslFunction]:
     """Return the functions of a WGSL module by name."""
     return {
         found["name"]: WgslFunction(
-            found["comment"].translate(_ASCII), re.sub(r"//[^\n]*", "", found["rest"])
+            found["comment"].translate(ASCII), re.sub(r"//[^\n]*", "", found["rest"])
         )
         for found in _WGSL_FUNCTION.finditer(source)
     }

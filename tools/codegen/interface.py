@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from tools.codegen.shaders import BlockStorage, executorch_embedding, executorch_pack
+from tools.codegen.shaders import Blocks, BlockStorage, executorch_embedding, executorch_pack
 from wgpu_q4.kernels import OutputDtype, Shader, Storage, piece_bindings
 
 Value = str | bool
@@ -53,42 +53,53 @@ class Family:
     kernels: tuple[Kernel, ...]
 
 
-def _embedding() -> Family:
-    defaults: dict[str, Value] = {
-        "STORAGE": "buffer",
-        "DTYPE": "half",
-        "SCALES_DTYPE": "half",
-        "IS_LINEAR_WEIGHT": False,
-        "WEIGHT_STORAGE": "buffer",
-    }
-    forall = {"STORAGE": ("buffer", "texture3d"), "DTYPE": ("half", "float")}
+_FORALL = {"STORAGE": ("buffer", "texture3d"), "DTYPE": ("half", "float")}
+_GRID = (
+    "One invocation writes 32 columns of one id; the grid is (K/32, last dimension of the\n"
+    "ids, product of their other dimensions)."
+)
+
+
+def _embedding(
+    name: str, defaults: Mapping[str, Value], weights: Mapping[Blocks | None, Mapping[str, Value]]
+) -> Family:
+    """The shaders of the op for some layouts of the weight, each with its parameters."""
     named: dict[str, Mapping[str, Value]] = {}
     found: list[Kernel] = []
-    blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
     scales: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
     storages: tuple[Storage, ...] = ("buffer", "texture3d")
     outputs: tuple[OutputDtype, ...] = ("float16", "float32")
-    for block, scale in product(blocks, scales):
-        chosen: dict[str, Value] = {}
-        if scale == "float32":
-            chosen["SCALES_DTYPE"] = "float"
-        if block is not None:
-            chosen |= {"IS_LINEAR_WEIGHT": True, "WEIGHT_STORAGE": block}
+    for (blocks, weight), scale in product(weights.items(), scales):
+        chosen: dict[str, Value] = {"SCALES_DTYPE": "float"} if scale == "float32" else {}
+        chosen |= weight
         for storage, output in product(storages, outputs):
-            shader = executorch_embedding(block, scale, output, storage)
+            shader = executorch_embedding(blocks, scale, output, storage)
             half = "half" if output == "float16" else "float"
-            parameters = defaults | chosen | {"STORAGE": storage, "DTYPE": half}
+            parameters = {**defaults, **chosen, "STORAGE": storage, "DTYPE": half}
             found.append(Kernel(shader, parameters))
             named[shader.name.removesuffix(f"_{storage}_{half}")] = chosen
-    return Family(
+    return Family(name, _GRID, defaults, _FORALL, named, tuple(found))
+
+
+_COMMON: dict[str, Value] = {"STORAGE": "buffer", "DTYPE": "half", "SCALES_DTYPE": "half"}
+
+
+def _upstreams_embedding() -> Family:
+    """The 24 that ExecuTorch has itself."""
+    return _embedding(
         "embedding_q4gsw",
-        "One invocation writes 32 columns of one id; the grid is (K/32, last dimension of the\n"
-        "ids, product of their other dimensions).",
-        defaults,
-        forall,
-        named,
-        tuple(found),
+        _COMMON | {"IS_LINEAR_WEIGHT": False, "WEIGHT_STORAGE": "buffer"},
+        {
+            None: {},
+            "linear_weight_buffer": {"IS_LINEAR_WEIGHT": True, "WEIGHT_STORAGE": "buffer"},
+            "linear_weight_texture2d": {"IS_LINEAR_WEIGHT": True, "WEIGHT_STORAGE": "texture2d"},
+        },
     )
+
+
+def _embedding_of_w_4x8() -> Family:
+    """Those that read what the weight-only linear op packs, which ExecuTorch does not have."""
+    return _embedding("embedding_q4gsw__w_4x8", _COMMON, {"w_4x8_nc_buffer": {}})
 
 
 def _pack() -> Family:
@@ -104,7 +115,7 @@ def _pack() -> Family:
     )
 
 
-FAMILIES = (_embedding(), _pack())
+FAMILIES = (_upstreams_embedding(), _embedding_of_w_4x8(), _pack())
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,7 @@ TENSORS = {
     "weight/rows": Tensor("t_weight", "uint", "buffer"),
     "weight/rows_embedding_wide": Tensor("t_weight", "uint", "buffer", vector=True),
     "weight/blocks_buffer": Tensor("t_weight", "uint", "buffer", vector=True),
+    "weight/blocks_w_4x8_buffer": Tensor("t_weight", "uint", "buffer", vector=True),
     "weight/blocks_texture2d": Tensor("t_weight", "int", "texture2d"),
     "scales/f16": Tensor("t_scales", "uint", "buffer"),
     "scales/f32": Tensor("t_scales", "float", "buffer"),

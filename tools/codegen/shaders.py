@@ -1,4 +1,7 @@
-"""The shaders that are generated for ExecuTorch: its host interface around the pieces of wgsl."""
+"""The shaders that are generated for ExecuTorch: its host interfaces around the pieces of wgsl.
+
+Those of its Vulkan backend are translated to GLSL; those of its WebGPU backend are WGSL already.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,22 @@ from wgpu_q4.kernels import OutputDtype, Shader, Storage
 from wgpu_q4.kernels.pieces import scales_pieces
 
 BlockStorage = Literal["buffer", "texture2d"]
-"""Where ExecuTorch holds a weight that its linear op packed."""
+"""Where ExecuTorch holds a weight that ``pack_q4_linear_weight`` packed."""
+
+Blocks = Literal["linear_weight_buffer", "linear_weight_texture2d", "w_4x8_nc_buffer"]
+"""The layouts in which ExecuTorch's linear ops pack a weight: what ``pack_q4_linear_weight`` makes,
+and what ``pack_q4_linear_weight__w_4x8_nc_buffer`` makes."""
+
+_BLOCK_PIECES: dict[Blocks, str] = {
+    "linear_weight_buffer": "weight/blocks_buffer",
+    "linear_weight_texture2d": "weight/blocks_texture2d",
+    "w_4x8_nc_buffer": "weight/blocks_w_4x8_buffer",
+}
 
 
 @cache
 def executorch_embedding(
-    blocks: BlockStorage | None, scales: ScalesDtype, output: OutputDtype, storage: Storage
+    blocks: Blocks | None, scales: ScalesDtype, output: OutputDtype, storage: Storage
 ) -> Shader:
     """Return a shader of ``et_vk.embedding_q4gsw``, by ExecuTorch's name for it.
 
@@ -25,19 +38,20 @@ def executorch_embedding(
     there, and the built-in functions differ between devices.
 
     Args:
-        blocks: the place of the linear op's packed weight, or None for rows in the embedding
+        blocks: the layout in which a linear op packed the weight, or None for rows in the embedding
             convention.
     """
     half = "half" if output == "float16" else "float"
     scales_name = "" if scales == "float16" else "_float_scales"
-    weight_name = "" if blocks is None else f"_linear_weight_{blocks}"
+    separator = "__" if blocks == "w_4x8_nc_buffer" else "_"
+    weight_name = "" if blocks is None else f"{separator}{blocks}"
     weight: tuple[str, ...]
     if blocks is None:
         vocab = "shape/vocab_of_rows"
         weight = ("weight/nibbles_embedding", "weight/rows_embedding_wide")
     else:
         vocab = f"shape/vocab_of_scales_{'f16' if scales == 'float16' else 'f32'}"
-        weight = (f"weight/blocks_{blocks}", "weight/chunk_of_quads")
+        weight = (_BLOCK_PIECES[blocks], "weight/chunk_of_quads")
     result: tuple[str, ...] = (f"embedding/output_{storage}_{half}", "embedding/eight_as_quads")
     if (storage, output) == ("buffer", "float16"):
         result = ("embedding/output_buffer_half_wide",)
@@ -74,8 +88,8 @@ def executorch_pack(target: BlockStorage) -> Shader:
 
 
 def executorch_shaders() -> Iterator[Shader]:
-    """Yield every kernel that is generated for ExecuTorch; their order means nothing."""
-    blocks: tuple[BlockStorage | None, ...] = (None, "buffer", "texture2d")
+    """Yield every kernel for ExecuTorch's Vulkan backend; their order means nothing."""
+    blocks: tuple[Blocks | None, ...] = (None, *get_args(Blocks))
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
     storages: tuple[Storage, ...] = get_args(Storage)
@@ -83,3 +97,34 @@ def executorch_shaders() -> Iterator[Shader]:
         yield executorch_embedding(block, scales, output, storage)
     yield executorch_pack("buffer")
     yield executorch_pack("texture2d")
+
+
+WEBGPU_EMBEDDING = Shader(
+    "embedding_q4gsw",
+    (
+        "shape/webgpu_backend_embedding",
+        "weight/rows_either",
+        "shape/vocab_of_words",
+        "scales/f32_rows",
+        "embedding/indices_flat",
+        "embedding/output_flat_float",
+        "embedding/embedding_q4gsw",
+        "embedding/grid_webgpu_backend",
+    ),
+)
+"""``et_vk.embedding_q4gsw`` of the WebGPU backend, by its name for the file."""
+
+WEBGPU_LINEAR = Shader(
+    "q4gsw_linear_coop4_bicol",
+    (
+        "shape/webgpu_backend_linear",
+        "weight/rows",
+        "scales/transposed_f32",
+        "linear/common/bias_optional",
+        "linear/common/exact_halves",
+        "linear/gemv/gemv_webgpu_backend",
+    ),
+)
+"""``et_vk.linear_q4gsw`` of the WebGPU backend for one row of x, by its name for the file."""
+
+WEBGPU_SHADERS = (WEBGPU_EMBEDDING, WEBGPU_LINEAR)

@@ -1,7 +1,8 @@
 """The backends by name: each computes a case.
 
 A name is ``kind`` or ``kind/driver``: ``numpy``, ``executorch``, ``wgpu/lavapipe``,
-``wgpudawn/swiftshader``, ``vulkan/lavapipe``, ``glsl-dir/nvidia``, ``chromium/swiftshader``.
+``wgpudawn/swiftshader``, ``vulkan/lavapipe``, ``glsl-dir/nvidia``, ``chromium/swiftshader``,
+``drop-in-wgpu/lavapipe``, ``drop-in-wgpudawn/swiftshader``.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def make(name: str, kernels: Mapping[str, str]) -> Backend:
         return ExecutorchBackend()
     if kind in ("wgpu", "wgpudawn"):
         return WebGPUBackend(kind)
+    if kind.startswith("drop-in-"):
+        return DropInBackend(kind.removeprefix("drop-in-"))
     if kind in ("vulkan", "glsl-dir"):
         return VulkanBackend(driver, kernels, foreign=kind == "glsl-dir")
     if kind == "chromium":
@@ -163,6 +166,32 @@ class WebGPUBackend:
                 raise
             remark = "blocks in a buffer: they exceed a texture here"
             return compute(case, "blocks_buffer", self._context), remark
+
+    def close(self) -> None:
+        pass
+
+
+class DropInBackend:
+    """The WGSL for ExecuTorch's WebGPU backend, run as that backend runs it."""
+
+    def __init__(self, implementation: str) -> None:
+        from tools.codegen import WEBGPU_FOLDER
+        from tools.webgpu_backend import WebGPUHost
+        from wgpu_q4.device import context_for, request_device
+
+        device = request_device("(Vulkan", implementation)
+        self._host = WebGPUHost(device, WEBGPU_FOLDER)
+        self.summary = f"webgpu_wgsl, {implementation}: {context_for(device).adapter_summary}"
+        self.versions = {implementation: version(implementation)}
+
+    def run(self, case: Case) -> tuple[NDArray[Any], str]:
+        from tools.parity import contract
+
+        if case.op != "embedding" or "float16" in (case.output, case.scales):
+            raise NotApplicableError("ExecuTorch's WebGPU backend knows float32 alone")
+        if case.storage != "buffer" or case.weight == "linear_texture2d":
+            raise NotApplicableError("ExecuTorch's WebGPU backend has no textures")
+        return contract.run_on_webgpu(case, self._host), ""
 
     def close(self) -> None:
         pass

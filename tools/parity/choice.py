@@ -19,10 +19,12 @@ REQUIRED = (
     "vulkan/lavapipe",
     "vulkan/swiftshader",
     "chromium/swiftshader",
+    "drop-in-wgpu/lavapipe",
+    "drop-in-wgpudawn/swiftshader",
 )
 """The backends of every run that does not leave them out by name."""
 
-_KINDS = ("wgpu", "wgpudawn", "vulkan")
+_KINDS = ("wgpu", "wgpudawn", "vulkan", "drop-in-wgpu", "drop-in-wgpudawn")
 _ALL_KINDS = ("numpy", "executorch", *_KINDS, "glsl-dir", "chromium")
 
 

@@ -21,9 +21,10 @@ from tools.vulkan.resources import (
     StorageImage,
     UniformBuffer,
 )
+from tools.webgpu_backend import WebGPUHost
 from wgpu_q4.check.cases import Case
 from wgpu_q4.device.textures import pack_width
-from wgpu_q4.format import rows_to_blocks
+from wgpu_q4.format import Convention, rows_to_blocks
 
 _UNTOUCHED: dict[str, Any] = {
     # Not a number, each with a payload that arithmetic does not produce.
@@ -61,6 +62,36 @@ def result(case: Case, found: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
+def run_on_webgpu(case: Case, host: WebGPUHost) -> NDArray[Any]:
+    """Return the result of ``case``, an embedding in buffers, on ExecuTorch's WebGPU backend.
+
+    Raises:
+        StrayWriteError: something outside the result was written.
+    """
+    weight, recorded = case.matrix(), math.prod(case.recorded_shape or case.ids_shape)
+    convention: Convention = "embedding" if case.weight == "flat" else "linear"
+    out = host.buffer(_untouched((recorded, case.embed_dim), case.output))
+    step = host.embedding(
+        out,
+        host.buffer(_flat_ids(case, recorded)),
+        host.buffer(weight.packed_as(convention)),
+        host.buffer(weight.scales),
+        count=math.prod(case.ids_shape),
+        embed_dim=case.embed_dim,
+        group_size=case.group_size,
+        is_linear=convention == "linear",
+    )
+    return result(case, host.run(step, out))
+
+
+def _flat_ids(case: Case, recorded: int) -> NDArray[np.int32]:
+    """Return the ids, in a buffer that was made for ``recorded`` of them."""
+    ids = case.ids()
+    flat = np.full(recorded, -1, np.int32)
+    flat[: ids.size] = ids.reshape(-1)
+    return flat
+
+
 def _whcn(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the shape of ids as [others, height, width], as textures and the grid have it."""
     padded = (1,) * (3 - len(shape)) + shape
@@ -88,9 +119,7 @@ def _embedding(case: Case, spirv: bytes) -> Dispatch:
     indices: Resource
     if case.storage == "buffer":
         out = StorageBuffer(_untouched((depth * height * width, case.embed_dim), case.output))
-        flat = np.full(depth * height * width, -1, np.int32)
-        flat[: ids.size] = ids.reshape(-1)
-        indices = StorageBuffer(flat)
+        indices = StorageBuffer(_flat_ids(case, depth * height * width))
     else:
         texels = (depth * height, width, case.embed_dim // 4, 4)
         out = StorageImage(_untouched(texels, case.output))

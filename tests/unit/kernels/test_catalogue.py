@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.kernels.every_shader import distinct_plans, forms
 from tests.unit.kernels.planning import LAYOUTS
-from tools.codegen.shaders import executorch_shaders
+from tools.codegen.shaders import WEBGPU_SHADERS, executorch_shaders
 from wgpu_q4.kernels import (
     LINEAR_KERNELS,
     Layout,
@@ -72,7 +72,7 @@ def test_a_shader_binds_what_its_pieces_declare() -> None:
 
 
 def test_every_piece_is_part_of_a_shader() -> None:
-    shaders = (*all_shaders(), *executorch_shaders())
+    shaders = (*all_shaders(), *executorch_shaders(), *WEBGPU_SHADERS)
     assert {piece for shader in shaders for piece in shader.pieces} == set(piece_names())
 
 

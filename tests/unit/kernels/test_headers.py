@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 
-from tools.codegen.shaders import executorch_shaders
+from tools.codegen.shaders import WEBGPU_SHADERS, executorch_shaders
 from wgpu_q4.kernels import Shader, all_shaders, piece_names, read_piece
 from wgpu_q4.kernels.text import code_of, header_of, overrides_of, paragraph_of
 
@@ -24,7 +24,7 @@ LABELS = ("Grid", "Assumes", "In range", "Needs", "Defines")
 
 
 def shaders() -> tuple[Shader, ...]:
-    return (*all_shaders(), *executorch_shaders())
+    return (*all_shaders(), *executorch_shaders(), *WEBGPU_SHADERS)
 
 
 def declared(code: str) -> list[str]:

@@ -43,8 +43,15 @@ def check_group_size(embed_dim: int, group_size: int) -> None:
         )
 
 
-def check_scales_finite(scales: NDArray[Any]) -> None:
-    """Raise `FormatError` at the first NaN or infinite scale.
+_LARGEST_SCALE = float(np.finfo(np.float32).max) / 8
+"""The largest scale whose weights, up to 8 times that, are float32 numbers."""
+
+
+def check_scales(scales: NDArray[Any]) -> None:
+    """Raise `FormatError` at the first scale that is NaN, infinite, or too large for float32.
+
+    A scale is too large if 8 times it exceeds float32: the weight is then infinite, and a product
+    with it is NaN in one kernel and a number in another.
 
     A negative scale is legal: other packers produce them (GGUF's Q4_0 does), and every formula
     here holds.
@@ -55,6 +62,14 @@ def check_scales_finite(scales: NDArray[Any]) -> None:
         raise FormatError(
             f"scales[{row}, {group}] is {scales[row, group]}; every scale must be finite"
         )
+    if scales.dtype == np.float32 and scales.size:
+        sizes = np.abs(scales)
+        row, group = np.unravel_index(int(sizes.argmax()), scales.shape)
+        if sizes[row, group] > _LARGEST_SCALE:
+            raise FormatError(
+                f"scales[{row}, {group}] is {scales[row, group]}; 8 times that exceeds float32. "
+                f"No scale may exceed {_LARGEST_SCALE:.8g}: divide the matrix by a power of two"
+            )
 
 
 def check_packed(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, int]:
@@ -66,7 +81,7 @@ def check_packed(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, 
 
     Raises:
         FormatError: wrong rank, dtype or shape, a group size that is not allowed, or a scale that
-            is not finite.
+            is not finite or too large for float32.
     """
     if packed.dtype != np.uint8:
         raise FormatError(f"packed must be uint8 (two nibbles a byte), not {packed.dtype}")
@@ -86,5 +101,5 @@ def check_packed(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, 
             f"scales has {groups} groups a row, which does not divide K = {embed_dim}"
         )
     check_group_size(embed_dim, embed_dim // groups)
-    check_scales_finite(scales)
+    check_scales(scales)
     return vocab, embed_dim, embed_dim // groups

@@ -37,8 +37,9 @@ fn fetch_weight(first_n: u32, k: u32, lane: u32) -> FetchedWeight {
 }
 
 fn stage_word(i: u32, word: u32, scale: f32) {
-    let low = shifted_quad(word) * (UNSHIFT * scale);
-    let high = shifted_quad(word >> 16u) * (UNSHIFT * scale);
+    // Not UNSHIFT * scale first: that is subnormal, and rounded, for a small scale.
+    let low = (shifted_quad(word) * UNSHIFT) * scale;
+    let high = (shifted_quad(word >> 16u) * UNSHIFT) * scale;
     let at = i / TILE_N * 8u * (TILE_N / 4u) + i % TILE_N / 4u;
     weight_tile[at][i % 4u] = low.x;
     weight_tile[at + TILE_N / 4u][i % 4u] = low.y;

@@ -12,6 +12,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from wgpu_q4.errors import DeviceError
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -116,8 +118,9 @@ def source_folder() -> Path:
 
     ``WGPU_Q4_WGSL`` names another one, for trying changed kernels.
     """
-    if SOURCE_VARIABLE in os.environ:
-        return Path(os.environ[SOURCE_VARIABLE])
+    named = os.environ.get(SOURCE_VARIABLE)
+    if named:
+        return Path(named)
     package = Path(__file__).resolve().parent.parent
     installed = package / "wgsl"
     return installed if installed.is_dir() else package.parent / "wgsl"
@@ -132,11 +135,32 @@ def piece_names() -> tuple[str, ...]:
 
 
 def piece_bindings(piece: str) -> tuple[Binding, ...]:
-    """Return the bindings that the piece of that name declares."""
-    return parse_bindings(read_piece(piece))
+    """Return the bindings that the piece of that name declares.
+
+    Raises:
+        DeviceError: the file is missing, or it is not as this package expects it.
+    """
+    try:
+        return parse_bindings(read_piece(piece))
+    except ValueError as error:
+        raise _damaged(piece, error) from error
 
 
 @cache
 def read_piece(piece: str) -> str:
-    """Return the text of the piece of that name."""
-    return (source_folder() / f"{piece}.wgsl").read_text(encoding="utf-8")
+    """Return the text of the piece of that name.
+
+    Raises:
+        DeviceError: the file is missing, or cannot be read.
+    """
+    try:
+        return (source_folder() / f"{piece}.wgsl").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(piece, error) from error
+
+
+def _damaged(piece: str, error: Exception) -> DeviceError:
+    return DeviceError(
+        f"the shader {source_folder() / piece}.wgsl cannot be used ({error}): install wgpu_q4 "
+        f"again, or let {SOURCE_VARIABLE} name a folder with all of them"
+    )

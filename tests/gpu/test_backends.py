@@ -48,6 +48,7 @@ from wgpu_q4.kernels import (
     piece_names,
     portable_shaders,
 )
+from wgpu_q4.ops import linear_transposed
 
 Case = Callable[[Any], None]
 """A check on a device, which raises."""
@@ -182,6 +183,15 @@ def check_reduce(device: Any) -> None:
     np.testing.assert_array_equal(top.values, np.take_along_axis(logits, expected, -1))
 
 
+def check_transposed(rows: int, scales: ScalesDtype, device: Any) -> None:
+    """Whose parts are more than one, the last of them shorter."""
+    weight, y = weight_of(PRIME, scales), random_x(rows, PRIME.vocab)
+    error = np.abs(
+        linear_transposed(y, weight, device=device) - reference.linear_transposed(y, weight)
+    )
+    assert np.all(error <= reference.linear_transposed_bound(y, weight))
+
+
 def check_default_device(device: Any) -> None:
     """Without ``device=``: the adapter's own limits, and what the plan chooses there."""
     weight, ids = weight_of(WIDE, "float16"), some_ids(WIDE)
@@ -218,6 +228,8 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"wrong-ids-{storage}", partial(check_wrong_ids, storage, "rows")
     yield "wrong-ids-blocks", partial(check_wrong_ids, "texture3d", "blocks_texture2d")
     yield "reduce", check_reduce
+    yield "transposed-float16", partial(check_transposed, 1, "float16")
+    yield "transposed-float32", partial(check_transposed, 5, "float32")
     yield "integer-halves", check_integer_halves
     yield "default-device", check_default_device
 

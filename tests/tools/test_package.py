@@ -88,7 +88,7 @@ CORE = {
     *("device", "files", "format", "kernels", "ops", "wgsl"),
 }
 COMMANDS = {"bench", "check", "cli", "commands", "reference"}
-FRONT_ENDS = {"executorch", "nn", "pte", "torch_cache", "torch_ops"}
+FRONT_ENDS = {"executorch", "nn", "pte", "torch_cache", "torch_gradients", "torch_ops"}
 
 
 def wgsl_lines(source: str) -> int:

@@ -1,302 +1,29 @@
 """The ops on a second driver, through both implementations of WebGPU: naga's code and Tint's.
 
-One process for each runs every case on SwiftShader, on a device with WebGPU's default limits and no
-feature, which Dawn enforces strictly.  Run by hand: ``python -m tests.gpu.test_backends``.
+One process for each runs every case (`tests.backend_cases`) on SwiftShader, on a device with
+WebGPU's default limits and no feature, which Dawn enforces strictly.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib import import_module
-from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.cases import (
-    ODD,
-    PRIME,
-    WIDE,
-    Shape,
-    anew,
-    assert_same_bits,
-    random_weight,
-    random_x,
-    some_ids,
-)
-from tests.devices import default_device, leave_workgroup_memory_as_it_is, run_on_swiftshader
-from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
+from tests.backend_cases import Case, cases, integer_cases, outcome
+from tests.cases import assert_same_bits
+from tests.devices import run_on_swiftshader
 from tools.codegen.shaders import WEBGPU_SHADERS, executorch_shaders
-from wgpu_q4 import Q4Weight, argmax, embedding, forced, linear, reference, top_k
-from wgpu_q4.device import context_for, default_context
-from wgpu_q4.device.implementation import load_implementation
-from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import (
-    HalfSupport,
-    Layout,
-    OutputDtype,
-    Storage,
-    matrix_shaders,
-    piece_names,
-    portable_shaders,
-)
-from wgpu_q4.ops import linear_transposed
-
-Case = Callable[[Any], None]
-"""A check on a device, which raises."""
+from wgpu_q4.device import context_for
+from wgpu_q4.kernels import matrix_shaders, piece_names, portable_shaders
 
 IMPLEMENTATIONS = ("wgpu", "wgpudawn")
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-
-
-# The cases, as they run in the process of a backend
-
-
-@cache
-def weight_of(shape: Shape, scales: ScalesDtype) -> Q4Weight:
-    """One object for all cases, so that a device uploads it once."""
-    return anew(random_weight(shape, scales))
-
-
-def check_embedding(
-    shape: Shape,
-    scales: ScalesDtype,
-    dtype: OutputDtype,
-    storage: Storage,
-    layout: Layout,
-    device: Any,
-) -> None:
-    weight, ids = weight_of(shape, scales), some_ids(shape)
-    with forced(layout=layout, storage=storage):
-        result = embedding(ids, weight, dtype, device)
-    assert_same_bits(result, reference.embedding(ids, weight, dtype))
-
-
-def check_linear(
-    shape: Shape,
-    rows: int,
-    scales: ScalesDtype,
-    with_bias: bool,
-    layout: Layout,
-    kernel: str,
-    device: Any,
-) -> None:
-    weight, x = weight_of(shape, scales), random_x(rows, shape.embed_dim)
-    bias = random_x(shape.vocab) if with_bias else None
-    with forced(layout=layout, kernel=kernel):
-        result = linear(x, weight, bias, device)
-    assert result.dtype == np.float32
-    error = np.abs(result - reference.linear(x, weight, bias))
-    assert np.all(error <= reference.linear_bound(x, weight, bias)), f"largest error {error.max()}"
-
-
-def check_integers(
-    shape: Shape,
-    rows: int,
-    scales: ScalesDtype,
-    layout: Layout,
-    kernel: str,
-    device: Any,
-) -> None:
-    """To the bit: x is such that nothing is rounded."""
-    weight, x = integer_weight(shape, scales), integer_x(rows, shape, kernel)
-    bias = np.arange(shape.vocab, dtype=np.float32) / 8 - 4
-    with forced(layout=layout, kernel=kernel):
-        result = linear(x, weight, bias, device)
-    np.testing.assert_array_equal(result, reference.linear(x, weight, bias))
-
-
-def check_wide_subnormal(device: Any) -> None:
-    """Where the device cannot, it must say so."""
-    check = partial(check_linear, WIDE, 3, "float16", True, "rows", "gemv_wide_subnormal")
-    if context_for(device).half_support.subnormals:
-        check(device)
-    else:
-        with pytest.raises(ValueError, match="needs a device that keeps half-precision subnormals"):
-            check(device)
-
-
-def extremes(largest: int) -> Q4Weight:
-    """Products from below the smallest half up to 10.4 · 2^largest, ties among them."""
-    scales = 2.0 ** np.arange(-28, largest + 1) * np.array([[1], [1 + 2**-10], [-1.3]])
-    packed = np.random.default_rng(6).integers(0, 256, (scales.size, 4), np.uint8)
-    return Q4Weight(packed, scales.reshape(-1, 1).astype(np.float32))
-
-
-def check_halves(storage: Storage, device: Any) -> None:
-    """Over the whole range and beyond; in a texture only as far as the range goes.
-
-    Given an infinity, SwiftShader's texture store writes a NaN, and spoils the value beside it.
-    """
-    weight = extremes(17 if storage == "buffer" else 12)
-    ids = np.arange(weight.shape[0])
-    with forced(storage=storage):
-        result = embedding(ids, weight, "float16", device)
-    assert_same_bits(result, reference.embedding(ids, weight, "float16"))
-
-
-def check_integer_halves(device: Any) -> None:
-    """As on a device whose conversions are wrong: they are not used."""
-    device = default_device(load_implementation().__name__)
-    recorded = record_kernels(device)
-    vars(context_for(device))["half_support"] = HalfSupport()
-    check_halves("buffer", device)
-    check_halves("texture3d", device)
-    check_embedding(ODD, "float16", "float32", "buffer", "rows", device)
-    check_linear(WIDE, 3, "float16", False, "rows", "gemv_wide", device)
-    assert recorded
-    assert all(("float16" in name or "half" in name) == ("integer" in name) for name in recorded)
-
-
-def check_wrong_ids(storage: Storage, layout: Layout, device: Any) -> None:
-    """The kernel's own guard, with the host's check out of the way: zeros, and no other row."""
-    weight = weight_of(ODD, "float16")
-    ids = np.array([0, -1, ODD.vocab - 1, ODD.vocab, 5, 2**31 - 1, -(2**31)], np.int32)
-    known = (ids >= 0) & (ids < ODD.vocab)
-    expected = reference.embedding(np.where(known, ids, 0), weight)
-    expected[~known] = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            import_module("wgpu_q4.ops.embedding"), "check_indices", lambda indices, vocab: indices
-        )
-        with forced(layout=layout, storage=storage):
-            result = embedding(ids, weight, device=device)
-    np.testing.assert_array_equal(result, expected)
-
-
-def check_reduce(device: Any) -> None:
-    """Of a wide vocabulary, so that there are candidates to reduce again."""
-    weight, x = weight_of(Shape(2053, 8, 8), "float16"), random_x(3, 8)
-    logits = linear(x, weight, device=device)
-    np.testing.assert_array_equal(argmax(x, weight, device=device), logits.argmax(-1))
-    top = top_k(x, weight, 9, device=device)
-    expected = np.argsort(-logits, axis=-1, kind="stable")[:, :9]
-    np.testing.assert_array_equal(top.ids, expected)
-    np.testing.assert_array_equal(top.values, np.take_along_axis(logits, expected, -1))
-
-
-def check_transposed(rows: int, scales: ScalesDtype, device: Any) -> None:
-    """Whose parts are more than one, the last of them shorter."""
-    weight, y = weight_of(PRIME, scales), random_x(rows, PRIME.vocab)
-    error = np.abs(
-        linear_transposed(y, weight, device=device) - reference.linear_transposed(y, weight)
-    )
-    assert np.all(error <= reference.linear_transposed_bound(y, weight))
-
-
-def check_default_device(device: Any) -> None:
-    """Without ``device=``: the adapter's own limits, and what the plan chooses there."""
-    weight, ids = weight_of(WIDE, "float16"), some_ids(WIDE)
-    assert_same_bits(embedding(ids, weight), reference.embedding(ids, weight))
-    x = random_x(2, WIDE.embed_dim)
-    error = np.abs(linear(x, weight) - reference.linear(x, weight))
-    assert np.all(error <= reference.linear_bound(x, weight))
-    assert default_context().implementation is context_for(device).implementation
-
-
-def cases() -> Iterator[tuple[str, Case]]:
-    """Every storage, layout and dtype of the embedding; every kernel and layout of the linear."""
-    storages: tuple[Storage, ...] = get_args(Storage)
-    dtypes: tuple[OutputDtype, ...] = get_args(OutputDtype)
-    shapes: dict[ScalesDtype, Shape] = {"float16": PRIME, "float32": ODD}
-    for (scales, shape), dtype, storage, layout in product(
-        shapes.items(), dtypes, storages, LAYOUTS
-    ):
-        name = f"embedding-{layout}-{scales}-scales-{storage}-{dtype}"
-        yield name, partial(check_embedding, shape, scales, dtype, storage, layout)
-    kernels: tuple[str, ...] = ("gemv", "gemm")
-    # Either dtype of scales with a bias and without one, for either kernel, in four layouts.
-    for (turn, layout), kernel in product(enumerate(LAYOUTS), kernels):
-        scales = "float16" if turn % 2 == 0 else "float32"
-        bias, rows = (turn < 2) == (kernel == "gemv"), 70 if kernel == "gemm" else 3
-        name = f"{kernel}-{layout}-{scales}-scales{'-bias' if bias else ''}"
-        yield name, partial(check_linear, PRIME, rows, scales, bias, layout, kernel)
-    yield "gemv_wide", partial(check_linear, WIDE, 3, "float16", True, "rows", "gemv_wide")
-    yield "gemv_wide-17", partial(check_integers, WIDE, 17, "float32", "rows", "gemv_wide")
-    yield from integer_cases()
-    yield "gemv_wide_subnormal", check_wide_subnormal
-    for storage in storages:
-        yield f"halves-{storage}", partial(check_halves, storage)
-        yield f"wrong-ids-{storage}", partial(check_wrong_ids, storage, "rows")
-    yield "wrong-ids-blocks", partial(check_wrong_ids, "texture3d", "blocks_texture2d")
-    yield "reduce", check_reduce
-    yield "transposed-float16", partial(check_transposed, 1, "float16")
-    yield "transposed-float32", partial(check_transposed, 5, "float32")
-    yield "integer-halves", check_integer_halves
-    yield "default-device", check_default_device
-
-
-LONG_ROW = Shape(3, 16384, 64)
-"""One that workgroups of 16 KiB cannot quantize for themselves."""
-
-
-def integer_cases() -> Iterator[tuple[str, Case]]:
-    """Every kernel on integers with every layout it reads: x quantized here or before, 8 rows at
-    once, and both tiles for both ways to stage the weight."""
-    for kernel, layout in product(INTEGER_GEMVS, WIDE_LAYOUTS):
-        scales: ScalesDtype = "float16" if kernel == "gemv_int16" else "float32"
-        several = 9 if (kernel, layout) == ("gemv_int8", "rows") else 3
-        for shape, rows in ((WIDE, 1), (WIDE, several), (LONG_ROW, 1)):
-            yield (
-                f"{kernel}-{layout}-{shape}-{rows}",
-                partial(check_integers, shape, rows, scales, layout, kernel),
-            )
-    for layout, rows in zip(LAYOUTS, (13, 70, 13, 70), strict=True):
-        scales = "float16" if rows == 13 else "float32"
-        yield (
-            f"gemm_int8-{layout}-{rows}",
-            partial(check_integers, WIDE, rows, scales, layout, "gemm_int8"),
-        )
-
-
-def record_kernels(device: Any) -> set[str]:
-    """The names of the kernels that a device compiles from now on."""
-    names: set[str] = set()
-    create = device.create_compute_pipeline
-
-    def recorded(**arguments: Any) -> Any:
-        names.add(arguments["label"])
-        return create(**arguments)
-
-    device.create_compute_pipeline = recorded
-    return names
-
-
-def outcome(case: Case, device: Any) -> str | None:
-    """None, or what went wrong."""
-    try:
-        case(device)
-    except Exception:
-        return traceback.format_exc()
-    return None
-
-
-def main() -> None:
-    """Run all cases here; print the outcomes as JSON."""
-    if load_implementation().__name__ == "wgpudawn":
-        leave_workgroup_memory_as_it_is()
-    device = default_device(load_implementation().__name__)
-    names = record_kernels(device)
-    outcomes = {name: outcome(case, device) for name, case in cases()}
-    report = {
-        "implementation": type(device).__module__.partition(".")[0],
-        "adapter": device.adapter.info["device"],
-        "subnormals": context_for(device).half_support.subnormals,
-        "kernels": sorted(names),
-        "outcomes": outcomes,
-    }
-    json.dump(report, sys.stdout)
-
-
-# The tests, which read the outcomes
 
 
 @dataclass(frozen=True)
@@ -314,7 +41,7 @@ class Backend:
 
 
 def run_cases(implementation: str) -> Backend:
-    report = run_on_swiftshader("tests.gpu.test_backends", implementation)
+    report = run_on_swiftshader("tests.backend_cases", implementation)
     return Backend(**json.loads(report))
 
 
@@ -339,21 +66,15 @@ def test_op(backend: Backend, name: str) -> None:
     assert backend.outcomes[name] is None, f"{backend}:\n{backend.outcomes[name]}"
 
 
-@pytest.fixture(scope="module")
-def lavapipe() -> Any:
-    """Or whatever this process has, with WebGPU's default limits."""
-    return default_device("wgpu")
-
-
 @pytest.mark.parametrize(
     ("name", "case"),
     list(integer_cases()),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_integers_on_the_first_driver(lavapipe: Any, name: str, case: Case) -> None:
+def test_integers_on_the_first_driver(webgpu_device: Any, name: str, case: Case) -> None:
     """The other tests of these kernels have the adapter's own limits, which are wider."""
-    assert context_for(lavapipe).limits["max-compute-workgroup-storage-size"] == 16384
-    case(lavapipe)
+    assert context_for(webgpu_device).limits["max-compute-workgroup-storage-size"] == 16384
+    case(webgpu_device)
 
 
 def test_every_piece_ran(backend: Backend) -> None:
@@ -384,7 +105,3 @@ def test_a_failing_case_is_reported() -> None:
     assert outcome(fails, np.zeros(3, np.float32)) is None
     for wrong in (np.ones(3, np.float32), -np.zeros(3, np.float32), np.zeros(3, np.float16)):
         assert "AssertionError" in (outcome(fails, wrong) or "")
-
-
-if __name__ == "__main__":
-    main()

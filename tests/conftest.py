@@ -31,8 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(variable, None)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if processes > 1:  # Mesa's driver would start a thread for each core in each process
-        os.environ.setdefault("LP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    if processes > 1:
+        # Mesa's driver and torch would start a thread for each core in each process; torch's wait
+        # for each other in a loop, which takes minutes where there are more of them than cores.
+        share = str(max(1, (os.cpu_count() or 1) // processes))
+        for variable in ("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(variable, share)
 
 
 def tier(item: pytest.Item) -> str:

@@ -209,7 +209,7 @@ KILLS = """
         number += 1
         child = os.fork()
         if not child:
-            die_at(step=2 * number - 1)
+            die_at(step=4 * number - 3)
             save(number % 256)
             sys.settrace(None)
             os._exit(0)
@@ -228,7 +228,7 @@ KILLS = """
 
 @pytest.mark.parametrize("way", ["nameless", "named"])
 def test_a_save_killed_at_any_line_leaves_one_whole_file(tmp_path: Path, way: str) -> None:
-    """At every other line of ``wgpu_q4.files``."""
+    """At every fourth line of ``wgpu_q4.files``."""
     path = tmp_path / "w"
     done = run_python(KILLS, path, way)
     assert done.returncode == 0, done.stderr

@@ -22,6 +22,7 @@ from tests.tied_models import (
     quantized_shared,
     weight_of,
 )
+from wgpu_q4 import ExportError
 from wgpu_q4.executorch import inspect_pte, share_tied_weights
 
 
@@ -60,6 +61,18 @@ def test_the_tied_model_exports_with_one_blob(
     ]
     assert sorted(blob.nbytes for blob in report.blobs) == sorted([PACKED_BYTES, *scales])
     assert (len(report.delegates), report.operators) == (1, ())  # nothing runs outside
+
+
+@pytest.mark.parametrize("backend", ["none", "xnnpack"])
+def test_another_backend_gets_a_sentence(backend: str) -> None:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program, _ = share_tied_weights(export(quantized_shared(OnlyLogits())))
+    partitioners = [] if backend == "none" else [XnnpackPartitioner()]
+    edge = to_edge_transform_and_lower(program, partitioner=partitioners)
+    with pytest.raises(ExportError, match=r"et_vk\..* is outside of every delegate of the Vulkan"):
+        edge.to_executorch()
 
 
 def test_the_report_is_readable() -> None:

@@ -11,11 +11,14 @@ this module registers two patterns in ExecuTorch's own registry:
   and the Vulkan runtime packs that value once.
 
 Importing this module registers them.  Programs without that op are partitioned as before.
+
+An op of ``et_vk`` that no Vulkan delegate takes cannot run.  ExecuTorch says of it "Missing out
+variants"; this module lets it say what to do.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import executorch.backends.vulkan.utils as utils
 import torch
@@ -30,6 +33,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
+
+from wgpu_q4.errors import ExportError
+from wgpu_q4.executorch.versions import SCHEMAS
 
 _NAME = "wgpu_q4_linear_q4gsw"
 _ROWS_NAME = "wgpu_q4_linear_dq8ca_q4gsw"
@@ -110,3 +116,22 @@ def _quantize(linear: Node) -> Node | None:
     if not isinstance(quantize, Node) or not utils.is_quant_node(quantize):
         return None
     return quantize if utils.is_dynamic_qscale(quantize.args[2]) else None
+
+
+def _refuse_outside_of_delegates() -> None:
+    for name in SCHEMAS:
+
+        def refuse(op: str = name) -> NoReturn:
+            raise ExportError(
+                f"et_vk.{op} is outside of every delegate of the Vulkan backend, and nothing else "
+                f"runs it: lower the program with partitioner=[VulkanPartitioner()], whose "
+                f"delegates ExecuTorch's Vulkan and WebGPU runtimes read. For another backend, "
+                f"lower it without share_tied_weights"
+            )
+
+        # What ExecuTorch asks for when it meets an op outside of delegates.  It catches
+        # RuntimeError only.
+        getattr(exir_ops.edge.et_vk, name).default.to_out_variant = refuse
+
+
+_refuse_outside_of_delegates()

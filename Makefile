@@ -42,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz check matrix-units lint format goldens glsl naga parity bench lock wheel clean
+.PHONY: help demo unit test mutants fuzz check matrix-units lint format goldens glsl naga parity bench executorch-runtime lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this 
 
 parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(BROWSER) $(SWIFTSHADER) ## Compare every backend on every case, and write build/parity.html
 	$(PY) -m tools.parity --html build/parity.html $(ARGS)
+
+executorch-runtime: $(VENV)/.stamp-test ## Run exported programs with your own ExecuTorch: RUNNER=path/to/executor_runner
+	$(PY) -m tools.executorch_runtime --runner "$(RUNNER)" $(ARGS)
 
 lock: $(VENV)/.stamp-test ## Write requirements/*.txt; ARGS=--upgrade moves to the newest releases
 	scripts/lock.sh $(PY) $(ARGS)

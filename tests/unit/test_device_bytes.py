@@ -141,3 +141,11 @@ def test_delegates_do_not_share() -> None:
 
 def test_rows_are_padded_to_blocks_of_8() -> None:
     assert packed_bytes((12, 32)) == packed_bytes((16, 32)) == 512
+
+
+def test_a_matrix_of_another_rank_is_counted_as_it_is() -> None:
+    """A damaged file must give a report or a FormatError."""
+    one = graph(linear())
+    one.tensors[PACKED] = constant("packed", "uint8", 64)
+    copies = {copy.key: copy for copy in device_memory([one], "vulkan>=1.4").copies}
+    assert (copies["packed"].kernel, copies["packed"].nbytes) == (COPY, 64)

@@ -135,7 +135,7 @@ def _copy(graph: Graph, number: int, value: int, target: Target) -> tuple[object
         return own, COPY, _bytes(made, target)
     if target == "webgpu":
         return value, COPY, _in_buffer(tensor)
-    if value != _matrix(graph, call):
+    if value != _matrix(graph, call) or len(tensor.shape) != 2:
         return own, COPY, _in_buffer(tensor)
     if call.op == _LINEAR and target == "vulkan>=1.4":
         return own, PACK_LINEAR, packed_bytes(tensor.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,26 +14,30 @@ from wgpu_q4.device import context_for, request_device
 from wgpu_q4.kernels import Layout, plan_linear
 
 
+@pytest.fixture(scope="module")
+def devices() -> tuple[Any, Any]:
+    """A device on which kernels run without checks where they may, and one on which none does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WGPU_Q4_SHADER_CHECKS", raising=False)
+        unchecked = request_device(implementation="wgpu")
+        assert context_for(unchecked).pipelines.checks_because == ""
+        patch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
+        checked = request_device(implementation="wgpu")
+        because = context_for(checked).pipelines.checks_because
+    assert because == "WGPU_Q4_SHADER_CHECKS is set"
+    return unchecked, checked
+
+
 @pytest.mark.parametrize(("kernel", "layout", "shape", "rows"), KERNELS, ids=str)
 def test_checked_and_unchecked_kernels_give_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch,
-    kernel: str,
-    layout: Layout,
-    shape: Shape,
-    rows: int,
+    devices: tuple[Any, Any], kernel: str, layout: Layout, shape: Shape, rows: int
 ) -> None:
     weight, x = random_weight(shape, "float16"), random_x(rows, shape.embed_dim)
-    monkeypatch.delenv("WGPU_Q4_SHADER_CHECKS", raising=False)
-    unchecked = request_device(implementation="wgpu")
-    assert context_for(unchecked).pipelines.checks_because == ""
-    monkeypatch.setenv("WGPU_Q4_SHADER_CHECKS", "1")
-    checked = request_device(implementation="wgpu")
-    assert context_for(checked).pipelines.checks_because == "WGPU_Q4_SHADER_CHECKS is set"
-    if kernel == "gemv_wide_subnormal" and not context_for(checked).half_support.subnormals:
+    if kernel == "gemv_wide_subnormal" and not context_for(devices[0]).half_support.subnormals:
         kernel = "gemv_wide"
     with forced(layout=layout, kernel=kernel):
-        results = [linear(x, weight, device=device) for device in (unchecked, checked)]
-    np.testing.assert_array_equal(results[0], results[1])
+        unchecked, checked = (linear(x, weight, device=device) for device in devices)
+    np.testing.assert_array_equal(unchecked, checked)
 
 
 def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 if TYPE_CHECKING:
     from wgpu_q4.device import Context
@@ -23,6 +24,7 @@ TIERS = ("tools", "gpu", "executorch", "torch", "unit")
 # The same random cases in every run, with no deadline: a busy machine changes no outcome.
 settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("same")
+set_hypothesis_home_dir(HERE.parent / ".cache" / "hypothesis")  # it keeps a folder in any case
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nbformat
@@ -27,7 +28,8 @@ def executed() -> NotebookNode:
             code.outputs = []
             code.execution_count = None
     resources = {"metadata": {"path": str(QUICKSTART.parent)}}
-    NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources)
+    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})  # this checkout's package
     return notebook
 
 

@@ -25,6 +25,8 @@ from wgpu_q4.ops.arguments import check_floats, check_option, check_weight
 from wgpu_q4.ops.forced import Choices, current_choices
 from wgpu_q4.weight import Q4Weight
 
+_ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
+
 
 class Product(NamedTuple):
     """``x · Wᵀ + bias``, its arguments checked.
@@ -55,7 +57,7 @@ def check_product(
 ) -> Product:
     """Check the arguments of a product, which are those of `wgpu_q4.linear`, and its errors."""
     vocab, embed_dim = check_weight(weight)
-    check_option("accuracy", accuracy, get_args(Accuracy))
+    check_option("accuracy", accuracy, _ACCURACIES)
     refuse_gradient(x, "x")
     if is_torch(x):
         refuse_gradient(bias, "bias")
@@ -146,7 +148,7 @@ def _rows_at_a_time(context: Context, product: Product, kept: int) -> int:
     Raises:
         DeviceLimitError: not even one.
     """
-    embed_dim, largest = product.weight.shape[1], context.largest_binding
+    embed_dim, largest = int(product.rows.shape[1]), context.largest_binding
     # The slices of a row keep at most V/2 + `kept` entries of 8 bytes.
     row_bytes = 4 * max(product.vocab, embed_dim) + 8 * kept
     at_a_time = largest // row_bytes

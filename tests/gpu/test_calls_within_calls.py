@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ import pytest
 
 import wgpu_q4
 from tests.cases import ODD, anew, random_weight, random_x
+from tests.devices import HANGS
 from tests.ways import IDS, check
 from wgpu_q4 import DeviceError, embedding, linear
 from wgpu_q4.device import context_for
@@ -76,6 +78,52 @@ def test_a_call_at_every_line_of_a_call(each_way: Any) -> None:
         step += 1
     assert refused > 30, "a call holds its buffers for more lines than that"
     assert right > 10, "before and after that, another call is welcome"
+
+
+def test_calls_on_each_others_device(each_way: Any, own_device: Any) -> None:
+    """Two threads, each of which starts a call on the other's device within its own."""
+    weight = random_weight(ODD, "float16")
+    expected = embedding(IDS, weight, device=each_way)
+    embedding(IDS, weight, device=own_device)
+    within = threading.Barrier(2)
+
+    def work(first: Any, second: Any) -> list[str]:
+        said: list[str] = []
+
+        def inner() -> None:
+            within.wait(HANGS)  # both threads hold their device now
+            with pytest.raises(DeviceError) as caught:
+                embedding(OTHER_IDS, weight, device=second)
+            said.append(str(caught.value))
+
+        context = context_for(first)
+        read = context.round_trip.read
+
+        def and_call(staging: Any, out: Any) -> None:
+            inner()
+            read(staging, out)
+
+        vars(context.round_trip)["read"] = and_call
+        try:
+            found = embedding(IDS, weight, device=first)
+        finally:
+            del vars(context.round_trip)["read"]
+        np.testing.assert_array_equal(found, expected)
+        return said
+
+    said: list[str] = []
+    threads = [
+        threading.Thread(target=lambda pair=pair: said.extend(work(*pair)), daemon=True)
+        for pair in ((each_way, own_device), (own_device, each_way))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANGS)
+    assert len(said) == 2, "the threads wait for each other"
+    assert all("already in a call" in words for words in said)
+    for device in (each_way, own_device):  # a call after a call on another device is welcome
+        np.testing.assert_array_equal(embedding(IDS, weight, device=device), expected)
 
 
 def test_a_call_at_lines_of_the_first_call(here: Any) -> None:

@@ -63,9 +63,7 @@ import numpy as np
 import wgpu_q4, wgpu_q4.device
 warnings.simplefilter("ignore")
 weight = wgpu_q4.quantize(np.ones((3, 8), np.float32), 8)
-device = wgpu_q4.request_device()
-wgpu_q4.embedding(np.array([1]), weight, device=device)
-wgpu_q4.embedding(np.array([1]), weight)
+USE
 child = os.fork()
 if child == 0:
     try:
@@ -78,6 +76,20 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+BY_THIS_PACKAGE = """
+device = wgpu_q4.request_device()
+wgpu_q4.embedding(np.array([1]), weight, device=device)
+wgpu_q4.embedding(np.array([1]), weight)
+"""
+
+BY_WGPU_ALONE = """
+import wgpu
+device = wgpu.gpu.request_adapter_sync().request_device_sync()
+device.queue.submit([device.create_command_encoder().finish()])
+"""
+
+
+@pytest.mark.parametrize("use", [BY_THIS_PACKAGE, BY_WGPU_ALONE], ids=["wgpu_q4", "wgpu"])
 @pytest.mark.parametrize(
     "ask",
     [
@@ -89,8 +101,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         "wgpu_q4.embedding(np.array([1]), weight, device=device)",
     ],
 )
-def test_a_forked_process_is_told_so_instead_of_hanging(ask: str) -> None:
-    program = FORKED.replace("ASK", ask)
+def test_a_forked_process_is_told_so_instead_of_hanging(ask: str, use: str) -> None:
+    program = FORKED.replace("ASK", ask).replace("USE", use)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS, check=True
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from wgpu_q4.device import dawn
 from wgpu_q4.device.implementation import check_process, load_implementation
+from wgpu_q4.device.interrupts import Postponed
 from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ADAPTER"
@@ -62,7 +63,8 @@ def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
         info = adapter.info
         return _position(_KINDS, info["adapter_type"]), _position(_BACKENDS, info["backend_type"])
 
-    adapters: list[Any] = module.gpu.enumerate_adapters_sync()
+    with Postponed():
+        adapters: list[Any] = module.gpu.enumerate_adapters_sync()
     return sorted(adapters, key=rank)
 
 
@@ -123,11 +125,12 @@ def request_device(
     chosen = choose_adapter(adapter, implementation)
     features = [name for name in USEFUL_FEATURES if name in chosen.features]
     try:
-        if dawn.matrix_units(chosen, chosen):
-            return dawn.request_device(chosen, features, chosen.limits, "wgpu_q4")
-        return chosen.request_device_sync(
-            label="wgpu_q4", required_features=features, required_limits=dict(chosen.limits)
-        )
+        with Postponed():
+            if dawn.matrix_units(chosen, chosen):
+                return dawn.request_device(chosen, features, chosen.limits, "wgpu_q4")
+            return chosen.request_device_sync(
+                label="wgpu_q4", required_features=features, required_limits=dict(chosen.limits)
+            )
     except Exception as error:
         raise DeviceError(f"{adapter_summary(chosen)} refuses a device: {error}") from error
 

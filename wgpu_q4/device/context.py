@@ -221,15 +221,19 @@ def context_for(device: Any = None) -> Context:
 
     Raises:
         TypeError: ``device`` is something else.
-        DeviceError: there is no such adapter, or this process is a fork of one that used a device.
+        DeviceError: there is no such adapter; this process is a fork of one that used a device; or
+            this thread is in a call on another device.
     """
     if device is None or isinstance(device, str):
-        return default_context(device)
-    check_process()
-    with _default_lock:
-        # The context is an attribute of the device: it goes when the device goes.
-        context: Context | None = getattr(device, _ATTRIBUTE, None)
-        if context is None:
-            context = Context(device)
-            setattr(device, _ATTRIBUTE, context)
-        return context
+        context = default_context(device)
+    else:
+        check_process()
+        with _default_lock:
+            # The context is an attribute of the device: it goes when the device goes.
+            known: Context | None = getattr(device, _ATTRIBUTE, None)
+            if known is None:
+                known = Context(device)
+                setattr(device, _ATTRIBUTE, known)
+            context = known
+    context.guard.refuse_within_another()
+    return context

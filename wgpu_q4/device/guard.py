@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from threading import Lock, local
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import ref
 
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 
 if TYPE_CHECKING:
     from wgpu_q4.device.context import Context
+
+
+_latest = local()
+"""``guard``: a weak reference to the guard that this thread entered last."""
 
 
 class Guard:
@@ -38,6 +43,24 @@ class Guard:
         self._context = context
         self._destroy = context.device.destroy
         self._destroy_is_due = False
+        self._reference = ref(self)
+
+    def refuse_within_another(self) -> None:
+        """Raise if this thread is in a call on another device.
+
+        Two threads that start a call on each other's device within a call of their own would wait
+        for each other for ever.
+
+        Raises:
+            DeviceError: as for a call within a call on one device.
+        """
+        latest: ref[Guard] | None = getattr(_latest, "guard", None)
+        if latest is None or latest is self._reference:
+            return
+        other = latest()
+        # The thread may have left that call since: only its lock tells.
+        if other is not None and other.busy.locked() and other._context.lock._is_owned():  # type: ignore[attr-defined]
+            other._refuse()
 
     def destroy(self) -> None:
         """Destroy the device when no call is running on it."""
@@ -48,11 +71,8 @@ class Guard:
 
     def __enter__(self) -> None:
         if self.busy.locked():  # by this thread: others wait for the context's lock
-            raise DeviceError(
-                f"this thread is already in a call on {self._context.adapter_summary}: a signal "
-                f"handler or an object's __del__ made another one in the middle of it. Do the work "
-                f"after the call, for example by setting a flag that the main loop looks at"
-            )
+            self._refuse()
+        _latest.guard = self._reference
         if self._destroy_is_due:  # an interrupt came before `__exit__` could do it
             self._destroy_now()
 
@@ -65,6 +85,13 @@ class Guard:
         finally:
             if self._destroy_is_due:
                 self._destroy_now()
+
+    def _refuse(self) -> NoReturn:
+        raise DeviceError(
+            f"this thread is already in a call on {self._context.adapter_summary}: a signal "
+            f"handler or an object's __del__ made another one in the middle of it. Do the work "
+            f"after the call, for example by setting a flag that the main loop looks at"
+        )
 
     def _destroy_now(self) -> None:
         self.is_lost = True

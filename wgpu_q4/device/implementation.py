@@ -16,6 +16,7 @@ from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_IMPLEMENTATION"
 KNOWN = ("wgpu", "wgpudawn")
+_INSTANCES = ("wgpu.backends.wgpu_native._helpers", "wgpudawn.backends.dawn._helpers")
 
 
 def load_implementation(implementation: str | ModuleType | None = None) -> ModuleType:
@@ -44,10 +45,11 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
 
 
 _process: int | None = None
+_PARENT = -1  # no process has this number
 
 
 def check_process() -> None:
-    """Raise if this process is a fork of one that used a device.
+    """Raise if this process is a fork of one that used a driver, through this package or not.
 
     A driver's threads do not survive a fork: the first wait would never end, on a new device too.
 
@@ -59,9 +61,26 @@ def check_process() -> None:
         _process = os.getpid()
     elif _process != os.getpid():
         raise DeviceError(
-            "wgpu_q4 used a GPU driver before this process was forked, and no device works in it. "
+            "a GPU driver was used before this process was forked, and no device works in it. "
             "Start processes with multiprocessing's 'spawn' method"
         )
+
+
+def _note_fork() -> None:
+    """Remember, in a process that was just forked, if its parent used a driver by itself.
+
+    The driver is in use from the moment when an implementation has an instance.  wgpu and wgpudawn
+    keep it in an attribute that is not part of their API; without it, only uses by this package
+    are known.
+    """
+    global _process
+    for name in _INSTANCES:
+        if getattr(sys.modules.get(name), "_the_instance", None) is not None:
+            _process = _PARENT
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def implementation_of(device: Any) -> ModuleType:

@@ -14,13 +14,15 @@ they are used, ``wgpu-q4 info`` says which way was chosen and why not the other,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.device.implementation import implementation_of
+from wgpu_q4.device.interrupts import Postponed
 from wgpu_q4.device.native import NativeRoundTrip
 from wgpu_q4.device.pipelines import Step, encode
 from wgpu_q4.errors import DeviceError
@@ -80,7 +82,12 @@ class PublicRoundTrip:
     def __init__(self, device: Any, reason: str = "") -> None:
         self.reason = reason
         self._device = device
-        self._read_mode = int(implementation_of(device).MapMode.READ)
+        implementation = implementation_of(device)
+        self._read_mode = int(implementation.MapMode.READ)
+        # wgpu waits on a thread of its own, where no signal's handler runs; wgpudawn does not.
+        self._wait: Callable[[], AbstractContextManager[object]] = (
+            Postponed if implementation.__name__ == "wgpudawn" else nullcontext
+        )
 
     def write(self, buffer: Any, data: NDArray[Any]) -> None:
         """See `RoundTrip`."""
@@ -99,7 +106,8 @@ class PublicRoundTrip:
         """See `RoundTrip`."""
         nbytes = out.nbytes + -out.nbytes % 4
         try:
-            target.map_sync(self._read_mode, 0, nbytes)
+            with self._wait():
+                target.map_sync(self._read_mode, 0, nbytes)
         except RuntimeError as error:
             raise DeviceError(f"the device did not hand a result back: {error}") from error
         try:

@@ -54,14 +54,23 @@ def check_indices(indices: object, vocab: int) -> NDArray[np.int32]:
 
 
 def check_floats(array: object, name: str) -> NDArray[np.float32]:
-    """Return ``array``, float32 or float16 of any shape, as float32, C-contiguous.
+    """Return ``array``, float32, float16 or bfloat16 of any shape, as float32, C-contiguous.
 
     Raises:
         TypeError: not an array, or of another dtype; the message says how to convert it.
     """
+    dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
+    if dtype.startswith("float8"):
+        raise TypeError(
+            f"{name} must be float32, float16 or bfloat16, not {dtype}, in which the result would "
+            f"be rounded to 8 bits: convert with {_to_float32(array)}"
+        )
     values: NDArray[Any] = to_numpy(array, name)
     if values.dtype not in (np.float16, np.float32):
-        cast = ".float()" if is_torch(array) else ".astype(np.float32)"
-        hint = f": convert with {cast}" if values.dtype.kind in "fiu" else ""
+        hint = f": convert with {_to_float32(array)}" if values.dtype.kind in "fiu" else ""
         raise TypeError(f"{name} must be float32 or float16, not {values.dtype}{hint}")
     return values.astype(np.float32, order="C", copy=False)
+
+
+def _to_float32(array: object) -> str:
+    return ".float()" if is_torch(array) else ".astype(np.float32)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ def check_embedding(module: nn.Module, name: str) -> Tensor | float | None:
         return None
     # transformers has a dozen classes that multiply by embed_scale, and others that do more.
     scale: Any = getattr(module, "embed_scale", None)
+    if isinstance(scale, Tensor) and scale.is_meta:
+        # transformers, too, fills the tensor from this number once a model has been loaded.
+        known = getattr(module, "scalar_embed_scale", None)
+        scale = None if known is None else torch.tensor(known, dtype=scale.dtype, device="cpu")
     if scale is None or not _only_scales(module, scale):
         raise TypeError(
             f"{name} is a {type(module).__name__}, whose forward does more than look up rows and "
@@ -34,11 +39,24 @@ def check_embedding(module: nn.Module, name: str) -> Tensor | float | None:
 @torch.no_grad()
 def _only_scales(module: nn.Embedding, scale: Tensor | float) -> bool:
     """Return True if an embedding gives ``row · scale`` for every id, to the last bit."""
+    if module.weight.is_meta:
+        module = _with_one_row(module, scale)
     matrix = module.weight
     factor = scale.to(matrix.dtype) if isinstance(scale, Tensor) else scale
     ids = torch.arange(matrix.shape[0], device=matrix.device)
     parts = torch.split(ids, 8192)
     return all(torch.equal(module(part), matrix[part] * factor) for part in parts)
+
+
+def _with_one_row(module: nn.Embedding, scale: Tensor | float) -> nn.Embedding:
+    """Return an embedding on the meta device with values: one row, the same for all ids."""
+    vocab, embed_dim = module.weight.shape
+    row = torch.arange(1.0, embed_dim + 1, device="cpu").rsqrt().to(module.weight.dtype)
+    filled = copy.copy(module)
+    filled._parameters = {"weight": nn.Parameter(row.expand(vocab, embed_dim))}
+    if isinstance(scale, Tensor):
+        filled._buffers = {**module._buffers, "embed_scale": scale}
+    return filled
 
 
 def check_linear(module: nn.Module, name: str) -> None:

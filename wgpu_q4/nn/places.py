@@ -1,0 +1,193 @@
+"""Where a Hugging Face model holds its tied matrix: the modules to replace, found and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from wgpu_q4.nn.naming import FLOATS, dtype_name, dtype_names
+from wgpu_q4.nn.replaceable import check_embedding, check_linear
+from wgpu_q4.nn.shared import Quantized
+
+
+@dataclass(frozen=True)
+class Places:
+    """The modules of a model that hold its tied matrix.
+
+    Attributes:
+        model: the model.
+        matrix: the tied parameter ``[V, K]``.
+        modules: each module under each of its names.
+        scales: of each module, the factor of an embedding's rows, or None.
+        tied_keys: the parts of the model that tie parameters, with the ties that are left once the
+            modules are replaced.
+    """
+
+    model: nn.Module
+    matrix: nn.Parameter
+    modules: dict[str, nn.Module]
+    scales: dict[nn.Module, Tensor | float | None]
+    tied_keys: list[tuple[Any, dict[str, str]]]
+
+    def replace(self, replacement: Mapping[nn.Module, nn.Module]) -> None:
+        """Put other modules where the modules are, and forget that transformers tied them."""
+        model: Any = self.model
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        model.set_input_embeddings(replacement[embedding])
+        model.set_output_embeddings(replacement[head])
+        for name, module in self.modules.items():  # a module that other places also name
+            parent, _, leaf = name.rpartition(".")
+            if getattr(model.get_submodule(parent), leaf) is module:
+                setattr(model.get_submodule(parent), leaf, replacement[module])
+        for part, keys in self.tied_keys:
+            # transformers would look for the parameter again at the next tie_weights().
+            part._tied_weights_keys = keys
+            part.all_tied_weights_keys = keys
+
+
+def find_places(model: nn.Module, *, loaded: bool) -> Places:
+    """Find the modules that hold a model's tied matrix; the model is only read.
+
+    Args:
+        model: a transformers model, its two matrices tied.
+        loaded: whether the values of the matrix are needed.  If not, the model may be on torch's
+            meta device.
+
+    Raises:
+        TypeError: no causal LM, or an embedding or head that is more than a matrix, a bias and a
+            scale.
+        ValueError: the two matrices are not tied, not loaded, or 4-bit already.
+    """
+    matrix, tied = _tied_matrix(model, loaded)
+    modules: dict[str, nn.Module] = {}
+    scales: dict[nn.Module, Tensor | float | None] = {}
+    for name, module in _holders(model, tied):
+        modules[name] = module
+        if module in scales:
+            continue
+        if isinstance(module, nn.Embedding):
+            scales[module] = check_embedding(module, name)
+        else:
+            check_linear(module, name)
+            scales[module] = None
+    tied_keys = _tied_keys_without(model, {f"{name}.weight" for name in modules})
+    return Places(model, matrix, modules, scales, tied_keys)
+
+
+def _tied_matrix(model: nn.Module, loaded: bool) -> tuple[nn.Parameter, set[str]]:
+    """Return the parameter that a model's embedding and output head share, and all its names."""
+    kind = type(model).__name__
+    try:
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
+        head = model.get_output_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError) as error:
+        raise TypeError(
+            f"tie needs a Hugging Face causal language model, with get_input_embeddings() and "
+            f"get_output_embeddings(); {kind} lacks them"
+        ) from error
+    if isinstance(embedding, Quantized) or isinstance(head, Quantized):
+        raise ValueError(f"this {kind} already reads a 4-bit matrix: it went through tie before")
+    matrices: list[nn.Parameter] = []
+    for module, role in ((embedding, "input embedding"), (head, "output head")):
+        matrix = None if module is None else module._parameters.get("weight")
+        if matrix is None:
+            found = "none" if module is None else f"a {type(module).__name__}"
+            raise TypeError(
+                f"tie needs a model whose {role} holds a float matrix; {kind} has {found}"
+            )
+        if matrix.is_meta and loaded:
+            raise ValueError(
+                f"the {role} of {kind} is on torch's meta device: load the model's weights first, "
+                f"without offloading, or pass a 4-bit matrix as weight="
+            )
+        if matrix.dtype not in FLOATS:
+            raise TypeError(
+                f"the {role} of {kind} is {dtype_name(matrix.dtype)}; "
+                f"it must be one of {dtype_names(FLOATS)}"
+            )
+        matrices.append(matrix)
+    first, second = matrices
+    tied = _names(model, first)
+    if not tied >= _names(model, second):
+        if (
+            not first.is_meta
+            and first.shape == second.shape
+            and first.device == second.device
+            and bool((first == second).all())
+        ):
+            raise ValueError(
+                f"the embedding and the head of {kind} are equal but separate matrices. Tie them "
+                f"first: model.config.tie_word_embeddings = True; model.tie_weights()"
+            )
+        raise ValueError(
+            f"the embedding and the head of {kind} are different matrices, not tied: one of them "
+            f"would be lost. Quantize each on its own with QuantizedEmbedding.from_float and "
+            f"QuantizedLinear.from_float"
+        )
+    return first, tied
+
+
+def _names(model: nn.Module, matrix: Tensor) -> set[str]:
+    """Return the names of the parameters that are ``matrix``.
+
+    A parameter without values counts if transformers will tie it to one of that name.
+    """
+    parameters = model.named_parameters(remove_duplicate=False)
+    names = {name for name, parameter in parameters if _same_memory(parameter, matrix)}
+    ties = dict(getattr(model, "all_tied_weights_keys", None) or {}) if matrix.is_meta else {}
+    grown = True
+    while grown:
+        grown = False
+        for pair in ties.items():
+            if not names.isdisjoint(pair) and not names.issuperset(pair):
+                names.update(pair)
+                grown = True
+    return names
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    if a is b or a.is_meta or b.is_meta:
+        return a is b
+    return a.data_ptr() == b.data_ptr() and (
+        (a.device, a.dtype, a.shape, a.stride()) == (b.device, b.dtype, b.shape, b.stride())
+    )
+
+
+def _holders(model: nn.Module, tied: set[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each name under which a module holds a parameter in ``tied``, and the module."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        dot = f"{name}." if name else ""
+        for key in module._parameters:
+            if f"{dot}{key}" in tied:
+                if key != "weight":
+                    raise TypeError(
+                        f"the tied matrix is also {name}.{key} of a {type(module).__name__}, which "
+                        f"tie cannot replace"
+                    )
+                yield name, module
+
+
+def _tied_keys_without(model: nn.Module, gone: set[str]) -> list[tuple[Any, dict[str, str]]]:
+    """Return the parts of a model that tie parameters in ``gone``, each with its remaining ties.
+
+    A tie maps a target to its source; both are names relative to the part.  The patterns of
+    transformers are expanded here, so the parameters must still be in the model.
+    """
+    parts = []
+    for prefix, part in model.named_modules():
+        expand = getattr(part, "get_expanded_tied_weights_keys", None)
+        if expand is None:
+            continue
+        dot = f"{prefix}." if prefix else ""
+        keys: dict[str, str] = getattr(part, "all_tied_weights_keys", None) or expand()
+        left = {
+            target: source
+            for target, source in keys.items()
+            if f"{dot}{target}" not in gone and f"{dot}{source}" not in gone
+        }
+        if left != keys:
+            parts.append((part, left))
+    return parts

@@ -57,7 +57,7 @@ def gpt2(**options: Any) -> nn.Module:
 
 def bert(**options: Any) -> nn.Module:
     """Its head has a bias, itself tied to another parameter."""
-    model = BertLMHeadModel(BertConfig(**SMALL, is_decoder=True, **options))
+    model = BertLMHeadModel(BertConfig(**{**SMALL, "is_decoder": True, **options}))
     nn.init.normal_(model.cls.predictions.bias)
     return model
 

@@ -62,7 +62,7 @@ def test_metadata(built: Built) -> None:
     metadata = built.metadata()
     assert metadata["License-Expression"] == "BSD-3-Clause"
     extras = metadata.get_all("Provides-Extra", [])
-    assert set(extras) == {"torch", "hf", "executorch", "notebook"}
+    assert set(extras) == {"torch", "hf", "executorch", "notebook", "onnx"}
     assert b"wgpu-q4 = wgpu_q4.cli:main" in built.dist_info("entry_points.txt")
 
 
@@ -88,7 +88,7 @@ CORE = {
     *("device", "files", "format", "kernels", "ops", "wgsl"),
 }
 COMMANDS = {"bench", "check", "cli", "commands", "reference"}
-FRONT_ENDS = {"executorch", "nn", "pte", "torch_cache", "torch_gradients", "torch_ops"}
+FRONT_ENDS = {"executorch", "nn", "onnx", "pte", "torch_cache", "torch_gradients", "torch_ops"}
 
 
 def wgsl_lines(source: str) -> int:

@@ -221,6 +221,21 @@ def test_the_table_alone_makes_a_valid_graph(tmp_path: Path) -> None:
     assert (np.abs(logits - exact) <= sum_bound(double(x), values_of(weight))).all()
 
 
+@pytest.mark.parametrize("optimize", [True, False])
+def test_no_node_stands_between_the_bytes_and_the_operators(optimize: bool) -> None:
+    given = IDS, torch.zeros(1, HIDDEN)
+    both = Both(random_weight(VOCAB, HIDDEN, 32)).eval()
+    graph = wgpu_q4.onnx.export(both, given, optimize=optimize).model.graph
+    assert {str(each.dtype) for each in graph.initializers.values()} >= {"UINT8", "FLOAT16"}
+    readers = [
+        {user.op_type for user in value.consumers()}
+        for value in graph.initializers.values()
+        if str(value.dtype) == "UINT8"
+    ]
+    assert readers == [{"GatherBlockQuantized", "MatMulNBits"}]
+    assert "Transpose" not in {node.op_type for node in graph}, "the scales are [V, K/G] already"
+
+
 @pytest.mark.parametrize("group_size", [8, 40])
 def test_groups_that_onnx_runtime_does_not_take(group_size: int, tmp_path: Path) -> None:
     model = build(llama)

@@ -42,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz check matrix-units lint format goldens glsl naga parity bench executorch-runtime lock wheel clean
+.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga parity bench executorch-runtime lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ mutants: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $
 fuzz: $(VENV)/.stamp-unit ## Feed changed files to the readers for a minute (ARGS="--seconds 600"), on Linux
 	$(LOCKED) requirements/fuzz.txt
 	$(PY) -m tools.fuzz $(ARGS)
+
+soak: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Use every op for minutes, in threads and on many devices, and check each result
+	$(PY) -m tools.soak $(ARGS)
 
 check: $(VENV)/.stamp-unit $(VENV)/.stamp-vulkan ## Compare every kernel with a float64 reference on this machine's adapter
 	$(BIN)/wgpu-q4 check $(ARGS)

@@ -15,6 +15,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from wgpu_q4 import forks as forks  # notes each fork, from the first import on
+
 if TYPE_CHECKING:
     from wgpu_q4.arrays import FloatDtype
     from wgpu_q4.device import DeviceInfo, SoftwareAdapterWarning, device_info, request_device

@@ -192,3 +192,55 @@ def test_what_is_no_device(kind: str, here: Any) -> None:
         embedding(np.array([0]), weight, device=wrong)
     with pytest.raises(TypeError, match=message):
         linear(random_x(1, PRIME.embed_dim), weight, device=wrong)
+
+
+IN_THREADS = """
+import threading, warnings
+import wgpu_q4
+from wgpu_q4.device import list_adapters
+warnings.simplefilter("ignore")
+seen = []
+
+def ask():
+    for _ in range(25):
+        list_adapters()
+        wgpu_q4.request_device()
+    seen.append(True)
+
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(seen))
+"""
+
+
+def test_threads_that_ask_for_adapters_side_by_side() -> None:
+    """wgpu-native would abort the process when they let go of OpenGL's."""
+    assert run_python("-c", IN_THREADS).split() == ["4"]
+
+
+def test_adapters_are_asked_for_again_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter may be gone, and another one there."""
+    asked: list[list[Any]] = []
+    enumerate_adapters = wgpu.gpu.enumerate_adapters_sync
+
+    def ask() -> list[Any]:
+        asked.append(enumerate_adapters())
+        return asked[-1]
+
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("gone")
+
+    monkeypatch.setattr(adapter, "_kept", {})
+    monkeypatch.setattr(wgpu.gpu, "enumerate_adapters_sync", ask)
+    first, again = list_adapters("wgpu"), list_adapters("wgpu")
+    assert len(asked) == 1
+    assert first == again
+    for item in asked[0]:
+        item.request_device_sync = refuse
+    with pytest.raises(DeviceError, match="refuses a device: gone"):
+        request_device(implementation="wgpu")
+    request_device(implementation="wgpu")
+    assert len(asked) == 2

@@ -60,13 +60,14 @@ def test_threads_share_the_default_device(monkeypatch: pytest.MonkeyPatch, own_d
 FORKED = """
 import os, warnings
 import numpy as np
-import wgpu_q4, wgpu_q4.device
+import wgpu_q4
 warnings.simplefilter("ignore")
-weight = wgpu_q4.quantize(np.ones((3, 8), np.float32), 8)
 USE
 child = os.fork()
 if child == 0:
     try:
+        import wgpu_q4.device
+        weight = wgpu_q4.quantize(np.ones((3, 8), np.float32), 8)
         ASK
     except wgpu_q4.DeviceError as error:
         os._exit(7 if "spawn" in str(error) else 8)
@@ -77,6 +78,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 BY_THIS_PACKAGE = """
+weight = wgpu_q4.quantize(np.ones((3, 8), np.float32), 8)
 device = wgpu_q4.request_device()
 wgpu_q4.embedding(np.array([1]), weight, device=device)
 wgpu_q4.embedding(np.array([1]), weight)

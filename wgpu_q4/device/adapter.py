@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
@@ -63,9 +64,37 @@ def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
         info = adapter.info
         return _position(_KINDS, info["adapter_type"]), _position(_BACKENDS, info["backend_type"])
 
-    with Postponed():
-        adapters: list[Any] = module.gpu.enumerate_adapters_sync()
+    adapters = _adapters_of(module)
     return sorted(adapters, key=rank)
+
+
+_asking = RLock()  # the collector may run a __del__ that asks, too
+_kept: dict[ModuleType, list[Any]] = {}
+_released_never: list[list[Any]] = []
+
+
+def _adapters_of(module: ModuleType) -> list[Any]:
+    """Return the adapters of an implementation; wgpu is asked once.
+
+    wgpu-native aborts the process when one thread lets go of an OpenGL adapter while another one
+    asks for adapters, so its adapters are never let go of.  Each of wgpudawn's makes one device
+    and no more, so it is asked every time.
+    """
+    with _asking:
+        found = _kept.get(module)
+        if found is None:
+            with Postponed():
+                found = module.gpu.enumerate_adapters_sync()
+            if module.__name__ == "wgpu":
+                _kept[module] = found
+        return found
+
+
+def _ask_again(module: ModuleType) -> None:
+    """Have the next call ask for adapters: one of them may be gone."""
+    with _asking:
+        if module in _kept:
+            _released_never.append(_kept.pop(module))
 
 
 def choose_adapter(
@@ -132,6 +161,7 @@ def request_device(
                 label="wgpu_q4", required_features=features, required_limits=dict(chosen.limits)
             )
     except Exception as error:
+        _ask_again(load_implementation(implementation))
         raise DeviceError(f"{adapter_summary(chosen)} refuses a device: {error}") from error
 
 

@@ -12,11 +12,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from wgpu_q4 import forks
 from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_IMPLEMENTATION"
 KNOWN = ("wgpu", "wgpudawn")
-_INSTANCES = ("wgpu.backends.wgpu_native._helpers", "wgpudawn.backends.dawn._helpers")
 
 
 def load_implementation(implementation: str | ModuleType | None = None) -> ModuleType:
@@ -45,7 +45,6 @@ def load_implementation(implementation: str | ModuleType | None = None) -> Modul
 
 
 _process: int | None = None
-_PARENT = -1  # no process has this number
 
 
 def check_process() -> None:
@@ -59,28 +58,11 @@ def check_process() -> None:
     global _process
     if _process is None:
         _process = os.getpid()
-    elif _process != os.getpid():
+    if _process != os.getpid() or forks.parent_used_a_driver:
         raise DeviceError(
             "a GPU driver was used before this process was forked, and no device works in it. "
             "Start processes with multiprocessing's 'spawn' method"
         )
-
-
-def _note_fork() -> None:
-    """Remember, in a process that was just forked, if its parent used a driver by itself.
-
-    The driver is in use from the moment when an implementation has an instance.  wgpu and wgpudawn
-    keep it in an attribute that is not part of their API; without it, only uses by this package
-    are known.
-    """
-    global _process
-    for name in _INSTANCES:
-        if getattr(sys.modules.get(name), "_the_instance", None) is not None:
-            _process = _PARENT
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 def implementation_of(device: Any) -> ModuleType:

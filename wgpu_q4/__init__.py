@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from wgpu_q4.device import DeviceInfo, SoftwareAdapterWarning, device_info, request_device
     from wgpu_q4.errors import DeviceError, DeviceLimitError, ExportError, FormatError
     from wgpu_q4.files import from_gguf, load_file, save_file
+    from wgpu_q4.foreign import (
+        from_compressed_tensors,
+        from_gptq,
+        from_mlx,
+        from_onnxruntime,
+        from_torchao,
+    )
     from wgpu_q4.format import Convention
     from wgpu_q4.kernels import Accuracy, Layout, Storage
     from wgpu_q4.ops.argmax import argmax
@@ -56,7 +63,12 @@ _HOMES = {
     "device_info": "device",
     "embedding": "ops",
     "forced": "ops",
+    "from_compressed_tensors": "foreign",
     "from_gguf": "files",
+    "from_gptq": "foreign",
+    "from_mlx": "foreign",
+    "from_onnxruntime": "foreign",
+    "from_torchao": "foreign",
     "linear": "ops",
     "kernel_for": "ops",
     "load_file": "files",
@@ -84,7 +96,12 @@ __all__ = [
     "device_info",
     "embedding",
     "forced",
+    "from_compressed_tensors",
     "from_gguf",
+    "from_gptq",
+    "from_mlx",
+    "from_onnxruntime",
+    "from_torchao",
     "kernel_for",
     "linear",
     "load_file",

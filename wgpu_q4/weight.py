@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
-from wgpu_q4.arrays import ArrayLike, DTypeLike, to_numpy
+from wgpu_q4.arrays import ArrayLike, DTypeLike, is_torch, to_numpy
 from wgpu_q4.format import Convention
 from wgpu_q4.format.nibbles import check_convention
 from wgpu_q4.format.shape import check_packed
@@ -66,21 +66,32 @@ class Q4Weight:
 
     @classmethod
     def quantize(
-        cls, weight: ArrayLike, group_size: int = 32, scales_dtype: DTypeLike = "float16"
+        cls,
+        weight: ArrayLike,
+        group_size: int | None = None,
+        scales_dtype: DTypeLike | None = None,
     ) -> Q4Weight:
         """Quantize a float matrix; the rule is in `wgpu_q4.format.quantize`.
 
+        A quantized tensor of torchao is taken over as it is; see `wgpu_q4.from_torchao`.
+
         Args:
-            weight: ``[V, K]`` floats, numpy or torch (bfloat16 too).
-            group_size: ``G``, a multiple of 8 that divides ``K``.
-            scales_dtype: float16 or float32, as numpy or torch write it.
+            weight: ``[V, K]`` floats, numpy or torch (bfloat16 and 8 bits too).
+            group_size: ``G``, a multiple of 8 that divides ``K``; 32 by default.
+            scales_dtype: float16 (the default) or float32, as numpy or torch write it.
 
         Raises:
             TypeError: not a floating-point matrix.
             FormatError: shape or group do not fit, or a value is not finite.
         """
-        packed, scales = q4gsw.quantize(to_numpy(weight, "weight"), group_size, scales_dtype)
-        return cls(packed, scales)
+        if is_torch(weight) and type(weight).__module__.startswith("torchao."):
+            from wgpu_q4.foreign.torchao import from_torchao
+
+            return from_torchao(weight, group_size, scales_dtype=scales_dtype)
+        floats = to_numpy(weight, "weight")
+        size = 32 if group_size is None else group_size
+        dtype = "float16" if scales_dtype is None else scales_dtype
+        return cls(*q4gsw.quantize(floats, size, dtype))
 
     @property
     def packed(self) -> NDArray[np.uint8]:

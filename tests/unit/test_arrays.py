@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import wgpu_q4
+from wgpu_q4 import format
 from wgpu_q4.arrays import float_dtype, like, like_floats, one_dtype, to_numpy
 from wgpu_q4.ops.arguments import check_floats
 
@@ -64,7 +65,7 @@ def test_other_dtypes_are_refused_by_their_name(other: Any, shown: str) -> None:
     with pytest.raises(ValueError, match=message):
         float_dtype("dtype", other)
     with pytest.raises(wgpu_q4.FormatError, match=r"^scales_dtype must be one of float32, float16"):
-        wgpu_q4.quantize(MATRIX, scales_dtype=other)
+        format.quantize(MATRIX, scales_dtype=other)
 
 
 def test_a_caller_may_allow_more_dtypes() -> None:

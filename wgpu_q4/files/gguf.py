@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from bisect import bisect
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,20 +187,11 @@ def _requantize(tensor: _Found, group_size: int, dtype: FloatDtype) -> Q4Weight:
     """The weight of any type that ``gguf`` dequantizes; the float matrix never exists whole."""
     from gguf import dequantize
 
-    vocab, embed_dim = tensor.shape
-    packed = np.empty((vocab, embed_dim // 2), np.uint8)
-    scales = np.empty((vocab, embed_dim // group_size), dtype)
-
-    def requantize(start: int, stop: int) -> None:
+    def read(start: int, stop: int) -> NDArray[Any]:
         try:
-            with np.errstate(all="ignore"):  # what is not finite is refused below, by name
-                rows = dequantize(tensor.data[start:stop], tensor.kind)
+            with np.errstate(all="ignore"):  # what is not finite is refused by name
+                return dequantize(tensor.data[start:stop], tensor.kind)
         except NotImplementedError as error:
             raise FormatError("the gguf library cannot dequantize this type") from error
-        try:
-            packed[start:stop], scales[start:stop] = q4gsw.quantize(rows, group_size, dtype)
-        except FormatError as error:
-            raise FormatError(f"counting rows from {start}: {error}") from error
 
-    for_row_ranges(vocab, embed_dim * 4, requantize)
-    return Q4Weight(packed, scales)
+    return Q4Weight(*q4gsw.quantize_rows(read, tensor.shape, group_size, dtype))

@@ -15,7 +15,7 @@ Nothing here knows of a GPU or of torch.  One file per idea:
 
 from wgpu_q4.format.blocks import blocks_to_rows, rows_to_blocks
 from wgpu_q4.format.nibbles import Convention, repack, unpack
-from wgpu_q4.format.quantize import SMALLEST_NORMAL, dequantize, quantize
+from wgpu_q4.format.quantize import SMALLEST_NORMAL, dequantize, quantize, quantize_rows
 from wgpu_q4.format.shape import ScalesDtype
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "blocks_to_rows",
     "dequantize",
     "quantize",
+    "quantize_rows",
     "repack",
     "rows_to_blocks",
     "unpack",

@@ -13,6 +13,7 @@ depend on the dtype of its scales.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,41 @@ def quantize(
         for_row_ranges(vocab, embed_dim * 4, keep_rows)
     except _NotOnGridError:
         for_row_ranges(vocab, embed_dim * 4, quantize_rows)
+    return packed, scales
+
+
+def quantize_rows(
+    read: Callable[[int, int], NDArray[Any]],
+    shape: tuple[int, int],
+    group_size: int,
+    scales_dtype: DTypeLike = "float16",
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Quantize a matrix that never exists whole as floats; see `quantize`.
+
+    Args:
+        read: returns the floats of the rows from ``start`` to ``stop``.
+        shape: ``(V, K)``.
+        group_size: ``G``.
+        scales_dtype: float16 or float32.
+
+    Raises:
+        TypeError: rows that are not floats.
+        FormatError: what `quantize` refuses; the message says from where it counts rows.
+    """
+    vocab, embed_dim = shape
+    check_group_size(embed_dim, group_size)
+    dtype = float_dtype("scales_dtype", scales_dtype, FormatError)
+    packed = np.empty((vocab, embed_dim // 2), np.uint8)
+    scales = np.empty((vocab, embed_dim // group_size), dtype)
+
+    def quantize_range(start: int, stop: int) -> None:
+        rows = read(start, stop)
+        try:
+            packed[start:stop], scales[start:stop] = quantize(rows, group_size, dtype)
+        except FormatError as error:
+            raise FormatError(f"counting rows from {start}: {error}") from error
+
+    for_row_ranges(vocab, embed_dim * 4, quantize_range)
     return packed, scales
 
 

@@ -154,12 +154,6 @@ class TestAfterwards:
         assert twin.lm_head.q4weight.sha256 == digest
         assert torch.equal(run(twin).logits, want)
 
-    def test_save_pretrained_says_what_to_do(self, tmp_path: Path) -> None:
-        tie(model := build(llama), 8)
-        with pytest.raises(NotImplementedError, match=r"model\.state_dict\(\) with torch\.save"):
-            model.save_pretrained(tmp_path / "model")
-        assert not (tmp_path / "model").exists()
-
     def test_resize_to_another_size_says_what_to_do(self) -> None:
         tie(model := build(llama), 8)
         for arguments in ((VOCAB + 1,), (None, 8)):

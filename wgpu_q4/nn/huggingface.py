@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import nn
 
@@ -69,14 +69,10 @@ class _LoadStateDict(_Method):
 
     def _completed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a state dict with the matrix under each name of the modules that hold it."""
-        groups: dict[int, list[str]] = {}
-        for name, module in self.model.named_modules(remove_duplicate=False):
-            if isinstance(module, Quantized):
-                groups.setdefault(id(module._holder), []).append(name)
         completed = OrderedDict(state_dict)
         if hasattr(state_dict, "_metadata"):
             completed._metadata = state_dict._metadata  # type: ignore[attr-defined]
-        for names, buffer in product(groups.values(), BUFFERS):
+        for names, buffer in product(names_by_matrix(self.model), BUFFERS):
             keys = [f"{name}.{buffer}" for name in names]
             found = next((state_dict[key] for key in keys if key in state_dict), None)
             if found is not None:
@@ -85,13 +81,36 @@ class _LoadStateDict(_Method):
         return completed
 
 
-def _refuse_save(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError(
-        "save_pretrained would write a checkpoint that from_pretrained cannot read: the tied "
-        "matrix is 4-bit now. Save model.state_dict() with torch.save, or the model with "
-        "safetensors.torch.save_model, and load it into a model that went through tie; or save "
-        "the float model before tie"
-    )
+class _SavePretrained(_Method):
+    """``save_pretrained``: the 4-bit matrix once, and a config that says how it is held."""
+
+    def __call__(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        from wgpu_q4.nn.pretrained import saving  # it imports transformers
+
+        with saving(self.model, state_dict):
+            return type(self.model).save_pretrained(
+                self.model, save_directory, is_main_process, None, *args, **kwargs
+            )
+
+
+def names_by_matrix(model: Any) -> list[list[str]]:
+    """Return the names of the modules that hold each 4-bit matrix, the input embedding first."""
+    embedding = model.get_input_embeddings()
+    groups: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Quantized):
+            groups.setdefault(id(module._holder), []).append(name)
+    return [
+        sorted(names, key=lambda name: model.get_submodule(name) is not embedding)
+        for names in groups.values()
+    ]
 
 
 def replace_methods(model: nn.Module) -> None:
@@ -100,7 +119,7 @@ def replace_methods(model: nn.Module) -> None:
         "load_state_dict": _LoadStateDict(model),
         "num_parameters": _NumParameters(model),
         "resize_token_embeddings": _ResizeTokenEmbeddings(model),
-        "save_pretrained": _refuse_save,  # a plain function: models are pickled
+        "save_pretrained": _SavePretrained(model),
     }
     for name, method in methods.items():
         if hasattr(type(model), name):

@@ -22,6 +22,8 @@ class Places:
         matrix: the tied parameter ``[V, K]``.
         modules: each module under each of its names.
         scales: of each module, the factor of an embedding's rows, or None.
+        first_name: the first name of the input embedding, under which a checkpoint holds the
+            matrix.
         tied_keys: the parts of the model that tie parameters, with the ties that are left once the
             modules are replaced.
     """
@@ -30,38 +32,47 @@ class Places:
     matrix: nn.Parameter
     modules: dict[str, nn.Module]
     scales: dict[nn.Module, Tensor | float | None]
+    first_name: str
     tied_keys: list[tuple[Any, dict[str, str]]]
 
     def replace(self, replacement: Mapping[nn.Module, nn.Module]) -> None:
-        """Put other modules where the modules are, and forget that transformers tied them."""
+        """Put other modules where the modules are."""
         model: Any = self.model
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         model.set_input_embeddings(replacement[embedding])
-        model.set_output_embeddings(replacement[head])
-        for name, module in self.modules.items():  # a module that other places also name
+        if head is not None:
+            model.set_output_embeddings(replacement[head])
+        self.put({name: replacement[module] for name, module in self.modules.items()})
+        self.forget_ties()
+
+    def put(self, named: Mapping[str, nn.Module]) -> None:
+        """Put modules under names of the modules."""
+        for name, module in named.items():
             parent, _, leaf = name.rpartition(".")
-            if getattr(model.get_submodule(parent), leaf) is module:
-                setattr(model.get_submodule(parent), leaf, replacement[module])
+            setattr(self.model.get_submodule(parent), leaf, module)
+
+    def forget_ties(self) -> None:
+        """Keep transformers from looking for the parameter at the next ``tie_weights``."""
         for part, keys in self.tied_keys:
-            # transformers would look for the parameter again at the next tie_weights().
             part._tied_weights_keys = keys
             part.all_tied_weights_keys = keys
 
 
-def find_places(model: nn.Module, *, loaded: bool) -> Places:
+def find_places(model: nn.Module, *, loaded: bool, headless: bool = False) -> Places:
     """Find the modules that hold a model's tied matrix; the model is only read.
 
     Args:
         model: a transformers model, its two matrices tied.
         loaded: whether the values of the matrix are needed.  If not, the model may be on torch's
             meta device.
+        headless: whether a model without an output head will do.
 
     Raises:
         TypeError: no causal LM, or an embedding or head that is more than a matrix, a bias and a
             scale.
         ValueError: the two matrices are not tied, not loaded, or 4-bit already.
     """
-    matrix, tied = _tied_matrix(model, loaded)
+    matrix, tied = _tied_matrix(model, loaded, headless)
     modules: dict[str, nn.Module] = {}
     scales: dict[nn.Module, Tensor | float | None] = {}
     for name, module in _holders(model, tied):
@@ -74,10 +85,12 @@ def find_places(model: nn.Module, *, loaded: bool) -> Places:
             check_linear(module, name)
             scales[module] = None
     tied_keys = _tied_keys_without(model, {f"{name}.weight" for name in modules})
-    return Places(model, matrix, modules, scales, tied_keys)
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    first_name = next(name for name, module in modules.items() if module is embedding)
+    return Places(model, matrix, modules, scales, first_name, tied_keys)
 
 
-def _tied_matrix(model: nn.Module, loaded: bool) -> tuple[nn.Parameter, set[str]]:
+def _tied_matrix(model: nn.Module, loaded: bool, headless: bool) -> tuple[nn.Parameter, set[str]]:
     """Return the parameter that a model's embedding and output head share, and all its names."""
     kind = type(model).__name__
     try:
@@ -91,6 +104,8 @@ def _tied_matrix(model: nn.Module, loaded: bool) -> tuple[nn.Parameter, set[str]
     if isinstance(embedding, Quantized) or isinstance(head, Quantized):
         raise ValueError(f"this {kind} already reads a 4-bit matrix: it went through tie before")
     matrices: list[nn.Parameter] = []
+    if head is None and headless:
+        head = embedding
     for module, role in ((embedding, "input embedding"), (head, "output head")):
         matrix = None if module is None else module._parameters.get("weight")
         if matrix is None:

@@ -19,7 +19,15 @@ from wgpu_q4 import forks as forks  # notes each fork, from the first import on
 
 if TYPE_CHECKING:
     from wgpu_q4.arrays import FloatDtype
-    from wgpu_q4.device import DeviceInfo, SoftwareAdapterWarning, device_info, request_device
+    from wgpu_q4.device import (
+        DeviceArray,
+        DeviceInfo,
+        SoftwareAdapterWarning,
+        device_info,
+        request_device,
+        to_device,
+    )
+    from wgpu_q4.device.recording import Recording, recording
     from wgpu_q4.errors import DeviceError, DeviceLimitError, ExportError, FormatError
     from wgpu_q4.files import from_gguf, load_file, save_file
     from wgpu_q4.foreign import (
@@ -48,6 +56,7 @@ except PackageNotFoundError:  # a checkout on sys.path, not installed
 _HOMES = {
     "Accuracy": "kernels",
     "Convention": "format",
+    "DeviceArray": "device",
     "DeviceError": "errors",
     "DeviceInfo": "device",
     "DeviceLimitError": "errors",
@@ -56,6 +65,7 @@ _HOMES = {
     "FormatError": "errors",
     "Layout": "kernels",
     "Q4Weight": "weight",
+    "Recording": "device",
     "SoftwareAdapterWarning": "device",
     "Storage": "kernels",
     "TopK": "ops",
@@ -72,14 +82,17 @@ _HOMES = {
     "linear": "ops",
     "kernel_for": "ops",
     "load_file": "files",
+    "recording": "device",
     "request_device": "device",
     "save_file": "files",
+    "to_device": "device",
     "top_k": "ops",
 }
 
 __all__ = [
     "Accuracy",
     "Convention",
+    "DeviceArray",
     "DeviceError",
     "DeviceInfo",
     "DeviceLimitError",
@@ -88,6 +101,7 @@ __all__ = [
     "FormatError",
     "Layout",
     "Q4Weight",
+    "Recording",
     "SoftwareAdapterWarning",
     "Storage",
     "TopK",
@@ -106,8 +120,10 @@ __all__ = [
     "linear",
     "load_file",
     "quantize",
+    "recording",
     "request_device",
     "save_file",
+    "to_device",
     "top_k",
 ]
 

@@ -25,6 +25,11 @@ FloatDtype = Literal["float32", "float16"]
 
 FLOAT_DTYPES: tuple[FloatDtype, ...] = get_args(FloatDtype)
 
+ArrayDtype = Literal["float32", "float16", "int32", "uint32"]
+"""The dtype of a device array."""
+
+ARRAY_DTYPES: tuple[ArrayDtype, ...] = get_args(ArrayDtype)
+
 if TYPE_CHECKING:
     import torch
 
@@ -241,6 +246,41 @@ def _of_numbers(numbers: object, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} must hold integers or floats, not {array.dtype}")
     with np.errstate(over="ignore"):
         return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def kept_dtype(array: object, name: str, wanted: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Return ``array`` in the dtype in which a device keeps it.
+
+    float32, float16, int32 and uint32 stay as they are.  Other integers become int32, bfloat16 and
+    Python's floats float32.
+
+    Args:
+        array: as for `to_numpy`.
+        name: the argument, for the error message.
+        wanted: the dtype to which integers, and lists without numbers, are brought instead.
+
+    Raises:
+        TypeError: not an array, or of another dtype; the message says how to convert it.
+        ValueError: integers that do not fit.
+    """
+    data = to_numpy(array, name)
+    if not data.size and isinstance(array, (list, tuple)):  # [] says no dtype
+        return data.astype(np.float32 if wanted is None else wanted)
+    if data.dtype.kind in "iu":
+        integers = np.dtype(np.int32)
+        if wanted is not None and wanted.kind in "iu":
+            integers = wanted
+        elif data.dtype == np.uint32:
+            return data
+        least, most = np.iinfo(integers).min, np.iinfo(integers).max
+        if data.size and (int(data.min()) < least or int(data.max()) > most):
+            raise ValueError(f"{name} must hold integers in {least}..{most}, those of {integers}")
+        return data.astype(integers, copy=False)
+    if data.dtype.name not in ARRAY_DTYPES or not data.dtype.isnative:
+        cast = ".float()" if is_torch(array) else ".astype(np.float32)"
+        hint = f": convert with {cast}" if data.dtype.kind == "f" else ""
+        raise TypeError(f"{name} must be float32, float16 or integers, not {data.dtype}{hint}")
+    return data
 
 
 def refuse_gradient(array: object, name: str) -> None:

@@ -11,7 +11,9 @@ One file per idea:
 * `residents`       the weights, once each; `upload` brings their bytes there
 * `probes`          small kernels that find out what the device really does
 * `roundtrip`       input there, steps run, their result here; there are two ways
-* `native`          the functions of wgpu-native that wgpu-py does not wrap
+* `array`           arrays that stay on a device, each in its `storage`
+* `recording`       dispatches that are submitted together, as `commands`, once or many times
+* `native`          the functions of wgpu-native that wgpu-py does not wrap, with `native_commands`
 * `dawn`            matrix units, which Dawn offers beyond WebGPU
 * `info`            a device in words, for programs
 * `textures`        tensors in 3-D textures, as ExecuTorch keeps them
@@ -23,19 +25,25 @@ from wgpu_q4.device.adapter import (
     list_adapters,
     request_device,
 )
+from wgpu_q4.device.array import DeviceArray, to_device
 from wgpu_q4.device.context import Context, context_for, default_context
 from wgpu_q4.device.info import DeviceInfo, device_info
+from wgpu_q4.device.recording import Recording, recording
 from wgpu_q4.device.residents import DeviceWeight
 
 __all__ = [
     "Context",
+    "DeviceArray",
     "DeviceInfo",
     "DeviceWeight",
+    "Recording",
     "SoftwareAdapterWarning",
     "adapter_summary",
     "context_for",
     "default_context",
     "device_info",
     "list_adapters",
+    "recording",
     "request_device",
+    "to_device",
 ]

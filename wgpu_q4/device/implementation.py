@@ -79,3 +79,14 @@ def implementation_of(device: Any) -> ModuleType:
             f"not {type(device).__name__}"
         )
     return module
+
+
+def device_of(thing: object) -> Any:
+    """Return the device of a buffer, an encoder or a pass; None if ``thing`` is no such object.
+
+    wgpu and wgpudawn keep it in an attribute that is not part of their API.
+    """
+    device = getattr(thing, "_device", None)
+    module = sys.modules.get(type(device).__module__.partition(".")[0])
+    kind = getattr(module, "GPUDevice", None)
+    return device if kind is not None and isinstance(device, kind) else None

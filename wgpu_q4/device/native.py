@@ -1,4 +1,4 @@
-"""All calls of wgpu-native's own functions: wgpu-py does not wrap them, or wraps them slowly.
+"""The calls of wgpu-native's own functions: wgpu-py does not wrap them, or wraps them slowly.
 
 wgpu-py promises nothing about the attributes that this module reads (``device._internal``,
 ``wgpu.backends.wgpu_native``), so callers can do without it: `wgpu_q4.device.roundtrip` tries the
@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.device.adapter import is_software
+from wgpu_q4.device.commands import MOST_IN_FLIGHT
 from wgpu_q4.device.implementation import implementation_of
+from wgpu_q4.device.native_commands import encode_commands
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.format.parallel import copy_bytes
 
 if TYPE_CHECKING:
+    from wgpu_q4.device.commands import Commands
     from wgpu_q4.device.pipelines import Step
 
 T = TypeVar("T")
@@ -116,7 +121,7 @@ _FUNCTIONS = (
     "wgpuComputePassEncoderSetPipeline",
     "wgpuDeviceCreateCommandEncoder",
     "wgpuDevicePoll",
-    "wgpuQueueSubmit",
+    "wgpuQueueSubmitForIndex",
     "wgpuQueueWriteBuffer",
 )
 _NAME = "wgpu_q4"
@@ -158,6 +163,7 @@ class NativeRoundTrip:
         self._map_is = ffi.new("WGPUBufferMapCallbackInfo *")
         self._map_is.mode = self._lib.WGPUCallbackMode_AllowProcessEvents
         self._map_is.callback = self._mapped
+        self._in_flight: deque[int] = deque()
         # A driver that runs on the processor needs the cores to get anything done.
         self._spin = 0.0 if is_software(device.adapter) else _SPIN_SECONDS
 
@@ -168,29 +174,72 @@ class NativeRoundTrip:
 
     def run(self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8]) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
+        nbytes = out.nbytes + -out.nbytes % 4
+        self._submit(partial(self._record, steps), source, target, nbytes)
+        self.read(target, out)
+
+    def submit(self, commands: Commands, times: int = 1) -> None:
+        """See `wgpu_q4.device.roundtrip.RoundTrip`."""
+        for repeats in commands.batches(times):
+            index = self._submit(partial(self._record_commands, commands, repeats))
+            self._in_flight.append(index)
+            if len(self._in_flight) > MOST_IN_FLIGHT:
+                first = self._ffi.new("WGPUSubmissionIndex *", self._in_flight.popleft())
+                self._lib.wgpuDevicePoll(self._device._internal, True, first)
+
+    def append(self, compute_pass: Any, commands: Commands) -> None:
+        """See `wgpu_q4.device.roundtrip.RoundTrip`."""
+        self._checked(self._record_commands, commands, 1, compute_pass._internal)
+
+    def wait(self) -> None:
+        """See `wgpu_q4.device.roundtrip.RoundTrip`."""
+        patience = time.perf_counter() + self._spin
+        poll, device, nothing = self._lib.wgpuDevicePoll, self._device._internal, self._ffi.NULL
+        while not poll(device, time.perf_counter() >= patience, nothing):
+            if self._interrupts:
+                raise self._interrupts.pop()
+        self._in_flight.clear()
+
+    def _record(self, steps: Sequence[Step], compute_pass: Any) -> None:
+        lib, nothing = self._lib, self._ffi.NULL
+        for pipeline, group, workgroups in steps:
+            lib.wgpuComputePassEncoderSetPipeline(compute_pass, pipeline._internal)
+            lib.wgpuComputePassEncoderSetBindGroup(compute_pass, 0, group._internal, 0, nothing)
+            lib.wgpuComputePassEncoderDispatchWorkgroups(compute_pass, *workgroups)
+
+    def _record_commands(self, commands: Commands, repeats: int, compute_pass: Any) -> None:
+        for _ in range(repeats):
+            encode_commands(commands, compute_pass, self._lib, self._ffi.NULL)
+
+    def _submit(
+        self,
+        record: Callable[[Any], None],
+        source: Any = None,
+        target: Any = None,
+        nbytes: int = 0,
+    ) -> int:
+        """Submit a compute pass that ``record`` fills, and a copy of its result to ``target``.
+
+        Returns:
+            The number of the submission.
+        """
         lib, commands = self._lib, self._commands
         commands[0] = self._ffi.NULL
         try:
-            self._checked(self._encode, steps, source, target, out.nbytes + -out.nbytes % 4)
-            self._checked(lib.wgpuQueueSubmit, self._queue, 1, commands)
+            self._checked(self._encode, record, source, target, nbytes)
+            return self._checked(lib.wgpuQueueSubmitForIndex, self._queue, 1, commands)  # type: ignore[no-any-return]
         finally:
             if commands[0] != self._ffi.NULL:
                 lib.wgpuCommandBufferRelease(commands[0])
-        self.read(target, out)
 
-    def _encode(self, steps: Sequence[Step], source: Any, target: Any, nbytes: int) -> None:
-        """Make the commands that run ``steps`` and copy their result to ``target``."""
-        lib, nothing = self._lib, self._ffi.NULL
+    def _encode(self, record: Callable[[Any], None], source: Any, target: Any, nbytes: int) -> None:
+        """Make the commands that `_submit` submits."""
+        lib = self._lib
         encoder = lib.wgpuDeviceCreateCommandEncoder(self._device._internal, self._encoder_is)
         try:
             compute_pass = lib.wgpuCommandEncoderBeginComputePass(encoder, self._pass_is)
             try:
-                for pipeline, group, workgroups in steps:
-                    lib.wgpuComputePassEncoderSetPipeline(compute_pass, pipeline._internal)
-                    lib.wgpuComputePassEncoderSetBindGroup(
-                        compute_pass, 0, group._internal, 0, nothing
-                    )
-                    lib.wgpuComputePassEncoderDispatchWorkgroups(compute_pass, *workgroups)
+                record(compute_pass)
                 lib.wgpuComputePassEncoderEnd(compute_pass)
             finally:
                 lib.wgpuComputePassEncoderRelease(compute_pass)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.device.commands import MOST_IN_FLIGHT, Commands
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.interrupts import Postponed
 from wgpu_q4.device.native import NativeRoundTrip
@@ -73,6 +74,21 @@ class RoundTrip(Protocol):
         """
         ...
 
+    def submit(self, commands: Commands, times: int = 1) -> None:
+        """Encode ``commands`` so many times and submit them; does not wait for the device.
+
+        Short sequences share a submission; one sequence is never divided.
+        """
+        ...
+
+    def append(self, compute_pass: Any, commands: Commands) -> None:
+        """Append ``commands`` to a ``GPUComputePassEncoder`` of the caller."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until the device has done all that was submitted."""
+        ...
+
 
 class PublicRoundTrip:
     """The round trip through WebGPU's API."""
@@ -82,6 +98,8 @@ class PublicRoundTrip:
     def __init__(self, device: Any, reason: str = "") -> None:
         self.reason = reason
         self._device = device
+        self._in_flight = 0
+        self._end: tuple[Any, Any] | None = None
         implementation = implementation_of(device)
         self._read_mode = int(implementation.MapMode.READ)
         # wgpu waits on a thread of its own, where no signal's handler runs; wgpudawn does not.
@@ -101,6 +119,41 @@ class PublicRoundTrip:
             encoder.copy_buffer_to_buffer(source, 0, target, 0, out.nbytes + -out.nbytes % 4)
         self._device.queue.submit([encoder.finish()])
         self.read(target, out)
+
+    def submit(self, commands: Commands, times: int = 1) -> None:
+        """See `RoundTrip`."""
+        for repeats in commands.batches(times):
+            encoder = self._device.create_command_encoder()
+            compute_pass = encoder.begin_compute_pass()
+            for _ in range(repeats):
+                commands.record(compute_pass)
+            compute_pass.end()
+            if self._in_flight == MOST_IN_FLIGHT:
+                self.wait()
+            self._in_flight += 1
+            self._device.queue.submit([encoder.finish()])
+
+    def append(self, compute_pass: Any, commands: Commands) -> None:
+        """See `RoundTrip`."""
+        commands.record(compute_pass)
+
+    def wait(self) -> None:
+        """See `RoundTrip`."""
+        self._in_flight = 0
+        # wgpu-py 0.32 raises TypeError where it is asked when work is done, so a copy tells.
+        source, target = self._end = self._end or self._make_end()
+        try:
+            self.run([], source, target, np.empty(4, np.uint8))
+        except BaseException:
+            self._end = None  # nobody knows if it is mapped
+            raise
+
+    def _make_end(self) -> tuple[Any, Any]:
+        usages, create = implementation_of(self._device).BufferUsage, self._device.create_buffer
+        return (
+            create(label="wgpu_q4 end", size=4, usage=usages.COPY_SRC),
+            create(label="wgpu_q4 end", size=4, usage=usages.COPY_DST | usages.MAP_READ),
+        )
 
     def read(self, target: Any, out: NDArray[np.uint8]) -> None:
         """See `RoundTrip`."""

@@ -1,0 +1,137 @@
+"""The buffer that device arrays lie in: what is kept with it, and its way to the host and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.errors import DeviceError
+
+if TYPE_CHECKING:
+    from wgpu_q4.device.context import Context
+    from wgpu_q4.device.pipelines import BindGroups
+
+_CHUNK_BYTES = 16 << 20
+"""Bytes handed to the queue at a time, which bounds the staging memory of a large array."""
+
+
+class Pending:
+    """What the contents of a buffer wait for: the recording that computes them.
+
+    Attributes:
+        reason: the end of a sentence about the array.
+        is_over: True when the recording was submitted.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.is_over = False
+
+
+class Storage:
+    """A buffer that device arrays lie in.
+
+    Attributes:
+        context: that of the buffer's device.
+        is_owned: True if this package made the buffer.
+        pending: what the contents wait for; None if they are there, or on their way.
+        bind_groups: bind groups that write to the buffer, each by the owner of what it reads
+            besides (a part of a weight, say), with which it goes.
+        bound_with: the storages whose `bind_groups` bind this buffer too.
+    """
+
+    def __init__(self, context: Context, buffer: Any, *, is_owned: bool) -> None:
+        self.context = context
+        self.is_owned = is_owned
+        self.pending: Pending | None = None
+        self.bind_groups: WeakKeyDictionary[Any, BindGroups] = WeakKeyDictionary()
+        self.bound_with: WeakSet[Storage] = WeakSet()
+        self._buffer: Any = buffer
+
+    @property
+    def is_freed(self) -> bool:
+        """True after `free`."""
+        return self._buffer is None
+
+    @property
+    def buffer(self) -> Any:
+        """The ``GPUBuffer``.
+
+        Raises:
+            DeviceError: it was freed.
+        """
+        if self._buffer is None:
+            raise DeviceError("this device array was freed: make another one")
+        return self._buffer
+
+    def check_computed(self, by: Pending | None = None) -> None:
+        """Raise unless the contents are there, on their way, or waiting for the same thing.
+
+        Args:
+            by: what the work waits for that will read the contents.
+
+        Raises:
+            DeviceError: the buffer was freed, or its recording was not submitted.
+        """
+        _ = self.buffer
+        pending = self.pending
+        if pending is not None and pending is not by and not pending.is_over:
+            raise DeviceError(f"this device array {pending.reason}")
+
+    def check_usage(self, usage: str, what: str) -> None:
+        """Raise `DeviceError` if the buffer lacks a usage, and cannot be what its name says."""
+        if not self.buffer.usage & self.context.usage(usage):
+            raise DeviceError(
+                f"this device array cannot be {what}: its buffer was made without the usage {usage}"
+            )
+
+    def free(self) -> None:
+        """Let go of the buffer, and destroy it if this package made it."""
+        buffer, self._buffer = self._buffer, None
+        self._forget()
+        if buffer is not None and self.is_owned:
+            buffer.destroy()
+
+    def __del__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop the bind groups that would keep the buffer alive."""
+        self.bind_groups.clear()
+        for other in list(self.bound_with):
+            other.bind_groups.clear()
+
+
+def upload_to(storage: Storage, offset: int, array: NDArray[Any]) -> None:
+    """Queue ``array``, padded with zeros to whole words, for a buffer from ``offset`` on."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    buffer, queue = storage.buffer, storage.context.device.queue
+    for start in range(0, data.nbytes, _CHUNK_BYTES):
+        chunk = data[start : start + _CHUNK_BYTES]
+        if chunk.nbytes % 4:
+            chunk = np.pad(chunk, (0, -chunk.nbytes % 4))
+        queue.write_buffer(buffer, offset + start, chunk)
+        if data.nbytes > _CHUNK_BYTES:
+            queue.submit([])  # lets go of the staging memory
+
+
+def download_from(storage: Storage, offset: int, out: NDArray[Any]) -> None:
+    """Fill ``out``, C-contiguous and not empty, from a buffer, when the device is done with it."""
+    context, buffer = storage.context, storage.buffer
+    found = out.reshape(-1).view(np.uint8)
+    nbytes = found.nbytes + -found.nbytes % 4
+    staging = context.scratch.staging(nbytes)
+    try:
+        if offset == 0:
+            context.round_trip.run([], buffer, staging, found)
+            return
+        encoder = context.device.create_command_encoder()
+        encoder.copy_buffer_to_buffer(buffer, offset, staging, 0, nbytes)
+        context.device.queue.submit([encoder.finish()])
+        context.round_trip.read(staging, found)
+    except BaseException:
+        context.scratch.drop_mappable()
+        raise

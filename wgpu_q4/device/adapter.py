@@ -10,7 +10,7 @@ from threading import RLock
 from types import ModuleType
 from typing import Any
 
-from wgpu_q4.device import dawn
+from wgpu_q4.device import dawn, leaving
 from wgpu_q4.device.implementation import check_process, load_implementation
 from wgpu_q4.device.interrupts import Postponed
 from wgpu_q4.errors import DeviceError
@@ -69,6 +69,7 @@ def list_adapters(implementation: str | ModuleType | None = None) -> list[Any]:
 
 
 _asking = RLock()  # the collector may run a __del__ that asks, too
+leaving.wait_for_lock(_asking)
 _kept: dict[ModuleType, list[Any]] = {}
 _released_never: list[list[Any]] = []
 

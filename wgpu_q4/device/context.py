@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.device import dawn, probes
+from wgpu_q4.device import dawn, leaving, probes
 from wgpu_q4.device.adapter import adapter_summary, is_software, request_device
 from wgpu_q4.device.guard import Guard, said
 from wgpu_q4.device.implementation import check_process, implementation_of
@@ -67,6 +67,7 @@ class Context:
         self._mappable = self.usage("MAP_READ")
         self.guard = Guard(self)
         device.destroy = self.guard.destroy
+        leaving.wait_for(self)
         self._plans: dict[object, Any] = {}
         self._planned_within: Mapping[str, int] = self.limits
         self._weights: WeakKeyDictionary[Q4Weight, DeviceWeight] = WeakKeyDictionary()
@@ -195,6 +196,7 @@ class Context:
 
 _default: dict[tuple[str | None, str | None], Context] = {}
 _default_lock = RLock()
+leaving.wait_for_lock(_default_lock)
 
 
 def default_context(adapter: str | None = None, implementation: str | None = None) -> Context:
@@ -208,7 +210,7 @@ def default_context(adapter: str | None = None, implementation: str | None = Non
         key = (adapter, implementation)
         context = _default.get(key)
         if context is None or context.guard.is_lost:
-            context = _default[key] = context_for(request_device(adapter, implementation))
+            context = _default[key] = _context_of(request_device(adapter, implementation))
         return context
 
 
@@ -224,16 +226,21 @@ def context_for(device: Any = None) -> Context:
         DeviceError: there is no such adapter; this process is a fork of one that used a device; or
             this thread is in a call on another device.
     """
+    leaving.stay_out()
     if device is None or isinstance(device, str):
         context = default_context(device)
     else:
         check_process()
-        with _default_lock:
-            # The context is an attribute of the device: it goes when the device goes.
-            known: Context | None = getattr(device, _ATTRIBUTE, None)
-            if known is None:
-                known = Context(device)
-                setattr(device, _ATTRIBUTE, known)
-            context = known
+        context = _context_of(device)
     context.guard.refuse_within_another()
     return context
+
+
+def _context_of(device: Any) -> Context:
+    """Return the context of a ``GPUDevice``, an attribute of it: it goes when the device goes."""
+    with _default_lock:
+        context: Context | None = getattr(device, _ATTRIBUTE, None)
+        if context is None:
+            context = Context(device)
+            setattr(device, _ATTRIBUTE, context)
+        return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from html import escape
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import ArrayLike, DTypeLike, is_torch, to_numpy
-from wgpu_q4.format import Convention
+from wgpu_q4.format import Convention, Rule
 from wgpu_q4.format.nibbles import check_convention
 from wgpu_q4.format.shape import check_packed
 
@@ -70,8 +71,12 @@ class Q4Weight:
         weight: ArrayLike,
         group_size: int | None = None,
         scales_dtype: DTypeLike | None = None,
+        *,
+        rule: Rule = "absmax",
+        importance: ArrayLike | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Q4Weight:
-        """Quantize a float matrix; the rule is in `wgpu_q4.format.quantize`.
+        """Quantize a float matrix; the rules are in `wgpu_q4.format.quantize`.
 
         A quantized tensor of torchao is taken over as it is; see `wgpu_q4.from_torchao`.
 
@@ -79,10 +84,17 @@ class Q4Weight:
             weight: ``[V, K]`` floats, numpy or torch (bfloat16 and 8 bits too).
             group_size: ``G``, a multiple of 8 that divides ``K``; 32 by default.
             scales_dtype: float16 (the default) or float32, as numpy or torch write it.
+            rule: ``"absmax"``, what torchao computes, or ``"mse"``, which searches each group's
+                scale for the least squared error: a seventh less, in some ten times the time.
+            importance: of rule ``"mse"``, ``[K]``: how much an error in a column counts, as the
+                mean square of an activation does.  None: all alike.
+            progress: called with a number of rows each time that so many more are done, as the
+                ``update`` of a progress bar of tqdm's is.
 
         Raises:
             TypeError: not a floating-point matrix.
-            FormatError: shape or group do not fit, or a value is not finite.
+            FormatError: shape, group or importance do not fit, a value is not finite, or a rule
+                that does not exist.
         """
         if is_torch(weight) and type(weight).__module__.startswith("torchao."):
             from wgpu_q4.foreign.torchao import from_torchao
@@ -91,7 +103,9 @@ class Q4Weight:
         floats = to_numpy(weight, "weight")
         size = 32 if group_size is None else group_size
         dtype = "float16" if scales_dtype is None else scales_dtype
-        return cls(*q4gsw.quantize(floats, size, dtype))
+        columns = None if importance is None else to_numpy(importance, "importance")
+        options: dict[str, Any] = {"rule": rule, "importance": columns, "progress": progress}
+        return cls(*q4gsw.quantize(floats, size, dtype, **options))
 
     @property
     def packed(self) -> NDArray[np.uint8]:

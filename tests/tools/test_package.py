@@ -67,7 +67,7 @@ def test_metadata(built: Built) -> None:
 
 
 def test_the_installed_core_is_small(built: Built) -> None:
-    """The core is what the ops run on: neither the front ends for other libraries nor the commands."""
+    """The core is what the ops run on: no front ends for other libraries, no commands."""
     counted: dict[str, int] = {}
     with zipfile.ZipFile(built.wheel) as archive:
         for name in archive.namelist():

@@ -7,6 +7,7 @@ Nothing here knows of a GPU or of torch.  One file per idea:
 
 * `shape`     which V, K, G and dtypes are allowed, said once
 * `quantize`  floats to nibbles and scales, and back
+* `search`    the scales that leave the least error
 * `grid`      floats that are on a 4-bit grid already
 * `nibbles`   the two byte orders that other software uses, and repacking between them
 * `blocks`    the 8-row block layout that ExecuTorch's Vulkan linear reads
@@ -15,12 +16,13 @@ Nothing here knows of a GPU or of torch.  One file per idea:
 
 from wgpu_q4.format.blocks import blocks_to_rows, rows_to_blocks
 from wgpu_q4.format.nibbles import Convention, repack, unpack
-from wgpu_q4.format.quantize import SMALLEST_NORMAL, dequantize, quantize, quantize_rows
+from wgpu_q4.format.quantize import SMALLEST_NORMAL, Rule, dequantize, quantize, quantize_rows
 from wgpu_q4.format.shape import ScalesDtype
 
 __all__ = [
     "SMALLEST_NORMAL",
     "Convention",
+    "Rule",
     "ScalesDtype",
     "blocks_to_rows",
     "dequantize",

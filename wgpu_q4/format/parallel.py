@@ -18,13 +18,19 @@ RANGE_BYTES = 1 << 20
 """Bytes of the widest temporary that one range makes."""
 
 
-def for_row_ranges(rows: int, bytes_per_row: int, work: Callable[[int, int], None]) -> None:
+def for_row_ranges(
+    rows: int,
+    bytes_per_row: int,
+    work: Callable[[int, int], None],
+    progress: Callable[[int], object] | None = None,
+) -> None:
     """Call ``work(start, stop)`` over ``0..rows`` in ranges of about `RANGE_BYTES`.
 
     Args:
         rows: how many rows there are.
         bytes_per_row: bytes of the widest temporary that ``work`` makes for one row.
         work: fills its own rows of an output array that the caller made.
+        progress: called in this thread with a number of rows each time that so many more are done.
 
     The first exception of any range is raised; ranges not yet begun are dropped.
     """
@@ -33,12 +39,16 @@ def for_row_ranges(rows: int, bytes_per_row: int, work: Callable[[int, int], Non
     if len(starts) <= 1:
         if rows:
             work(0, rows)
+            if progress is not None:
+                progress(rows)
         return
     with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
         futures = [pool.submit(work, start, min(start + step, rows)) for start in starts]
         try:
-            for future in futures:
+            for start, future in zip(starts, futures, strict=True):
                 future.result()
+                if progress is not None:
+                    progress(min(step, rows - start))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

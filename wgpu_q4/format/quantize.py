@@ -1,20 +1,23 @@
 """Floats to nibbles and scales, and back.
 
-The rule is torchao's ``IntxWeightOnlyConfig(torch.int4, PerGroup(G))``, symmetric, reproduced
-value for value: per group ``scale = max|W| / 7.5``, clamped below at the smallest normal float32,
-and ``u = clip(rint(W · (1 / scale)), −8, 7) + 8``, all in float32.  It multiplies by the
-reciprocal; dividing by the scale gives another nibble in about 0.3 % of values.
+There are two rules.  ``"absmax"``, the default, is torchao's ``IntxWeightOnlyConfig(torch.int4,
+PerGroup(G))``, symmetric, reproduced value for value: per group ``scale = max|W| / 7.5``, clamped
+below at the smallest normal float32, and ``u = clip(rint(W · (1 / scale)), −8, 7) + 8``, all in
+float32.  It multiplies by the reciprocal; dividing by the scale gives another nibble in about 0.3 %
+of values.  Half-precision scales are the float32 ones rounded at the end, so the nibbles of a
+matrix do not depend on the dtype of its scales.
 
-A matrix that lies on a 4-bit grid in each of its groups keeps its values: `wgpu_q4.format.grid`.
+``"mse"`` looks for the scale that leaves the least squared error: `wgpu_q4.format.search`.  Its
+nibbles are those nearest to the values with the scale in its dtype.
 
-Half-precision scales are the float32 ones rounded at the end, so the nibbles of a matrix do not
-depend on the dtype of its scales.
+A matrix that lies on a 4-bit grid in each of its groups keeps its values, under both rules:
+`wgpu_q4.format.grid`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from wgpu_q4.errors import FormatError
 from wgpu_q4.format.grid import on_grid
 from wgpu_q4.format.nibbles import Convention, pack_linear, unpack
 from wgpu_q4.format.parallel import for_row_ranges
+from wgpu_q4.format.search import LEAST_IMPORTANCE, best_scales
 from wgpu_q4.format.shape import check_group_size
 
 SMALLEST_NORMAL: dict[FloatDtype, float] = {
@@ -33,9 +37,18 @@ SMALLEST_NORMAL: dict[FloatDtype, float] = {
 
 _HALF_RANGE = np.float32(7.5)
 
+Rule = Literal["absmax", "mse"]
+"""How the scale of a group is chosen."""
+
 
 def quantize(
-    weight: NDArray[Any], group_size: int = 32, scales_dtype: DTypeLike = "float16"
+    weight: NDArray[Any],
+    group_size: int = 32,
+    scales_dtype: DTypeLike = "float16",
+    *,
+    rule: Rule = "absmax",
+    importance: NDArray[Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Quantize a float matrix to q4gsw.
 
@@ -48,14 +61,19 @@ def quantize(
         scales_dtype: float16 or float32, as numpy or torch write it.  In float16 the scale of a
             group whose largest value is below about 5e-4 loses precision, below 2e-7 it becomes
             zero.
+        rule: ``"absmax"`` or ``"mse"``.
+        importance: of rule ``"mse"``, ``[K]``: how much an error in a column counts, squared, as
+            the mean square of an activation does.  None: all alike.
+        progress: called with a number of rows each time that so many more are done, as the
+            ``update`` of a progress bar of tqdm's is.
 
     Returns:
         ``(packed, scales)``: uint8 ``[V, K/2]`` in the linear convention, and ``[V, K/G]``.
 
     Raises:
         TypeError: ``weight`` is not a floating-point array.
-        FormatError: the shape or group does not fit, a value is NaN or infinite, or a scale
-            exceeds float16.
+        FormatError: the shape or group does not fit, a value is NaN or infinite, a scale exceeds
+            float16, or a rule or an importance that does not exist.
     """
     _check_floats(weight)
     if weight.ndim != 2 or weight.shape[0] < 1:
@@ -63,6 +81,7 @@ def quantize(
     vocab, embed_dim = weight.shape
     check_group_size(embed_dim, group_size)
     dtype = np.dtype(float_dtype("scales_dtype", scales_dtype, FormatError))
+    columns = _check_rule(rule, importance, embed_dim, group_size)
     packed = np.empty((vocab, embed_dim // 2), np.uint8)
     scales = np.empty((vocab, embed_dim // group_size), dtype)
 
@@ -84,15 +103,23 @@ def quantize(
         largest = np.maximum(groups.max(axis=2), -groups.min(axis=2))
         if not np.isfinite(largest).all():
             raise _not_finite(groups.reshape(stop - start, embed_dim), start)
-        scale = np.maximum(largest / _HALF_RANGE, np.float32(SMALLEST_NORMAL["float32"]))
+        smallest = np.float32(SMALLEST_NORMAL["float32"])
+        scale = np.maximum(largest / _HALF_RANGE, smallest)
+        if rule == "mse":
+            found = best_scales(groups, columns)
+            np.copyto(scale, found, where=np.abs(found) > smallest)
         with np.errstate(over="ignore"):
             scales[start:stop] = scale
         if not np.isfinite(scales[start:stop]).all():
             raise FormatError(
-                f"a group's scale is {scale.max():.6g}, beyond float16 (65504): "
+                f"a group's scale is {np.abs(scale).max():.6g}, beyond float16 (65504): "
                 f"use scales_dtype='float32'"
             )
-        values = groups * np.reciprocal(scale)[:, :, None]
+        if rule == "mse":
+            held = scales[start:stop, :, None].astype(np.float32)
+            values = np.divide(groups, held, out=np.zeros_like(groups), where=held != 0)
+        else:
+            values = groups * np.reciprocal(scale)[:, :, None]
         np.rint(values, out=values)
         np.clip(values, -8, 7, out=values)
         values += 8
@@ -102,8 +129,33 @@ def quantize(
         keep_rows(0, 1)  # of other matrices, hardly a row is on a grid
         for_row_ranges(vocab, embed_dim * 4, keep_rows)
     except _NotOnGridError:
-        for_row_ranges(vocab, embed_dim * 4, quantize_rows)
+        for_row_ranges(vocab, embed_dim * 4, quantize_rows, progress)
+    else:
+        if progress is not None:
+            progress(vocab)
     return packed, scales
+
+
+def _check_rule(
+    rule: object, importance: NDArray[Any] | None, embed_dim: int, group_size: int
+) -> NDArray[np.float32] | None:
+    """Return the importance of the columns as ``[K/G, G]``, the greatest 1."""
+    if rule not in ("absmax", "mse"):
+        raise FormatError(f"rule must be 'absmax' or 'mse', not {rule!r}")
+    if importance is None:
+        return None
+    if rule != "mse":
+        raise FormatError("importance is for rule='mse': the rule 'absmax' does not weigh errors")
+    if importance.shape != (embed_dim,) or importance.dtype.kind not in "fiu":
+        raise FormatError(
+            f"importance must be {embed_dim} numbers, one for each column of the matrix, not "
+            f"{importance.dtype} {list(importance.shape)}"
+        )
+    numbers = importance.astype(np.float64)
+    if not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.max() == 0:
+        raise FormatError("importance must be finite and not negative, and not zero everywhere")
+    shares: NDArray[np.float64] = np.maximum(numbers / numbers.max(), LEAST_IMPORTANCE)
+    return shares.astype(np.float32).reshape(-1, group_size)
 
 
 def quantize_rows(
@@ -111,6 +163,10 @@ def quantize_rows(
     shape: tuple[int, int],
     group_size: int,
     scales_dtype: DTypeLike = "float16",
+    *,
+    rule: Rule = "absmax",
+    importance: NDArray[Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Quantize a matrix that never exists whole as floats; see `quantize`.
 
@@ -119,6 +175,9 @@ def quantize_rows(
         shape: ``(V, K)``.
         group_size: ``G``.
         scales_dtype: float16 or float32.
+        rule: ``"absmax"`` or ``"mse"``.
+        importance: of rule ``"mse"``, ``[K]``.
+        progress: called with a number of rows each time that so many more are done.
 
     Raises:
         TypeError: rows that are not floats.
@@ -133,11 +192,13 @@ def quantize_rows(
     def quantize_range(start: int, stop: int) -> None:
         rows = read(start, stop)
         try:
-            packed[start:stop], scales[start:stop] = quantize(rows, group_size, dtype)
+            packed[start:stop], scales[start:stop] = quantize(
+                rows, group_size, dtype, rule=rule, importance=importance
+            )
         except FormatError as error:
             raise FormatError(f"counting rows from {start}: {error}") from error
 
-    for_row_ranges(vocab, embed_dim * 4, quantize_range)
+    for_row_ranges(vocab, embed_dim * 4, quantize_range, progress)
     return packed, scales
 
 

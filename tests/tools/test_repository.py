@@ -97,6 +97,14 @@ def test_documents_link_to_files_that_exist() -> None:
                 assert (path.parent / target).exists(), f"{relative(path)} links to {target}"
 
 
+def test_the_promises_name_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`((?:tests|tools)/[\w/.]+)`", page)
+    assert len(named) > 15
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
 def test_every_target_has_a_description_and_is_phony() -> None:
     text = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.M)

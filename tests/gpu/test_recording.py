@@ -121,9 +121,18 @@ def test_a_replay_makes_nothing(each_way: Any, values: DeviceArray) -> None:
 
 def test_a_block_that_raises_runs_nothing(each_way: Any, values: DeviceArray) -> None:
     kernels = UserKernels(each_way, values, to_device(ADDED, each_way))
-    with pytest.raises(ZeroDivisionError), recording(each_way) as recorded:
-        recorded.dispatch(kernels.double, kernels.groups, kernels.workgroups)
-        _ = 1 // 0
+
+    kept = []
+
+    def fail() -> None:
+        with recording(each_way) as recorded:
+            kept.append(recorded)
+            recorded.dispatch(kernels.double, kernels.groups, kernels.workgroups)
+            _ = 1 // 0
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    (recorded,) = kept
     np.testing.assert_array_equal(values.numpy(), START)
     with pytest.raises(DeviceError, match="raised an error: make another recording"):
         recorded.replay()

@@ -17,12 +17,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import BartConfig, LlamaForCausalLM
+from transformers import (
+    BartConfig,
+    BertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    LlamaForCausalLM,
+)
 from transformers.models.bart.modeling_bart import BartForCausalLM, BartScaledWordEmbedding
 
 from tests.tiny_models import (
     HIDDEN,
     IDS,
+    SMALL,
     VOCAB,
     bert,
     build,
@@ -176,6 +183,49 @@ class TestTie:
         assert twin.get_input_embeddings().embed_scale == pytest.approx(HIDDEN**0.5)
         want = run(with_dequantized_matrix(model, report.weight))
         assert torch.equal(run(twin).hidden, want.hidden)
+
+
+class TestEncoderDecoders:
+    """The decoder ties its embedding to the head, while the model names the encoder's embedding."""
+
+    def bert2bert(self) -> Any:
+        half: dict[str, Any] = {**SMALL, "num_hidden_layers": 1}
+        config = EncoderDecoderConfig.from_encoder_decoder_configs(
+            BertConfig(**half), BertConfig(**half)
+        )
+        config.decoder_start_token_id, config.pad_token_id = 1, 0
+        return build(EncoderDecoderModel, config=config)
+
+    def test_the_decoder_is_tied_by_name(self) -> None:
+        model = self.bert2bert()
+        encoder = model.encoder.embeddings.word_embeddings.weight
+        count = model.num_parameters()
+        report = tie(model, 8)
+        assert report.replaced == (
+            "decoder.bert.embeddings.word_embeddings",
+            "decoder.cls.predictions.decoder",
+        )
+        assert model.encoder.embeddings.word_embeddings.weight is encoder
+        assert model.num_parameters() == count
+        with pytest.raises(ValueError, match="went through tie before"):
+            tie(model, 8)
+
+    def test_it_writes_what_the_dequantized_model_writes(self) -> None:
+        model = self.bert2bert()
+        report = tie(twin := copy.deepcopy(model), 8)
+        twin.tie_weights()
+        twin.tie_weights(recompute_mapping=False)
+        with torch.no_grad():
+            model.get_output_embeddings().weight.copy_(torch.from_numpy(report.weight.dequantize()))
+        options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+        want = model.generate(IDS, **options)
+        assert torch.equal(twin.generate(IDS, **options), want)
+
+    def test_a_head_that_the_model_does_not_name(self) -> None:
+        model = build(llama)
+        model.get_output_embeddings = lambda: None
+        report = tie(model, 8)
+        assert report.replaced == ("model.embed_tokens", "lm_head")
 
 
 def test_a_double_model_computes_its_logits_in_float32() -> None:

@@ -27,8 +27,9 @@ class _NumParameters(_Method):
         counted: int = count(self.model, only_trainable, exclude_embeddings)
         if only_trainable or exclude_embeddings:
             return counted
-        embedding = self.model.get_input_embeddings()
-        return counted + int(embedding.num_embeddings) * int(embedding.embedding_dim)
+        tied = next(each for each in self.model.modules() if isinstance(each, Quantized))
+        vocab, embed_dim = tied.q4weight.shape
+        return counted + vocab * embed_dim
 
 
 class _ResizeTokenEmbeddings(_Method):

@@ -36,12 +36,10 @@ class Places:
     tied_keys: list[tuple[Any, dict[str, str]]]
 
     def replace(self, replacement: Mapping[nn.Module, nn.Module]) -> None:
-        """Put other modules where the modules are."""
-        model: Any = self.model
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        model.set_input_embeddings(replacement[embedding])
-        if head is not None:
-            model.set_output_embeddings(replacement[head])
+        """Put other modules where the modules are.
+
+        By name, since a model's own setters may refuse, or know one place of several.
+        """
         self.put({name: replacement[module] for name, module in self.modules.items()})
         self.forget_ties()
 
@@ -72,7 +70,7 @@ def find_places(model: nn.Module, *, loaded: bool, headless: bool = False) -> Pl
             scale.
         ValueError: the two matrices are not tied, not loaded, or 4-bit already.
     """
-    matrix, tied = _tied_matrix(model, loaded, headless)
+    embedding, matrix, tied = _tied_matrix(model, loaded, headless)
     modules: dict[str, nn.Module] = {}
     scales: dict[nn.Module, Tensor | float | None] = {}
     for name, module in _holders(model, tied):
@@ -81,17 +79,23 @@ def find_places(model: nn.Module, *, loaded: bool, headless: bool = False) -> Pl
             continue
         if isinstance(module, nn.Embedding):
             scales[module] = check_embedding(module, name)
+        elif not isinstance(module, nn.Linear):
+            raise TypeError(
+                f"{name} holds the tied matrix; tie can replace nn.Embedding and nn.Linear, not "
+                f"{type(module).__name__}"
+            )
         else:
             check_linear(module, name)
             scales[module] = None
     tied_keys = _tied_keys_without(model, {f"{name}.weight" for name in modules})
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
     first_name = next(name for name, module in modules.items() if module is embedding)
     return Places(model, matrix, modules, scales, first_name, tied_keys)
 
 
-def _tied_matrix(model: nn.Module, loaded: bool, headless: bool) -> tuple[nn.Parameter, set[str]]:
-    """Return the parameter that a model's embedding and output head share, and all its names."""
+def _tied_matrix(
+    model: nn.Module, loaded: bool, headless: bool
+) -> tuple[nn.Module, nn.Parameter, set[str]]:
+    """Return a model's embedding, the parameter that its output head shares, and all its names."""
     kind = type(model).__name__
     try:
         embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -103,6 +107,7 @@ def _tied_matrix(model: nn.Module, loaded: bool, headless: bool) -> tuple[nn.Par
         ) from error
     if isinstance(embedding, Quantized) or isinstance(head, Quantized):
         raise ValueError(f"this {kind} already reads a 4-bit matrix: it went through tie before")
+    embedding, head = _pair(model, embedding, head)
     matrices: list[nn.Parameter] = []
     if head is None and headless:
         head = embedding
@@ -142,7 +147,31 @@ def _tied_matrix(model: nn.Module, loaded: bool, headless: bool) -> tuple[nn.Par
             f"would be lost. Quantize each on its own with QuantizedEmbedding.from_float and "
             f"QuantizedLinear.from_float"
         )
-    return first, tied
+    return embedding, first, tied
+
+
+def _pair(model: nn.Module, embedding: Any, head: Any) -> tuple[Any, Any]:
+    """Return the embedding and the head that are tied, where a model ties others than it names.
+
+    The head of an encoder-decoder may be tied to the decoder's embedding, while the model names the
+    encoder's; a model may name no head, although one reads its embedding.
+    """
+    with_head = _modules_with(model, head)
+    if embedding not in with_head:
+        for each in with_head:
+            if isinstance(each, nn.Embedding):
+                return each, head
+        for each in _modules_with(model, embedding):
+            if isinstance(each, nn.Linear):
+                return embedding, each
+    return embedding, head
+
+
+def _modules_with(model: nn.Module, of: nn.Module | None) -> list[nn.Module]:
+    """Return the modules that hold the matrix of the module ``of``, in the order of their names."""
+    matrix = None if of is None else of._parameters.get("weight")
+    names = [] if matrix is None else sorted(_names(model, matrix))
+    return [model.get_submodule(name.rpartition(".")[0]) for name in names]
 
 
 def _names(model: nn.Module, matrix: Tensor) -> set[str]:

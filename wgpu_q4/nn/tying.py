@@ -30,9 +30,10 @@ def tie(
     device: Any = None,
     accuracy: Accuracy = "exact",
 ) -> TieReport:
-    """Replace the tied embedding and output head of a Hugging Face causal LM by one 4-bit matrix.
+    """Replace the tied embedding and output head of a Hugging Face model by one 4-bit matrix.
 
-    Every module that holds the tied parameter is replaced, a head's bias and an embedding's scale
+    Every module that holds the tied parameter is replaced; in an encoder-decoder of two models,
+    these are the decoder's embedding and its head.  A head's bias and an embedding's scale
     (Gemma's) are kept, and the model lets go of the float matrix.  Nothing is changed if anything
     is refused.  Afterwards the matrix is frozen: gradients pass the head to the body, and none to
     the matrix.  ``state_dict()`` holds the packed matrix as plain tensors, and loads into a model

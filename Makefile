@@ -42,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga parity bench executorch-runtime lock wheel clean
+.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga parity bench executorch-runtime architectures lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ parity: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(
 
 executorch-runtime: $(VENV)/.stamp-test ## Run exported programs with your own ExecuTorch: RUNNER=path/to/executor_runner
 	$(PY) -m tools.executorch_runtime --runner "$(RUNNER)" $(ARGS)
+
+architectures: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Tie every architecture of transformers, and write docs/architectures.md
+	$(PY) -m tools.architectures $(ARGS)
 
 lock: $(VENV)/.stamp-test ## Write requirements/*.txt; ARGS=--upgrade moves to the newest releases
 	scripts/lock.sh $(PY) $(ARGS)

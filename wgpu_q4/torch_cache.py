@@ -65,7 +65,7 @@ def resident_weight(
     with _lock:
         matrices = _matrices(storage, packed, convention)
         matrices.known = [known for known in matrices.known if known[0]() is not None]
-        scales_view = (_version(scales), transposed, *_place(scales))
+        scales_view = (version_of(scales), transposed, *_place(scales))
         for owner, view, known in matrices.known:
             found = known()
             if found is not None and owner() is scales_storage and view == scales_view:
@@ -92,7 +92,7 @@ def remember(packed: Tensor, weight: Q4Weight) -> None:
 def _matrices(storage: Any, packed: Tensor, convention: Convention) -> _Matrices:
     """Return what is known of a view of a storage; older versions of it are dropped."""
     views = _cache.setdefault(storage, {})
-    version = _version(packed)
+    version = version_of(packed)
     for stale in [view for view in views if view[0] != version]:
         del views[stale]
     return views.setdefault((version, convention, *_place(packed)), _Matrices())
@@ -128,6 +128,6 @@ def _place(tensor: Tensor) -> _View:
     return tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     """torch's count of changes in place; inference tensors have none."""
     return 0 if torch.is_inference(tensor) else tensor._version

@@ -138,9 +138,14 @@ def test_a_given_state_dict_is_what_is_saved(tmp_path: Path) -> None:
     """transformers' Trainer and accelerate gather one."""
     model = tied()
     state = {**model.state_dict(), "model.norm.weight": torch.full([HIDDEN], 3.0)}
+    for buffer in ("weight_packed", "weight_scales"):
+        state[f"lm_head.{buffer}"] = state.pop(f"{EMBEDDING}.{buffer}")
+    names = set(state)
     model.save_pretrained(tmp_path, state_dict=state)
-    assert torch.equal(load_file(tmp_path / FILE)["model.norm.weight"], state["model.norm.weight"])
-    assert "lm_head.weight_packed" in state  # it stays as it was
+    saved = load_file(tmp_path / FILE)
+    assert torch.equal(saved["model.norm.weight"], state["model.norm.weight"])
+    assert saved.keys() == model.state_dict().keys()
+    assert set(state) == names
 
 
 def test_ties_a_float_checkpoint_while_it_is_loaded(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from tests.tiny_models import HIDDEN, VOCAB, build, llama
+from tests.tiny_models import HIDDEN, VOCAB
 from wgpu_q4 import Q4Weight
-from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear, tie
+from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear
 
 IDS = torch.tensor([[1, 2, 3], [VOCAB - 1, 0, 55]])
 PACKED, SCALES = "weight_packed", "weight_scales"
@@ -52,21 +52,29 @@ def assert_holds(model: Tied, weight: Q4Weight) -> None:
     assert len(model.head.q4weight.residents) == 1
 
 
-def test_holds_plain_tensors_that_share_memory() -> None:
-    model = Tied(1)
+@pytest.mark.parametrize("head_first", [False, True])
+def test_holds_plain_tensors_once_under_the_first_module(head_first: bool) -> None:
+    model = Tied(1, head_first=head_first)
+    first = "head" if head_first else "embed"
     state = model.state_dict()
     assert {name: tensor.dtype for name, tensor in state.items()} == {
-        f"embed.{PACKED}": torch.uint8,
-        f"embed.{SCALES}": torch.float16,
-        f"head.{PACKED}": torch.uint8,
-        f"head.{SCALES}": torch.float16,
+        f"{first}.{PACKED}": torch.uint8,
+        f"{first}.{SCALES}": torch.float16,
         "head.bias": torch.float32,
     }
-    for name in (PACKED, SCALES):
-        assert state[f"embed.{name}"].data_ptr() == state[f"head.{name}"].data_ptr()
     weight = model.embed.q4weight
-    assert state[f"embed.{PACKED}"].data_ptr() == weight.packed.ctypes.data
-    assert Q4Weight(state[f"embed.{PACKED}"], state[f"embed.{SCALES}"]).same_matrix(weight)
+    assert state[f"{first}.{PACKED}"].data_ptr() == weight.packed.ctypes.data
+    assert Q4Weight(state[f"{first}.{PACKED}"], state[f"{first}.{SCALES}"]).same_matrix(weight)
+    # The state of a part is complete, and a plain dict takes it under every name.
+    assert set(model.embed.state_dict()) == {PACKED, SCALES}
+    assert set(model.head.state_dict()) == {PACKED, SCALES, "bias"}
+    assert len(model.state_dict(destination={})) == 5
+
+
+def named_twice(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a tied model with the matrix under both modules, as torch names parameters."""
+    state: dict[str, torch.Tensor] = model.state_dict(destination={})
+    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("head_first", [False, True])
@@ -74,48 +82,25 @@ def test_holds_plain_tensors_that_share_memory() -> None:
 def test_a_state_that_names_the_matrix_once_or_twice_keeps_the_tie(
     under: tuple[str, ...], head_first: bool
 ) -> None:
-    state = {name: tensor.clone() for name, tensor in Tied(2).state_dict().items()}
+    state = named_twice(Tied(2))
     chosen = {n: t for n, t in state.items() if n.startswith(under) or n == "head.bias"}
-    model = Tied(3, head_first=head_first)
-    # torch reports the other name of a tied parameter too.
-    missing = state.keys() - chosen.keys()
-    found = model.load_state_dict(chosen, strict=False)
-    assert (set(found.missing_keys), found.unexpected_keys) == (missing, [])
-    assert_holds(model, random_weight(2))
-
-
-@pytest.mark.parametrize("under", ["model.embed_tokens", "lm_head"])
-def test_a_tied_hugging_face_model_loads_a_state_that_names_the_matrix_once(under: str) -> None:
-    source, model = build(llama), build(llama)
-    with torch.no_grad():
-        model.lm_head.weight.normal_()
-    for each in (source, model):
-        tie(each, 8)
-    state = source.state_dict()
-    assert len(state) == len(model.state_dict())
-    for name in (PACKED, SCALES):
-        other = {"lm_head": "model.embed_tokens"}.get(under, "lm_head")
-        del state[f"{other}.{name}"]
-    for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        each.load_state_dict(state)
-        assert each.lm_head.weight is each.model.embed_tokens.weight
-        with torch.no_grad():
-            assert torch.equal(each(IDS).logits, source(IDS).logits)
-    del state[f"{under}.{SCALES}"]
-    with pytest.raises(RuntimeError, match=r"Missing key.*weight_scales"):
-        model.load_state_dict(state)
+    for strict in (True, False):
+        model = Tied(3, head_first=head_first)
+        found = model.load_state_dict(chosen, strict=strict)
+        assert (found.missing_keys, found.unexpected_keys) == ([], [])
+        assert_holds(model, random_weight(2))
 
 
 def test_half_a_matrix_is_missing_the_other_half() -> None:
-    state = Tied(2).state_dict()
+    state = named_twice(Tied(2))
     del state[f"embed.{SCALES}"], state[f"head.{PACKED}"]
     with pytest.raises(RuntimeError, match=f'"embed.{SCALES}", "head.{PACKED}"'):
         Tied(3).load_state_dict(state)
 
 
 def test_two_different_matrices_are_refused_for_tied_modules() -> None:
-    state = Tied(2).state_dict()
-    other = Tied(4).state_dict()
+    state = named_twice(Tied(2))
+    other = named_twice(Tied(4))
     state[f"head.{PACKED}"], state[f"head.{SCALES}"] = (
         other[f"head.{PACKED}"],
         other[f"head.{SCALES}"],
@@ -171,9 +156,7 @@ def test_a_load_leaves_the_matrix_of_others_alone() -> None:
 
 def test_copies_stay_tied(tmp_path: Path) -> None:
     for copied in (copy.deepcopy(Tied(3)), pickle.loads(pickle.dumps(Tied(3)))):
-        state = Tied(2).state_dict()
-        del state[f"head.{PACKED}"], state[f"head.{SCALES}"]
-        copied.load_state_dict(state, strict=False)
+        copied.load_state_dict(Tied(2).state_dict())
         assert_holds(copied, random_weight(2))
 
 
@@ -187,7 +170,7 @@ def test_a_matrix_in_the_embedding_convention_is_held_in_the_linear_one() -> Non
 
 def test_conversions_of_a_model_leave_the_matrix_as_it_is() -> None:
     model = Tied(7)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = named_twice(model)
     model.double().half().to("meta")
     assert model.head.bias.is_meta
     for name in (PACKED, SCALES):

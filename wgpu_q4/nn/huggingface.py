@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 from torch import nn
-
-from wgpu_q4.nn.shared import BUFFERS, Quantized
 
 
 class _Method:
@@ -54,34 +50,6 @@ class _ResizeTokenEmbeddings(_Method):
         return embedding
 
 
-class _LoadStateDict(_Method):
-    """``load_state_dict``: a state that names the matrix under one module holds it for all.
-
-    Without ``strict`` the other names are reported as missing, which
-    ``safetensors.torch.load_model`` relies on.
-    """
-
-    def __call__(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        if strict:
-            state_dict = self._completed(state_dict)
-        return type(self.model).load_state_dict(self.model, state_dict, strict, assign)
-
-    def _completed(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a state dict with the matrix under each name of the modules that hold it."""
-        completed = OrderedDict(state_dict)
-        if hasattr(state_dict, "_metadata"):
-            completed._metadata = state_dict._metadata  # type: ignore[attr-defined]
-        for names, buffer in product(names_by_matrix(self.model), BUFFERS):
-            keys = [f"{name}.{buffer}" for name in names]
-            found = next((state_dict[key] for key in keys if key in state_dict), None)
-            if found is not None:
-                for key in keys:
-                    completed.setdefault(key, found)
-        return completed
-
-
 class _SavePretrained(_Method):
     """``save_pretrained``: the 4-bit matrix once, and a config that says how it is held."""
 
@@ -101,23 +69,9 @@ class _SavePretrained(_Method):
             )
 
 
-def names_by_matrix(model: Any) -> list[list[str]]:
-    """Return the names of the modules that hold each 4-bit matrix, the input embedding first."""
-    embedding = model.get_input_embeddings()
-    groups: dict[int, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, Quantized):
-            groups.setdefault(id(module._holder), []).append(name)
-    return [
-        sorted(names, key=lambda name: model.get_submodule(name) is not embedding)
-        for names in groups.values()
-    ]
-
-
 def replace_methods(model: nn.Module) -> None:
     """Give a model that was tied the methods of this module, where its class has such."""
     methods: dict[str, Any] = {
-        "load_state_dict": _LoadStateDict(model),
         "num_parameters": _NumParameters(model),
         "resize_token_embeddings": _ResizeTokenEmbeddings(model),
         "save_pretrained": _SavePretrained(model),

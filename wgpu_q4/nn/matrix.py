@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wgpu_q4.nn.tensor import Q4Tensor
-from wgpu_q4.torch_cache import remember
+from wgpu_q4.torch_cache import remember, version_of
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -30,8 +32,22 @@ class Matrix:
 
     def __init__(self, weight: Q4Weight, packed: Tensor, scales: Tensor) -> None:
         self.weight, self.packed, self.scales = weight, packed, scales
+        self._versions = version_of(packed), version_of(scales)
         self._tensors: dict[tuple[torch.dtype, torch.device], Q4Tensor] = {}
         remember(packed, weight)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether somebody has written into the tensors, as torch's checkpoints do."""
+        return (version_of(self.packed), version_of(self.scales)) != self._versions
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the memory may be written to; that of a mapped file ends the process if it is."""
+        array: Any = self.weight.packed
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        return bool(array.flags.writeable)
 
     def tensor(self, dtype: torch.dtype, device: torch.device) -> Q4Tensor:
         """Return the matrix as a tensor: the same object for the same dtype and device."""
@@ -97,13 +113,39 @@ class Holder:
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
         self.modules: WeakSet[Quantized] = WeakSet()
-        self._loading: list[str] | None = None
+        self._saved_to: ref[Any] | None = None
+        self._missing_keys: list[str] | None = None
+        self._is_loaded = False
+        self._absent: list[str] = []
 
     def put(self, matrix: Matrix) -> None:
         """Give all modules another matrix."""
         self.matrix = matrix
         for module in list(self.modules):
             module._show(matrix)
+
+    def adopt(self, packed: Tensor, scales: Tensor) -> None:
+        """Give all modules the matrix of tensors that somebody has put into one of them.
+
+        Raises:
+            FormatError: what `Q4Weight` refuses.
+        """
+        packed, scales = packed.cpu(), scales.cpu()
+        if self.matrix.is_changed:  # the weight on this memory is known for what was there
+            _live.pop(self.matrix.weight, None)
+            packed, scales = packed.clone(), scales.clone()
+        self.put(matrix_of_tensors(packed, scales))
+
+    def is_new_to(self, state_dict: Any) -> bool:
+        """Tell whether this is the first module that asks for a state dict, and note that it did.
+
+        A state dict names the matrix once: under the first module.
+        """
+        if self._saved_to is not None and self._saved_to() is state_dict:
+            return False
+        # A plain dict, which a caller of module.state_dict() may bring along, takes no reference.
+        self._saved_to = ref(state_dict) if isinstance(state_dict, OrderedDict) else None
+        return True
 
     def load(self, matrix: Matrix, missing_keys: list[str]) -> bool:
         """Give all modules the matrix of a state dict, if it is the first one of this load or the
@@ -116,11 +158,26 @@ class Holder:
         Returns:
             False if the load has brought another matrix before.
         """
-        if self._loading is missing_keys and matrix.weight is not self.matrix.weight:
+        self._begin(missing_keys)
+        if self._is_loaded and matrix.weight is not self.matrix.weight:
             return False
-        self._loading = missing_keys
+        self._is_loaded = True
+        for name in self._absent:
+            missing_keys.remove(name)
+        self._absent = []
         self.put(matrix)
         return True
+
+    def miss(self, names: list[str], missing_keys: list[str]) -> None:
+        """Report names that a state dict lacks, unless it names the matrix elsewhere."""
+        self._begin(missing_keys)
+        if not self._is_loaded:
+            missing_keys += names
+            self._absent += names
+
+    def _begin(self, missing_keys: list[str]) -> None:
+        if self._missing_keys is not missing_keys:
+            self._missing_keys, self._is_loaded, self._absent = missing_keys, False, []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Holder:
         return Holder(self.matrix)  # the copied modules join it

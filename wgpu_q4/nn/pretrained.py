@@ -22,7 +22,6 @@ from wgpu_q4.arrays import DTypeLike, float_dtype
 from wgpu_q4.device import context_for
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
-from wgpu_q4.nn.huggingface import names_by_matrix
 from wgpu_q4.nn.places import Places, find_places
 from wgpu_q4.nn.shared import BUFFERS, Quantized
 from wgpu_q4.nn.tying import put_in, tie
@@ -167,13 +166,26 @@ class Q4Quantizer(HfQuantizer):
         return True
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return a state dict that names each matrix once, under the input embedding if it can."""
+        """Return a state dict that names the matrix once, under the input embedding."""
         state = dict(model.state_dict() if self._state_dict is None else self._state_dict)
-        for names in names_by_matrix(model):
-            for name in names[1:]:
-                for buffer in BUFFERS:
-                    state.pop(f"{name}.{buffer}", None)
+        embedding = model.get_input_embeddings()
+        named = model.named_modules(remove_duplicate=False)
+        names = [name for name, module in named if _are_tied(module, embedding)]
+        names.sort(key=lambda name: model.get_submodule(name) is not embedding)
+        for buffer in BUFFERS:
+            keys = [f"{name}.{buffer}" for name in names]
+            found = [state.pop(key) for key in keys if key in state]
+            if found:
+                state[keys[0]] = found[0]
         return state, {}
+
+
+def _are_tied(module: nn.Module, other: nn.Module) -> bool:
+    return (
+        isinstance(module, Quantized)
+        and isinstance(other, Quantized)
+        and module._holder is other._holder
+    )
 
 
 class _Waiting(nn.Module):

@@ -1,8 +1,8 @@
 """What both modules are: buffers on one matrix, copied, pickled, saved and loaded without a second.
 
 The buffers are ``weight_packed`` and ``weight_scales``.  They are the same tensors in every module
-that is tied, so ``state_dict`` names the matrix under each module, and ``torch.save`` and
-``safetensors.torch.save_model`` write it once.
+that is tied.  A state dict names them once, under the first of the modules, as safetensors requires
+it; it may name them under any or all of the modules when it is loaded.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class Quantized(nn.Module):
         self._device = device
         self._device_key = device_key(device)
         self._join(holder)
+        if isinstance(weight, Quantized):
+            # Code that walks over buffers (torch's checkpoints, accelerate's offloading) asks for
+            # those in state dicts, and would otherwise find the matrix a second time.
+            self._non_persistent_buffers_set.update(BUFFERS)
 
     def _join(self, holder: Holder) -> None:
         """Hold what ``holder`` holds, from now on."""
@@ -77,6 +81,8 @@ class Quantized(nn.Module):
     @property
     def q4weight(self) -> Q4Weight:
         """The packed matrix ``[V, K]``; the same object in every module tied to it."""
+        for module in list(self._holder.modules):
+            module._adopt()
         return self._holder.matrix.weight
 
     @property
@@ -94,6 +100,22 @@ class Quantized(nn.Module):
         self._show_weight()
         return self
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        kept = {name: self._buffers.pop(name) for name in BUFFERS}
+        try:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+        finally:
+            self._buffers.update(kept)
+        if self._holder.is_new_to(destination):
+            for name in BUFFERS:
+                tensor: Tensor = getattr(self, name)
+                shared = tensor if keep_vars else tensor.detach()
+                # torch's checkpoints are loaded by writing into a state dict.
+                is_writable = tensor.is_meta or self._holder.matrix.is_writable
+                destination[prefix + name] = shared if is_writable else tensor.clone()
+
     def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
@@ -104,7 +126,7 @@ class Quantized(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the matrix of a state dict, which may name it under one of the tied modules only."""
+        """Take the matrix of a state dict, which names it under one of the tied modules or more."""
         names = [prefix + name for name in BUFFERS]
         found = [state_dict[name] for name in names if name in state_dict]
         kept = {name: self._buffers.pop(name) for name in BUFFERS}
@@ -117,8 +139,9 @@ class Quantized(nn.Module):
             self._buffers.update(kept)
         if len(found) == len(names):
             self._load(found[0], found[1], prefix, missing_keys, error_msgs)
-        else:  # reported, as torch does for tied parameters; the tie stays
-            missing_keys += [name for name in names if name not in state_dict]
+        else:
+            absent = [name for name in names if name not in state_dict]
+            self._holder.miss(absent, missing_keys)
 
     def _load(
         self,
@@ -167,14 +190,25 @@ class Quantized(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._join(self._holder)
 
+    def _adopt(self) -> None:
+        """Share the tensors that somebody has put into the buffers, or written into them.
+
+        accelerate replaces the buffers of one module, and torch's checkpoints write into them.
+        """
+        matrix, packed, scales = self._holder.matrix, self.weight_packed, self.weight_scales
+        if packed is matrix.packed and scales is matrix.scales and not matrix.is_changed:
+            return
+        if all(type(tensor) is Tensor and not tensor.is_meta for tensor in (packed, scales)):
+            self._holder.adopt(packed, scales)
+
     def _is_direct(self, given: Tensor) -> bool:
         """Tell whether to call the op on arrays: a custom op takes longer, and sees gradients,
         traces and tensors without data."""
+        if torch.compiler.is_compiling() or type(given) is not Tensor or given.is_meta:
+            return False
+        self._adopt()
         return (
-            not torch.compiler.is_compiling()
-            and type(given) is Tensor
-            and not given.is_meta
-            and not (given.requires_grad and torch.is_grad_enabled())
+            not (given.requires_grad and torch.is_grad_enabled())
             and self.weight_packed is self._holder.matrix.packed
             and self.weight_scales is self._holder.matrix.scales
         )
@@ -183,7 +217,7 @@ class Quantized(nn.Module):
         """Rows ``ids.shape + (K,)``: products in float32, rounded once to ``dtype``."""
         if self._is_direct(ids):
             output = "float16" if dtype == torch.float16 else "float32"
-            exact: Tensor = ops.embedding(ids, self.q4weight, output, self._device)
+            exact: Tensor = ops.embedding(ids, self._holder.matrix.weight, output, self._device)
             return exact.to(dtype)
         matrix = self.weight_packed, self.weight_scales, self._group_size
         rows: Tensor = (
@@ -205,7 +239,9 @@ class Quantized(nn.Module):
         result: Tensor
         trained = bias is not None and bias.requires_grad and torch.is_grad_enabled()
         if self._is_direct(x) and not trained:
-            result = ops.linear(x, self.q4weight, bias, self._device, accuracy=accuracy)
+            result = ops.linear(
+                x, self._holder.matrix.weight, bias, self._device, accuracy=accuracy
+            )
             return result
         matrix = self.weight_packed, self.weight_scales.t(), self._group_size, bias
         if accuracy == "exact" and not self._device_key:

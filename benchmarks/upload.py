@@ -70,9 +70,10 @@ def from_file(path: Path) -> None:
 def upload(context: Context, weight: wgpu_q4.Q4Weight) -> None:
     """Until a byte of it has been read back."""
     resident = context.weight(weight)
-    resident.bindings(context, weight, "rows")
+    for part in resident.parts:
+        part.bindings(context, weight, "rows")
     last = np.empty(1, np.uint32)
-    context.read(context.device.create_command_encoder(), resident.scales, last)
+    context.read(context.device.create_command_encoder(), part.scales, last)
 
 
 def memory(name: str) -> int:

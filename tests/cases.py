@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -81,6 +82,21 @@ def assert_same_bits(result: Any, expected: NDArray[Any]) -> None:
     bits = np.dtype(f"u{expected.itemsize}")
     np.testing.assert_array_equal(result, expected)  # says more where values differ
     np.testing.assert_array_equal(result.view(bits), expected.view(bits))
+
+
+@contextmanager
+def bindings_of(nbytes: int, device: Any = None) -> Iterator[Context]:
+    """The context of a device that is told to bind no more than so many bytes.
+
+    A weight that goes there meanwhile goes in parts.
+    """
+    context = context_for(device)
+    limits = context.limits
+    context.limits = {**limits, "max-storage-buffer-binding-size": nbytes}
+    try:
+        yield context
+    finally:
+        context.limits = limits
 
 
 def limited_context(limits: Mapping[str, int]) -> Context:

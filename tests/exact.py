@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.cases import WIDE, Shape
+from tests.cases import WIDE, Shape, anew, bindings_of
 from tests.products import integer_weight, integer_x
 from wgpu_q4 import forced, linear, reference
 from wgpu_q4.device import context_for
@@ -26,17 +26,27 @@ SLICES, TILES, STRIPS = Shape(3, 6400, 64), Shape(210_000, 32, 32), Shape(4200, 
 
 @dataclass(frozen=True)
 class Product:
-    """``x · Wᵀ``, and a bias if ``biased``, by a named kernel from a weight in a named layout."""
+    """``x · Wᵀ``, and a bias if ``biased``, by a named kernel from a weight in a named layout.
+
+    The device binds ``binding`` bytes, which may leave the weight in parts.
+    """
 
     kernel: str
     layout: Layout
     rows: int
     shape: Shape = WIDE
     biased: bool = False
+    binding: int = 1 << 27
 
     def __str__(self) -> str:
         bias = "-bias" if self.biased else ""
-        return f"{self.kernel}-{self.layout}-{self.rows}x{self.shape}{bias}"
+        parts = "-parts" if self.in_parts else ""
+        return f"{self.kernel}-{self.layout}-{self.rows}x{self.shape}{bias}{parts}"
+
+    @property
+    def in_parts(self) -> bool:
+        """Tell whether the weight is larger than a binding."""
+        return self.shape.vocab * self.shape.embed_dim // 2 > self.binding
 
     @property
     def takes_long(self) -> bool:
@@ -54,8 +64,8 @@ class Product:
     def run(self, device: Any) -> NDArray[np.float32]:
         """Return the result of the kernel on ``device``."""
         x, bias, _ = _given(self)
-        weight = integer_weight(self.shape, "float16")
-        with forced(layout=self.layout, kernel=self.kernel):
+        weight = anew(integer_weight(self.shape, "float16"))
+        with bindings_of(self.binding, device), forced(layout=self.layout, kernel=self.kernel):
             result = linear(x, weight, bias, device)
         return np.asarray(result)
 
@@ -71,6 +81,7 @@ def _given(
 
 
 PRODUCTS = (
+    Product("gemv", "rows", 2, biased=True, binding=4096),
     Product("gemv", "rows", 3),
     Product("gemv", "blocks_buffer", 3),
     Product("gemv_wide", "rows", 1),

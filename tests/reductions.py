@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4.device import Context
 from wgpu_q4.kernels import LARGEST_TOP_K, Reduce, plan_reduce
-from wgpu_q4.ops.product import reduce_steps
+from wgpu_q4.ops.reduction import later_steps, part_step
 
 Floats = NDArray[np.float32]
 
@@ -62,27 +62,36 @@ FLOATS: dict[str, Floats] = {
 }  # fmt: skip
 
 
-def reduced(context: Context, logits: Floats, reduce: Reduce, kept: int) -> NDArray[np.uint32]:
+def reduced(
+    context: Context, logits: Floats, reduce: Reduce, kept: int, parts: int = 1
+) -> NDArray[np.uint32]:
     """What the kernels leave of ``logits`` ``[rows, V]``: ``[rows, kept, 2]``, bits and ids.
 
-    The logits lie in a buffer with larger ones after them, which nothing may look at.
+    The logits of each of so many parts lie in a buffer with larger ones after them, which nothing
+    may look at.
     """
-    rows, vocab = logits.shape
-    whole = np.full((2 * rows, vocab), np.inf, np.float32)
-    whole[:rows] = logits
-    plan = plan_reduce(vocab, rows, reduce, kept, context.limits)
+    rows = len(logits)
+    vocabs = tuple(part.shape[1] for part in np.array_split(logits, parts, axis=1))
+    plan = plan_reduce(vocabs, rows, reduce, kept, context.limits)
     out = np.empty((rows, kept, 2), np.uint32)
     with context.lock, context.guard, context.guard.busy:
-        source = context.create_buffer("logits", whole.nbytes, "STORAGE", "COPY_DST")
-        context.write(source, whole)
-        sizes = context.scratch.sizes("test", rows, 0)
-        steps, target = reduce_steps(context, plan, source, sizes, None)
-        context.run(steps, target, out)
+        steps, first_id = [], 0
+        for number, columns in enumerate(vocabs):
+            whole = np.full((2 * rows, columns), np.inf, np.float32)
+            whole[:rows] = logits[:, first_id : first_id + columns]
+            source = context.create_buffer("logits", whole.nbytes, "STORAGE", "COPY_DST")
+            context.write(source, whole)
+            steps.append(part_step(context, plan, source, number, rows, first_id, None))
+            first_id += columns
+        later, target = later_steps(context, plan, rows, None)
+        context.run([*steps, *later], target, out)
     return out
 
 
-def check_floats(context: Context, logits: Floats, reduce: Reduce, kept: int) -> None:
-    found = reduced(context, logits, reduce, kept)
+def check_floats(
+    context: Context, logits: Floats, reduce: Reduce, kept: int, parts: int = 1
+) -> None:
+    found = reduced(context, logits, reduce, kept, parts)
     expected = best(logits, kept)
     np.testing.assert_array_equal(found[..., 1], expected)
     values = np.take_along_axis(logits, expected, -1)

@@ -1,17 +1,22 @@
 // ---- reduce/of_logits.wgsl
 
-// The input of a reduction: rows of COLUMNS floats. An entry is a float's bits, and its column as
-// its id.
+// The input of a reduction: rows of COLUMNS logits, which may be those of one part of a matrix. An
+// entry is a logit's bits and its id. The entries that are kept of all parts make one row: those of
+// this part begin at slot sizes.z of sizes.w.
 //
 // In range: callers keep the row below the number of rows and the column below COLUMNS.
 //
-// Needs: COLUMNS.
-// Defines: load_entry.
+// Needs: COLUMNS, sizes.
+// Defines: load_entry, slot_of.
 
 @group(0) @binding(1) var<storage, read> t_in: array<u32>;  // [rows][COLUMNS], bits of logits
 
 fn load_entry(row: u32, column: u32) -> vec2<u32> {
-    return vec2<u32>(t_in[row * COLUMNS + column], column);
+    return vec2<u32>(t_in[row * COLUMNS + column], sizes.y + column);
+}
+
+fn slot_of(row: u32, slice: u32, slices: u32) -> u32 {
+    return row * sizes.w + sizes.z + slice;
 }
 
 // ---- reduce/rank.wgsl
@@ -63,15 +68,15 @@ fn comes_first(a: vec2<u32>, b: vec2<u32>) -> bool {
 // In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; an
 // invocation's place is below LANES.
 //
-// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first.
-// Defines: main.
+// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first, slot_of.
+// Defines: sizes, main.
 
 override SLICE: u32 = 1024u;  // entries that a workgroup reduces to one
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉], bits of a logit and its id
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, 0, 0, 0
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][slots], bits of a logit and its id
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows; of logits: the first id, the first slot, the slots of a row
 
 var<workgroup> best: array<vec2<u32>, 256>;  // rank and column
 
@@ -104,6 +109,6 @@ fn main(
         }
     }
     if lane == 0u {
-        t_out[flat] = entry_at(row, best[0].y);
+        t_out[slot_of(row, flat % slices, slices)] = entry_at(row, best[0].y);
     }
 }

@@ -3,7 +3,7 @@
 // The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
 // into shifts and multiplications.
 //
-// Defines: embed_dim, group_size, vocab.
+// Defines: VOCAB, embed_dim, group_size, vocab.
 
 override EMBED_DIM: u32;  // K
 override GROUP_SIZE: u32;  // G

@@ -27,7 +27,7 @@ alias SumMatrix = subgroup_matrix_result<f32, 16, 16>;
 // The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
 // into shifts and multiplications.
 //
-// Defines: embed_dim, group_size, vocab.
+// Defines: VOCAB, embed_dim, group_size, vocab.
 
 override EMBED_DIM: u32;  // K
 override GROUP_SIZE: u32;  // G
@@ -107,6 +107,24 @@ fn load_scale(row: u32, group: u32) -> f32 {
 
 fn load_bias(row: u32) -> f32 {
     return 0.0;
+}
+
+// ---- linear/common/result.wgsl
+
+// Where the outputs of a product belong: in rows of V.
+//
+// A weight may be one part of a larger matrix. Its outputs are then some columns of a wider result,
+// which is bound where the first of them lies.
+//
+// In range: callers keep the row of x below M and the output below V, which is at most RESULT_ROW.
+//
+// Needs: VOCAB.
+// Defines: result_at.
+
+override RESULT_ROW: u32 = VOCAB;  // outputs in a row of the result: those of all parts of the matrix
+
+fn result_at(m: u32, n: u32) -> u32 {
+    return m * RESULT_ROW + n;
 }
 
 // ---- linear/matrix_units/tile_32x128.wgsl
@@ -200,7 +218,7 @@ fn store_sums(sums: ptr<function, Sums>, place: Place) {
 // output is stored only where its row is below V and its row of x below M.
 //
 // Needs: SIDE, SUMS_M, load_scale, XMatrix, WeightMatrix, SumMatrix, load_bias, vocab, SUBGROUP,
-// SUMS_N, embed_dim, Sums, fetch_weight, stage_weight, accumulate, store_sums.
+// result_at, SUMS_N, embed_dim, Sums, fetch_weight, stage_weight, accumulate, store_sums.
 // Defines: PITCH, Place, scale_pair, low_pair, high_pair, stage_eight, load_x, load_weight,
 // store_sum, main.
 
@@ -212,7 +230,7 @@ const DEPTH = 64u;  // columns staged at a time
 const PITCH = 72u;  // DEPTH + 8, so that neighbouring rows begin in different banks
 const OUT_PITCH = 20u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(1) var<storage, read> t_x: array<f16>;  // [M' / 16][K' / 16][16][16]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
 @group(0) @binding(6) var<storage, read> t_x_scales: array<f32>;  // [M'], the inverse of each row's power of two
@@ -286,7 +304,7 @@ fn store_sum(sum: SumMatrix, place: Place, i: u32, j: u32) {
         let m = place.m_at + SIDE * i + row;
         if place.first_m + m < sizes.x && n < vocab() {
             let value = out_tile[mine + row * OUT_PITCH + column] * weight_factor;
-            t_out[(place.first_m + m) * vocab() + n] = fma(value, x_factors[m], bias);
+            t_out[result_at(place.first_m + m, n)] = fma(value, x_factors[m], bias);
         }
     }
     workgroupBarrier();

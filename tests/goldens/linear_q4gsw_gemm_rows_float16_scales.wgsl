@@ -3,7 +3,7 @@
 // The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
 // into shifts and multiplications.
 //
-// Defines: embed_dim, group_size, vocab.
+// Defines: VOCAB, embed_dim, group_size, vocab.
 
 override EMBED_DIM: u32;  // K
 override GROUP_SIZE: u32;  // G
@@ -90,6 +90,24 @@ fn load_bias(row: u32) -> f32 {
     return 0.0;
 }
 
+// ---- linear/common/result.wgsl
+
+// Where the outputs of a product belong: in rows of V.
+//
+// A weight may be one part of a larger matrix. Its outputs are then some columns of a wider result,
+// which is bound where the first of them lies.
+//
+// In range: callers keep the row of x below M and the output below V, which is at most RESULT_ROW.
+//
+// Needs: VOCAB.
+// Defines: result_at.
+
+override RESULT_ROW: u32 = VOCAB;  // outputs in a row of the result: those of all parts of the matrix
+
+fn result_at(m: u32, n: u32) -> u32 {
+    return m * RESULT_ROW + n;
+}
+
 // ---- linear/common/exact_f32.wgsl
 
 // Nibbles to floats without a conversion instruction, exactly.
@@ -128,13 +146,13 @@ fn total(sums: vec4<f32>) -> f32 {
 // rows, a multiple of TILE_M.
 // In range: an output is stored only where its row is below V and its row of x below M.
 //
-// Needs: vocab, load_bias.
+// Needs: vocab, result_at, load_bias.
 // Defines: TILE_N, TILE_M, sizes, Sums, store_sums.
 
 const TILE_N = 64u;
 override TILE_M: u32 = 128u;  // rows of x of a tile, and invocations of a workgroup
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 // Row r of the invocation's 8, its left and its right four outputs.
@@ -152,7 +170,7 @@ struct Sums {
 fn store_four(m: u32, n: u32, values: vec4<f32>) {
     for (var i = 0u; i < 4u; i++) {
         if n + i < vocab() {
-            t_out[m * vocab() + n + i] = values[i] + load_bias(n + i);
+            t_out[result_at(m, n + i)] = values[i] + load_bias(n + i);
         }
     }
 }

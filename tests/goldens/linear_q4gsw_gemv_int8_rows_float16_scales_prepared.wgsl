@@ -3,7 +3,7 @@
 // The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
 // into shifts and multiplications.
 //
-// Defines: embed_dim, group_size, vocab.
+// Defines: VOCAB, embed_dim, group_size, vocab.
 
 override EMBED_DIM: u32;  // K
 override GROUP_SIZE: u32;  // G
@@ -85,6 +85,24 @@ fn load_bias(row: u32) -> f32 {
     return 0.0;
 }
 
+// ---- linear/common/result.wgsl
+
+// Where the outputs of a product belong: in rows of V.
+//
+// A weight may be one part of a larger matrix. Its outputs are then some columns of a wider result,
+// which is bound where the first of them lies.
+//
+// In range: callers keep the row of x below M and the output below V, which is at most RESULT_ROW.
+//
+// Needs: VOCAB.
+// Defines: result_at.
+
+override RESULT_ROW: u32 = VOCAB;  // outputs in a row of the result: those of all parts of the matrix
+
+fn result_at(m: u32, n: u32) -> u32 {
+    return m * RESULT_ROW + n;
+}
+
 // ---- linear/gemv/team.wgsl
 
 // A team of invocations for four neighbouring outputs: what the GEMVs that read whole chunks of
@@ -100,14 +118,14 @@ fn load_bias(row: u32) -> f32 {
 // In range: rows of the weight are clamped to V − 1 here; callers ask for chunks below K / 32. An
 // output is stored only where its row is below V and its row of x below M.
 //
-// Needs: group_size, vocab, load_weight_chunk, load_scale, load_bias.
+// Needs: group_size, vocab, load_weight_chunk, load_scale, result_at, load_bias.
 // Defines: INVOCATIONS, TEAM, X_ROWS, sizes, Sums, Rows, load_rows, store_sums.
 
 override INVOCATIONS: u32 = 256u;  // of a workgroup
 override TEAM: u32 = 16u;  // invocations that share four rows of the weight
 override X_ROWS: u32 = 1u;  // rows of x that a workgroup takes: 1, 2, 4 or 8
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 var<workgroup> slots: array<vec4<f32>, INVOCATIONS>;
@@ -169,7 +187,7 @@ fn store_row(sums: vec4<f32>, m: u32, first_n: u32, lane: u32) {
             // Every team starts at another slot: no two read from one memory bank at a time.
             sum += slots[first_slot + (i + lane / 4u) % TEAM][lane % 4u];
         }
-        t_out[m * vocab() + row] = sum + load_bias(row);
+        t_out[result_at(m, row)] = sum + load_bias(row);
     }
     workgroupBarrier();
 }

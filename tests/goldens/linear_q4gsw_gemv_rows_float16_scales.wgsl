@@ -3,7 +3,7 @@
 // The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
 // into shifts and multiplications.
 //
-// Defines: embed_dim, group_size, vocab.
+// Defines: VOCAB, embed_dim, group_size, vocab.
 
 override EMBED_DIM: u32;  // K
 override GROUP_SIZE: u32;  // G
@@ -90,6 +90,24 @@ fn load_bias(row: u32) -> f32 {
     return 0.0;
 }
 
+// ---- linear/common/result.wgsl
+
+// Where the outputs of a product belong: in rows of V.
+//
+// A weight may be one part of a larger matrix. Its outputs are then some columns of a wider result,
+// which is bound where the first of them lies.
+//
+// In range: callers keep the row of x below M and the output below V, which is at most RESULT_ROW.
+//
+// Needs: VOCAB.
+// Defines: result_at.
+
+override RESULT_ROW: u32 = VOCAB;  // outputs in a row of the result: those of all parts of the matrix
+
+fn result_at(m: u32, n: u32) -> u32 {
+    return m * RESULT_ROW + n;
+}
+
 // ---- linear/common/exact_f32.wgsl
 
 // Nibbles to floats without a conversion instruction, exactly.
@@ -131,14 +149,14 @@ fn total(sums: vec4<f32>) -> f32 {
 // division.
 //
 // Needs: embed_dim, vocab, load_weight_word, shifted_quad, UNSHIFT, load_scale, group_size, total,
-// load_bias.
+// result_at, load_bias.
 // Defines: main.
 
 override TEAM: u32 = 32u;  // invocations that share a row of the weight
 
 const LANES = 128u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
 
@@ -176,6 +194,6 @@ fn main(
         for (var i = 0u; i < TEAM; i++) {
             result += slots[lane * TEAM + (i + lane) % TEAM];
         }
-        t_out[m * vocab() + output] = result + load_bias(output);
+        t_out[result_at(m, output)] = result + load_bias(output);
     }
 }

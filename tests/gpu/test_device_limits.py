@@ -11,7 +11,7 @@ import pytest
 from tests.cases import PRIME, WIDE, Shape, anew, assert_same_bits, random_weight, random_x
 from tests.devices import WEBGPU_DEFAULTS, default_device
 from tests.recorder import Recorder, check_linear, check_ops
-from wgpu_q4 import DeviceLimitError, Q4Weight, embedding, forced, linear, reference
+from wgpu_q4 import DeviceLimitError, embedding, forced, linear, reference
 from wgpu_q4.device import adapter_summary, context_for
 from wgpu_q4.kernels import Layout
 
@@ -58,21 +58,22 @@ def test_the_largest_tile_is_left_to_devices_that_have_room_for_it(
     assert gemm["TILE_M"] == tile
 
 
-def test_a_weight_too_large_for_a_binding() -> None:
-    """128 MiB is what every device binds.  The error comes before anything is uploaded."""
-    vocab, embed_dim = 66_000, 4096
-    weight = Q4Weight(np.zeros((vocab, embed_dim // 2), np.uint8), np.ones((vocab, 1), np.float16))
+def test_rows_too_wide_for_a_binding() -> None:
+    """A part has 64 rows at least.  The error comes before anything is uploaded."""
+    weight = random_weight(Shape(65, 24, 8), "float16")
     device = default_device("wgpu")
+    kept = context_for(device)
+    kept.limits = {**kept.limits, "max-storage-buffer-binding-size": 64 * 12 - 1}
     recorder = Recorder(device)
     ops: list[Callable[[], Any]] = [
         lambda: embedding(np.array([0]), weight, device=device),
-        lambda: linear(random_x(1, embed_dim), weight, device=device),
+        lambda: linear(random_x(1, 24), weight, device=device),
     ]
     for op in ops:
-        with pytest.raises(DeviceLimitError, match=r"packed weight takes 135,168,000 bytes") as no:
+        with pytest.raises(DeviceLimitError, match=r"64 rows of the weight take 768 bytes") as no:
             op()
         assert adapter_summary(device.adapter) in str(no.value)
-        assert "allows 134,217,728" in str(no.value)
+        assert "allows 767" in str(no.value)
         assert "request_device()" in str(no.value)
     assert recorder.named("create_buffer") == []
     assert len(weight.residents) == 0

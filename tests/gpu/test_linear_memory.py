@@ -56,7 +56,7 @@ def test_every_kernel_writes_its_result_and_no_more(
             context.write(buffers[-1], values)
         out, x_buffer, bias_buffer = buffers
         resources = {
-            **resident.bindings(context, weight, layout),
+            **resident.parts[0].bindings(context, weight, layout),
             "t_out": out,
             "t_x": x_buffer,
             "t_bias": bias_buffer,
@@ -152,9 +152,9 @@ def test_results_larger_than_a_binding(small: Context, rows: int) -> None:
     np.testing.assert_array_equal(result, reference.linear(x, weight, bias))
 
 
-def test_a_weight_larger_than_a_binding(small: Context) -> None:
+def test_rows_of_the_weight_too_wide_for_a_binding(small: Context) -> None:
     weight = random_weight(LONG, "float16")
-    with pytest.raises(DeviceLimitError, match="the packed weight takes 134,144 bytes"):
+    with pytest.raises(DeviceLimitError, match="64 rows of the weight take 65,536 bytes"):
         linear(random_x(1, 2048), weight, device=small.device)
 
 

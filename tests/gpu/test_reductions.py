@@ -34,7 +34,7 @@ def test_top_k_of_floats(name: str) -> None:
 def test_more_slices_than_one_workgroup_takes() -> None:
     """1,048,577 floats are 1025 slices, which are two."""
     logits = np.zeros((1, (1 << 20) + 1), np.float32)
-    assert len(plan_reduce(logits.shape[1], 1, "argmax", 1, context_for().limits).stages) == 3
+    assert len(plan_reduce((logits.shape[1],), 1, "argmax", 1, context_for().limits).stages) == 3
     check_floats(context_for(), logits, "argmax", 1)
     logits[0, -1] = 1
     check_floats(context_for(), logits, "argmax", 1)
@@ -46,6 +46,6 @@ def test_grids_are_folded(reduce: Reduce, kept: int) -> None:
     """With some workgroups too many, which have nothing to do."""
     context = limited_context({"max-compute-workgroups-per-dimension": 6})
     logits = np.random.default_rng(4).standard_normal((7, 2053)).astype(np.float32)
-    plan = plan_reduce(2053, 7, reduce, kept, context.limits)
+    plan = plan_reduce((2053,), 7, reduce, kept, context.limits)
     assert plan.stages[0].workgroups == (6, 4, 1)  # 7 rows of 3 slices are 21
     check_floats(context, logits, reduce, kept)

@@ -54,7 +54,7 @@ def test_an_unchecked_kernel_refuses_buffers_that_are_too_small() -> None:
         "sizes": 16,
     }
     buffers = {name: context.create_buffer("b", n, "STORAGE") for name, n in plan.needs.items()}
-    buffers |= resident.bindings(context, weight, "rows")
+    buffers |= resident.parts[0].bindings(context, weight, "rows")
     for name, nbytes in plan.needs.items():
         small = context.create_buffer("small", nbytes - 4, "STORAGE")
         with pytest.raises(DeviceError, match=rf"needs {nbytes:,} bytes in {name}"):

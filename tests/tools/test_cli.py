@@ -83,12 +83,10 @@ def test_info_shows_the_limits_that_matter(capsys: Captured) -> None:
 def test_info_shows_what_will_be_used(capsys: Captured) -> None:
     chosen = "\n".join(section(info(capsys), "What wgpu_q4 uses here"))
     adapter = choose_adapter(announce=False)
-    assert re.search(
-        rf"weight layout +{DEFAULT_LAYOUT}: one buffer for embedding and linear", chosen
-    )
+    assert re.search(rf"weight layout +{DEFAULT_LAYOUT}: one copy for embedding and linear", chosen)
     binding, buffer = "max-storage-buffer-binding-size", "max-buffer-size"
     largest = min(adapter.limits[binding], adapter.limits[buffer])
-    assert f"largest weight  {largest:,} packed bytes" in chosen
+    assert f"parts           1; a part has at most {largest:,} packed bytes" in chosen
     names = {variant.name for variant in portable_shaders()}
     embedding = re.search(r"^ +embedding +(\w+)", chosen, re.MULTILINE)
     assert embedding is not None

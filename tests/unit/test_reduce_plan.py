@@ -13,7 +13,7 @@ from wgpu_q4.kernels import plan_reduce
 def test_a_plan_ends_with_one_slice(vocab: int, kept: int) -> None:
     kept = min(kept, vocab)
     limits = {"max-compute-workgroups-per-dimension": 65535}
-    plan = plan_reduce(vocab, 3, "top_k", kept, limits)
+    plan = plan_reduce((vocab,), 3, "top_k", kept, limits)
     columns = vocab
     for number, (stage, nbytes) in enumerate(zip(plan.stages, plan.stage_bytes, strict=True)):
         slice_ = stage.constants["SLICE"]
@@ -31,8 +31,8 @@ def test_a_plan_ends_with_one_slice(vocab: int, kept: int) -> None:
 
 def test_a_plan_for_llama() -> None:
     limits = {"max-compute-workgroups-per-dimension": 65535}
-    argmax = plan_reduce(128256, 1, "argmax", 1, limits)
+    argmax = plan_reduce((128256,), 1, "argmax", 1, limits)
     assert [stage.workgroups[0] for stage in argmax.stages] == [126, 1]
-    top_k = plan_reduce(128256, 1, "top_k", 40, limits)
+    top_k = plan_reduce((128256,), 1, "top_k", 40, limits)
     assert [stage.workgroups[0] for stage in top_k.stages] == [126, 5, 1]
     assert top_k.stage_bytes[-1] == 40 * 8

@@ -24,7 +24,7 @@ class Transfers:
     def pack(self, layout: Layout) -> Result:
         """Measure packing rows into ``layout`` on the device."""
         context, shape = self._context, self._jobs.shape
-        rows = self._jobs.resident.bindings(context, self._jobs.weight, "rows")["t_weight"]
+        rows = self._jobs.bindings(self._jobs.resident, "rows")["t_weight"]
         nbytes = accounting.packed_bytes(shape, layout)
         target = self._jobs.result_buffer(nbytes, f"the weight as {layout}")
         plan = plan_pack(shape, layout, context.limits)
@@ -43,8 +43,9 @@ class Transfers:
 
         def call() -> None:
             resident = DeviceWeight(context, self._jobs.weight)
-            resident.bindings(context, self._jobs.weight, "rows")
-            self._wait(resident.scales)
+            for part in resident.parts:
+                part.bindings(context, self._jobs.weight, "rows")
+            self._wait(resident.parts[-1].scales)
 
         timing = time_calls(call, effort)
         nbytes = self._jobs.weight.nbytes

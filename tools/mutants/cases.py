@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.cases import Shape
+from tests.cases import Shape, anew, bindings_of
 from tests.exact import PRODUCTS
 from wgpu_q4 import reference
 from wgpu_q4.device import context_for
@@ -43,10 +43,11 @@ class Reduction:
     floats: str
     reduce: Reduce
     kept: int
+    parts: int = 1
     takes_long = False
 
     def __str__(self) -> str:
-        return f"{self.reduce}-{self.floats}"
+        return f"{self.reduce}-{self.floats}{'-parts' if self.parts > 1 else ''}"
 
     def runs_on(self, device: Any) -> bool:
         return True
@@ -54,7 +55,7 @@ class Reduction:
     def run(self, device: Any) -> NDArray[np.uint32]:
         from tests.reductions import FLOATS, reduced
 
-        return reduced(context_for(device), FLOATS[self.floats], self.reduce, self.kept)
+        return reduced(context_for(device), FLOATS[self.floats], self.reduce, self.kept, self.parts)
 
     def exact(self) -> NDArray[np.uint32]:
         from tests.reductions import FLOATS, best
@@ -67,14 +68,22 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Transposed:
-    """``y · W`` of small integers: several parts, columns for two workgroups, rows for two."""
+    """``y · W`` of small integers: several sections, columns for two workgroups, rows for two.
+
+    The device binds ``binding`` bytes, which may leave the weight in parts.
+    """
 
     shape: Shape
     rows: int
+    binding: int = 1 << 27
     takes_long = False
 
+    @property
+    def in_parts(self) -> bool:
+        return self.shape.vocab * self.shape.embed_dim // 2 > self.binding
+
     def __str__(self) -> str:
-        return f"transposed-{self.rows}x{self.shape}"
+        return f"transposed-{self.rows}x{self.shape}{'-parts' if self.in_parts else ''}"
 
     def runs_on(self, device: Any) -> bool:
         return True
@@ -83,8 +92,9 @@ class Transposed:
         from tests.products import integer_weight
         from wgpu_q4.ops import linear_transposed
 
-        weight = integer_weight(self.shape, "float16")
-        return linear_transposed(self._y(), weight, device)
+        weight = anew(integer_weight(self.shape, "float16"))
+        with bindings_of(self.binding, device):
+            return linear_transposed(self._y(), weight, device)
 
     def exact(self) -> NDArray[np.float64]:
         from tests.products import integer_weight
@@ -100,9 +110,14 @@ _FLOATS = ("both zeros", "bits of NaN", "all equal", "infinity twice", "normal")
 REDUCTIONS = (
     *(Reduction(floats, "argmax", 1) for floats in _FLOATS),
     *(Reduction(floats, "top_k", 3) for floats in _FLOATS),
+    Reduction("normal", "argmax", 1, parts=2),
+    Reduction("normal", "top_k", 3, parts=2),
 )
 
-TRANSPOSED = (Transposed(Shape(1031, 264, 24), 7),)
+TRANSPOSED = (
+    Transposed(Shape(1031, 264, 24), 7),
+    Transposed(Shape(1031, 264, 24), 7, binding=1 << 16),
+)
 
 _CASES: tuple[Case, ...] = (*PRODUCTS, *REDUCTIONS, *TRANSPOSED)
 BY_NAME = {str(case): case for case in _CASES}

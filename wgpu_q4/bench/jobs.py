@@ -80,7 +80,7 @@ class Jobs:
         )
         sizes = self._sizes(shape.embed_dim, ids, 1, 1)
 
-        bindings = self.resident.bindings(context, self.weight, layout)
+        bindings = self.bindings(self.resident, layout)
 
         def variant() -> Work:
             chosen = self._random.integers(0, shape.vocab, ids, dtype=np.int32)
@@ -135,7 +135,7 @@ class Jobs:
         sizes = self._sizes(rows, plan.padded_rows, self.resident.exponent)
 
         def variant(resident: DeviceWeight) -> Work:
-            bindings = resident.bindings(context, self.weight, layout)
+            bindings = self.bindings(resident, layout)
             resources = {**bindings, "t_out": out, "t_x": x_buffer, "sizes": sizes}
             return linear_steps(context, plan, resources, None)
 
@@ -164,6 +164,18 @@ class Jobs:
                 *(DeviceWeight(self.context, self.weight) for _ in range(count - 1)),
             ]
         return self._copies[layout]
+
+    def bindings(self, resident: DeviceWeight, layout: Layout) -> dict[str, Any]:
+        """Return what a kernel binds of a copy of the weight.
+
+        Raises:
+            ValueError: the device holds the weight in parts, and one kernel reads one part.
+        """
+        if len(resident.parts) > 1:
+            raise ValueError(
+                f"the weight takes {len(resident.parts)} bindings here; a kernel is measured on one"
+            )
+        return resident.parts[0].bindings(self.context, self.weight, layout)
 
     def result_buffer(self, nbytes: int, what: str) -> Any:
         """Return a new buffer for a result.

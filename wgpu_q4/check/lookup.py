@@ -90,7 +90,8 @@ def _packed(case: Case, layout: Layout, context: Context) -> NDArray[np.uint32]:
     """Return the blocks, ``[ceil(V/8), K/4, 4]``, that the device made of rows."""
     weight, strips, quads = case.matrix(), -(-case.vocab // 8), case.embed_dim // 4
     resident = context.weight(weight)
-    packed = resident.bindings(context, weight, layout)["t_weight"]
+    (part,) = resident.parts
+    packed = part.bindings(context, weight, layout)["t_weight"]
     encoder = context.device.create_command_encoder()
     if layout == "blocks_buffer":
         found = np.empty((strips, quads, 4), np.uint32)
@@ -100,7 +101,7 @@ def _packed(case: Case, layout: Layout, context: Context) -> NDArray[np.uint32]:
     rows = np.empty((strips, pitch), np.uint8)
     linear = context.scratch.buffer("rows of a texture", rows.nbytes, "COPY_SRC", "COPY_DST")
     encoder.copy_texture_to_buffer(
-        {"texture": resident.resources[0]},
+        {"texture": part.packed[layout]},
         {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": strips},
         (quads, strips, 1),
     )

@@ -20,6 +20,7 @@ from wgpu_q4.device import (
 )
 from wgpu_q4.device.adapter import choose_adapter
 from wgpu_q4.device.implementation import KNOWN, load_implementation
+from wgpu_q4.device.parts import rows_of_a_part
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.kernels import (
     DEFAULT_LAYOUT,
@@ -123,7 +124,8 @@ def _used(context: Context) -> dict[str, Any]:
             "G": _EXAMPLE.group_size,
         },
         "layout": DEFAULT_LAYOUT,
-        "largest_weight_bytes": context.largest_binding,
+        "largest_part_bytes": context.largest_binding,
+        "parts": -(-_EXAMPLE.vocab // rows_of_a_part(context, _EXAMPLE)),
         "embedding": embedding.shader.name,
         "linear": {
             accuracy: [
@@ -211,8 +213,11 @@ def text(found: dict[str, Any], *, everything: bool = False) -> str:
 def _choices(used: dict[str, Any]) -> Iterator[str]:
     shape = ", ".join(f"{name} = {size}" for name, size in used["example"].items())
     yield f"\nWhat wgpu_q4 uses here ({shape})"
-    yield f"  weight layout   {used['layout']}: one buffer for embedding and linear"
-    yield f"  largest weight  {used['largest_weight_bytes']:,} packed bytes (one binding)"
+    yield f"  weight layout   {used['layout']}: one copy for embedding and linear"
+    yield (
+        f"  parts           {used['parts']}; a part has at most {used['largest_part_bytes']:,} "
+        f"packed bytes (one binding)"
+    )
     yield f"  embedding       {used['embedding']}"
     for accuracy, choices in used["linear"].items():
         yield f"  linear, {accuracy} (measured on an H200, unless it says otherwise)"

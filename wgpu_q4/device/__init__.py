@@ -9,6 +9,7 @@ One file per idea:
 * `pipelines`       compiled kernels and bind groups: a planned dispatch becomes a step
 * `scratch`         the buffers that calls share
 * `residents`       the weights, once each; `upload` brings their bytes there
+* `parts`           the rows of a weight that fit one binding
 * `probes`          small kernels that find out what the device really does
 * `roundtrip`       input there, steps run, their result here; there are two ways
 * `array`           arrays that stay on a device, each in its `storage`

@@ -26,6 +26,20 @@ BindGroups = dict[tuple[object, ...], dict[tuple[Any, ...], Any]]
 keeps its own, so that they are dropped with the weight."""
 
 
+class BufferRange(NamedTuple):
+    """Bytes of a buffer to bind in place of all of them.
+
+    Attributes:
+        buffer: the buffer.
+        offset: where they begin, a multiple of 256.
+        size: how many there are, a multiple of 4.
+    """
+
+    buffer: Any
+    offset: int
+    size: int
+
+
 class Step(NamedTuple):
     """One dispatch, compiled and bound: all that is left to do is to record it.
 
@@ -92,8 +106,8 @@ class Pipelines:
 
         Args:
             dispatch: the planned dispatch.
-            resources: a buffer or texture view for each binding of the shader, by its name; others
-                are ignored.
+            resources: a buffer, `BufferRange` or texture view for each binding of the shader, by
+                its name; others are ignored.
             bind_groups: where the bind group is kept for the next call; None keeps it nowhere.
 
         Raises:
@@ -156,15 +170,13 @@ class Pipelines:
     def _bind(self, compiled: _Compiled, dispatch: Dispatch, bound: tuple[Any, ...]) -> Any:
         self.bind_groups_created += 1
         buffer_type = self._implementation.GPUBuffer
-        entries = [
-            {
-                "binding": binding.number,
-                "resource": {"buffer": resource, "offset": 0, "size": resource.size}
-                if isinstance(resource, buffer_type)
-                else resource,
-            }
-            for binding, resource in zip(dispatch.shader.bindings, bound, strict=True)
-        ]
+        entries = []
+        for binding, resource in zip(dispatch.shader.bindings, bound, strict=True):
+            if isinstance(resource, buffer_type):
+                resource = BufferRange(resource, 0, resource.size)
+            if isinstance(resource, BufferRange):
+                resource = resource._asdict()
+            entries.append({"binding": binding.number, "resource": resource})
         return self._device.create_bind_group(
             label=dispatch.shader.name, layout=compiled.group_layout, entries=entries
         )

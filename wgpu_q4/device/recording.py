@@ -192,10 +192,10 @@ class RecordingScratch(Scratch):
         """See `Scratch`; there is a buffer for each tuple of values."""
         return super().sizes(f"{role} {values}", *values)
 
-    def input(self, role: str, data: NDArray[Any]) -> Any:
+    def input(self, role: str, data: NDArray[Any], *, in_ranges: bool = False) -> Any:
         """See `Scratch`; there is a buffer for each call."""
         self._inputs += 1
-        return super().input(f"{role} {self._inputs}", data)
+        return super().input(f"{role} {self._inputs}", data, in_ranges=in_ranges)
 
 
 _current: ContextVar[Recording | None] = ContextVar("wgpu_q4.recording", default=None)

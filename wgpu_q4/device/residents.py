@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.device.upload import check_binding, pack_blocks, upload
-from wgpu_q4.kernels import Layout, MatrixShape
+from wgpu_q4.device.parts import DevicePart, rows_of_a_part, shape_of
+from wgpu_q4.kernels import Layout
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
     from wgpu_q4.device.context import Context
-    from wgpu_q4.device.pipelines import BindGroups
 
 
 class DeviceWeight:
@@ -21,52 +20,36 @@ class DeviceWeight:
 
     Attributes:
         adapter_summary: one line on the adapter.
+        parts: its rows in their order, as many in each part as one binding holds; mostly one part.
         shape: V, K, G and the dtype of the scales.
-        scales: the buffer of scales ``[V, K/G]``.
         readers: the names of the ops that have used it.
-        bind_groups: the bind groups that bind it, see `wgpu_q4.device.pipelines`.
         exponent: on a device with matrix units, of the power of two that brings the largest scale
             to 2^11 … 2^12; 0 on other devices.
     """
 
     def __init__(self, context: Context, weight: Q4Weight) -> None:
         self.adapter_summary = context.adapter_summary
-        vocab, embed_dim = weight.shape
-        self.shape = MatrixShape(
-            vocab,
-            embed_dim,
-            weight.group_size,
-            "float16" if weight.scales.dtype == np.float16 else "float32",
-        )
-        check_binding(context, "the packed weight", weight.packed.nbytes)
-        check_binding(context, "the scales", weight.scales.nbytes)
+        self.shape = shape_of(weight)
+        vocab, self._part_rows = self.shape.vocab, rows_of_a_part(context, self.shape)
         self.exponent = _exponent(weight.scales) if context.matrix_units else 0
         self.readers: set[str] = set()
-        self.bind_groups: BindGroups = {}
-        self.scales = upload(context, "scales", weight.scales)
-        self._packed: dict[Layout, Any] = {}
-        self._bindings: dict[Layout, dict[str, Any]] = {}
+        self.parts = tuple(
+            DevicePart(context, weight, slice(first, min(first + self._part_rows, vocab)))
+            for first in range(0, vocab, self._part_rows)
+        )
 
-    def bindings(self, context: Context, weight: Q4Weight, layout: Layout) -> dict[str, Any]:
-        """Return the resources that a kernel binds of this weight, by the names of the bindings.
-
-        Args:
-            context: that of this device.
-            weight: the weight that this is a copy of.
-            layout: how its packed bytes are held; they are uploaded when first asked for.
-        """
-        bindings = self._bindings.get(layout)
-        if bindings is None:
-            packed = self._packed[layout] = self._make(context, weight, layout)
-            view = packed.create_view() if layout == "blocks_texture2d" else packed
-            bindings = {"t_weight": view, "t_scales": self.scales}
-            self._bindings[layout] = bindings
-        return bindings
+    def parts_with(self, ids: NDArray[np.int32]) -> tuple[DevicePart, ...]:
+        """Return the parts that hold the rows of ``ids`` (at least one id, flat)."""
+        if len(self.parts) == 1:
+            return self.parts
+        is_asked = np.zeros(len(self.parts), bool)
+        is_asked[ids // self._part_rows] = True
+        return tuple(self.parts[number] for number in is_asked.nonzero()[0])
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
         """The layouts in which the packed bytes are held, in the order of their uploads."""
-        return tuple(self._packed)
+        return tuple(dict.fromkeys(layout for part in self.parts for layout in part.packed))
 
     @property
     def nbytes(self) -> int:
@@ -75,24 +58,15 @@ class DeviceWeight:
 
     @property
     def resources(self) -> list[Any]:
-        """The buffers and textures held, the scales last."""
-        return [*self._packed.values(), self.scales]
+        """The buffers and textures held of each part, its scales last."""
+        return [held for part in self.parts for held in (*part.packed.values(), part.scales)]
 
     def describe(self) -> str:
-        """Return one line: adapter, layouts, bytes, readers."""
+        """Return one line: adapter, layouts, parts, bytes, readers."""
         readers = ", ".join(sorted(self.readers)) or "nothing yet"
-        layouts = " and ".join(self._packed) or "no packed data"
-        return f"{self.adapter_summary}: {layouts}, {self.nbytes:,} bytes, read by {readers}"
-
-    def _make(self, context: Context, weight: Q4Weight, layout: Layout) -> Any:
-        if layout == "rows":
-            return upload(context, "packed rows", weight.packed_as("linear"))
-        if layout == "rows_embedding":
-            return upload(context, "packed rows", weight.packed_as("embedding"))
-        rows = self._packed.get("rows")
-        if rows is None:
-            rows = upload(context, "rows to pack", weight.packed_as("linear"))
-        return pack_blocks(context, self.shape, rows, layout)
+        layouts = " and ".join(self.layouts) or "no packed data"
+        parts = f" in {len(self.parts)} parts" if len(self.parts) > 1 else ""
+        return f"{self.adapter_summary}: {layouts}{parts}, {self.nbytes:,} bytes, read by {readers}"
 
 
 def _exponent(scales: NDArray[Any]) -> int:

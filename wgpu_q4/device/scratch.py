@@ -34,19 +34,28 @@ class Scratch:
         self._buffers: dict[str, Any] = {}
         self._sizes: dict[str, tuple[Any, tuple[int, ...]]] = {}
 
-    def buffer(self, role: str, nbytes: int, *usages: str) -> Any:
+    def buffer(self, role: str, nbytes: int, *usages: str, in_ranges: bool = False) -> Any:
         """Return the buffer of ``role``, enlarged to ``nbytes`` if necessary.
 
         Its contents are undefined.
 
+        Args:
+            role: what the buffer is for.
+            nbytes: its least size.
+            usages: the names of its usages.
+            in_ranges: True if only a `BufferRange` of it is bound at a time, so that it may be
+                larger than a binding.
+
         Raises:
             DeviceLimitError: more than one binding or buffer may have here.
         """
+        if in_ranges:
+            role = f"{role} in ranges"  # others bind all of the buffer
         buffer = self._buffers.get(role)
         if buffer is None or buffer.size < nbytes:
             context = self._context
             limit = context.largest_binding
-            if "STORAGE" not in usages:
+            if in_ranges or "STORAGE" not in usages:
                 limit = context.limits["max-buffer-size"]
             if nbytes > limit:
                 raise DeviceLimitError(
@@ -59,14 +68,15 @@ class Scratch:
             self._buffers[role] = buffer
         return buffer
 
-    def input(self, role: str, data: NDArray[Any]) -> Any:
+    def input(self, role: str, data: NDArray[Any], *, in_ranges: bool = False) -> Any:
         """Return the buffer of ``role`` with ``data`` queued for it.
 
         Args:
             role: what the buffer is for.
             data: C-contiguous, a multiple of 4 bytes.
+            in_ranges: as for `buffer`.
         """
-        buffer = self.buffer(role, data.nbytes, "STORAGE", "COPY_DST")
+        buffer = self.buffer(role, data.nbytes, "STORAGE", "COPY_DST", in_ranges=in_ranges)
         self._context.round_trip.write(buffer, data)
         return buffer
 
@@ -85,11 +95,15 @@ class Scratch:
         self._sizes[role] = buffer, values
         return buffer
 
-    def result(self, role: str, nbytes: int) -> Any:
-        """Return the buffer of a result that `Context.run` brings to the host."""
+    def result(self, role: str, nbytes: int, *, in_ranges: bool = False) -> Any:
+        """Return the buffer of a result that `Context.run` brings to the host.
+
+        ``in_ranges`` is as for `buffer`.
+        """
+        usages = ["STORAGE", "COPY_SRC"]
         if nbytes <= LARGEST_MAPPED_RESULT and self._context.maps_results:
-            return self.buffer(f"{role} to map", nbytes, "STORAGE", "COPY_SRC", "MAP_READ")
-        return self.buffer(role, nbytes, "STORAGE", "COPY_SRC")
+            role, usages = f"{role} to map", [*usages, "MAP_READ"]
+        return self.buffer(role, nbytes, *usages, in_ranges=in_ranges)
 
     def staging(self, nbytes: int) -> Any:
         """Return the buffer to which results are copied that the host cannot map."""

@@ -21,11 +21,11 @@ A mapped file goes to an H200 in 0.03 s in chunks of 4 or 16 MiB, 0.04 s in chun
 0.05 s through a buffer that is mapped when it is made."""
 
 
-def upload(context: Context, label: str, array: NDArray[Any]) -> Any:
+def upload(context: Context, label: str, array: NDArray[Any], usage: str = "STORAGE") -> Any:
     """Return a new buffer with the bytes of ``array``, padded to a multiple of 4."""
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     size = data.nbytes + -data.nbytes % 4
-    buffer = context.create_buffer(f"wgpu_q4 {label}", size, "STORAGE", "COPY_DST", "COPY_SRC")
+    buffer = context.create_buffer(f"wgpu_q4 {label}", size, usage, "COPY_DST", "COPY_SRC")
     queue = context.device.queue
     for start in range(0, data.nbytes, _CHUNK_BYTES):
         chunk = data[start : start + _CHUNK_BYTES]
@@ -66,7 +66,12 @@ def pack_blocks(context: Context, shape: MatrixShape, rows: Any, layout: Layout)
         resource = target.create_view()
     else:
         nbytes = strips * quads * 16
-        check_binding(context, "the packed weight in blocks", nbytes)
+        if nbytes > context.largest_binding:  # rows past V make the last strip whole
+            raise DeviceLimitError(
+                f"the packed weight in blocks takes {nbytes:,} bytes in one binding; "
+                f"{context.adapter_summary} allows {context.largest_binding:,}. Force "
+                f"layout='rows' instead"
+            )
         resource = target = context.create_buffer(
             "wgpu_q4 packed blocks", nbytes, "STORAGE", "COPY_SRC"
         )
@@ -75,13 +80,3 @@ def pack_blocks(context: Context, shape: MatrixShape, rows: Any, layout: Layout)
     encode(encoder, [context.pipelines.step(pack, {"t_out": resource, "t_weight": rows})])
     context.device.queue.submit([encoder.finish()])
     return target
-
-
-def check_binding(context: Context, what: str, nbytes: int) -> None:
-    """Raise `DeviceLimitError` if one binding of the device cannot have ``nbytes``."""
-    if nbytes > context.largest_binding:
-        raise DeviceLimitError(
-            f"{what} takes {nbytes:,} bytes in one binding; {context.adapter_summary} allows "
-            f"{context.largest_binding:,}. Use a device that allows more; a device made with "
-            f"wgpu_q4.request_device() has all that its adapter offers"
-        )

@@ -14,7 +14,7 @@ from wgpu_q4.kernels.pack import pack_shader
 from wgpu_q4.kernels.pieces import ways_to_convert
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Entries, Reduce, reduction_shader
-from wgpu_q4.kernels.transposed import ADD_PARTS, transposed_shader
+from wgpu_q4.kernels.transposed import ADD_SECTIONS, transposed_shader
 from wgpu_q4.kernels.wgsl import Shader
 
 
@@ -47,6 +47,8 @@ def _others() -> Iterator[Shader]:
     for layout, scales, output, storage in product(layouts, dtypes, outputs, storages):
         for halves in ways_to_convert("float16" in (scales, output)):
             yield embedding_shader(layout, scales, output, storage, halves)
+            if storage == "buffer":
+                yield embedding_shader(layout, scales, output, storage, halves, of_part=True)
     yield from map(pack_shader, BLOCKS)
     yield PROBE_HALVES
     reduces: tuple[Reduce, ...] = get_args(Reduce)
@@ -56,7 +58,7 @@ def _others() -> Iterator[Shader]:
     for scales in dtypes:
         for halves in ways_to_convert(scales == "float16"):
             yield transposed_shader(scales, halves)
-    yield ADD_PARTS
+    yield ADD_SECTIONS
 
 
 def _distinct(shaders: Iterator[Shader] | tuple[Shader, ...]) -> tuple[Shader, ...]:

@@ -23,35 +23,45 @@ def embedding_shader(
     output: OutputDtype = "float32",
     storage: Storage = "buffer",
     halves: Halves = "native",
+    of_part: bool = False,
 ) -> Shader:
     """Return the lookup of rows by id; ids and result are both in buffers or both in 3-D textures.
+
+    Args:
+        layout, scales: of the weight.
+        output: the dtype of the result.
+        storage: where ids and result are.
+        halves: how half-precision numbers are converted.
+        of_part: True for a weight that is one part of the matrix: the lookup leaves alone what the
+            ids of other parts get.  Ids and result are in buffers then.
 
     Raises:
         KernelError: there is no such layout, dtype or storage.
     """
-    check_choice("storage", storage, get_args(Storage))
+    check_choice("storage", storage, ("buffer",) if of_part else get_args(Storage))
     check_choice("dtype of the result", output, get_args(OutputDtype))
     half = "half" if output == "float16" else "float"
-    result, grid = f"embedding/output_{storage}_{half}", "embedding/vectors_of_four"
+    where = "part" if of_part else storage
+    result, grid = f"embedding/output_{where}_{half}", "embedding/vectors_of_four"
     if (storage, output) == ("buffer", "float16"):
-        result, grid = "embedding/output_buffer_half_wide", "embedding/vectors_of_eight"
+        result, grid = f"embedding/output_{where}_half_wide", "embedding/vectors_of_eight"
     pieces = (
         *scales_pieces(scales, halves),
         *((f"half/{halves}",) if output == "float16" else ()),
         "shape/overrides",
         *weight_pieces(layout),
         f"embedding/place_{storage}",
-        f"embedding/indices_{storage}",
+        f"embedding/indices_{where}",
         result,
         "embedding/embedding_q4gsw",
         "embedding/grid_flat",
         grid,
     )
     return Shader(
-        f"embedding_q4gsw_{layout}_{scales}_scales_{storage}_{half}{halves_suffix(pieces)}",
+        f"embedding_q4gsw_{layout}_{scales}_scales_{where}_{half}{halves_suffix(pieces)}",
         tuple(dict.fromkeys(pieces)),
-        f"rows of the matrix by id: weight in {layout}, {scales} scales, {output} result in "
-        f"{'a buffer' if storage == 'buffer' else 'a texture'}",
+        f"rows of {'a part' if of_part else 'the matrix'} by id: weight in {layout}, {scales} "
+        f"scales, {output} result in {'a buffer' if storage == 'buffer' else 'a texture'}",
     )
 
 
@@ -63,9 +73,13 @@ def plan_embedding(
     storage: Storage,
     limits: Mapping[str, int],
     half_support: HalfSupport,
+    of_part: bool = False,
 ) -> Dispatch:
-    """Return the dispatch that looks ``ids`` ids (at least one) up."""
-    shader = embedding_shader(layout, shape.scales, output, storage, half_support.halves)
+    """Return the dispatch that looks ``ids`` ids (at least one) up.
+
+    ``shape`` is that of the part if ``of_part`` (see `embedding_shader`).
+    """
+    shader = embedding_shader(layout, shape.scales, output, storage, half_support.halves, of_part)
     columns = 8 if "embedding/vectors_of_eight" in shader.pieces else 4
     vectors = ids * (shape.embed_dim // columns)
     workgroups = fold(-(-vectors // _VECTORS_PER_WORKGROUP), limits)

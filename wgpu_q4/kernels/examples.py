@@ -20,6 +20,7 @@ from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
 from wgpu_q4.kernels.transposed import plan_transposed
 
 _LIMITS = {
+    "max-storage-buffer-binding-size": 1 << 27,
     "max-compute-workgroup-storage-size": 16384,
     "max-compute-invocations-per-workgroup": 256,
     "max-compute-workgroup-size-x": 256,
@@ -64,15 +65,15 @@ def _examples() -> Iterator[Example]:
     for shape, support in product(shapes, _SUPPORTS):
         yield from _lookups(shape, support)
         yield from _products(shape, support)
-        transposed = plan_transposed(shape, 1, _LIMITS, support)
-        yield Example(f"{_sizes(shape)}, one row of y", transposed.product)
+        transposed = plan_transposed((shape,), 1, _LIMITS, support)
+        yield Example(f"{_sizes(shape)}, one row of y", transposed.products[0])
         if transposed.add is not None:
             yield Example(f"{_sizes(shape)}, one row of y", transposed.add)
     of = _sizes(shapes[0])
     for layout in BLOCKS:
         yield Example(of, plan_pack(shapes[0], layout, _LIMITS))
     for reduce, kept in _REDUCTIONS:
-        for stage in plan_reduce(shapes[0].vocab, 1, reduce, kept, _LIMITS).stages:
+        for stage in plan_reduce((shapes[0].vocab,), 1, reduce, kept, _LIMITS).stages:
             of = f"{stage.constants['COLUMNS']} entries in one row, {kept} kept"
             yield Example(of, stage)
 
@@ -84,6 +85,10 @@ def _lookups(shape: MatrixShape, support: HalfSupport) -> Iterator[Example]:
     for layout, output, storage in product(layouts, outputs, storages):
         plan = plan_embedding(shape, _IDS, layout, output, storage, _LIMITS, support)
         yield Example(f"{_sizes(shape)}, {_IDS} ids", plan)
+    half = MatrixShape(shape.vocab // 2, shape.embed_dim, shape.group_size, shape.scales)
+    for layout, output in product(layouts, outputs):
+        plan = plan_embedding(half, _IDS, layout, output, "buffer", _LIMITS, support, of_part=True)
+        yield Example(f"{_sizes(half)}, a part of {shape.vocab} rows, {_IDS} ids", plan)
 
 
 def _products(shape: MatrixShape, support: HalfSupport) -> Iterator[Example]:

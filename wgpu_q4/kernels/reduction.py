@@ -48,32 +48,61 @@ class ReducePlan:
     """The dispatches that keep the best logits of each row; each reads what the one before it left.
 
     Attributes:
-        stages: the dispatches.
-        stage_bytes: bytes that each writes.
+        first: what reads logits, a dispatch for each part of the weight.  What they keep of a row
+            makes one row of candidates, in the order of the parts.
+        first_slots: the slot of that row, of ``kept`` entries each, where each part begins.
+        slots: slots of that row.
+        later: the dispatches that read candidates.
+        stage_bytes: bytes that those of ``first`` write together, and each of ``later``.
     """
 
-    stages: tuple[Dispatch, ...]
+    first: tuple[Dispatch, ...]
+    first_slots: tuple[int, ...]
+    slots: int
+    later: tuple[Dispatch, ...]
     stage_bytes: tuple[int, ...]
+
+    @property
+    def stages(self) -> tuple[Dispatch, ...]:
+        """All dispatches in their order."""
+        return (*self.first, *self.later)
 
 
 def plan_reduce(
-    vocab: int, rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
+    vocabs: tuple[int, ...], rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
 ) -> ReducePlan:
-    """Return what keeps the ``kept`` largest of ``vocab`` logits in each of ``rows`` rows (≥ 1)."""
-    stages: list[Dispatch] = []
-    stage_bytes: list[int] = []
-    columns, slices = vocab, 0
-    while slices != 1:
-        slice_ = _reduce_slice(columns, reduce, kept)
-        slices = -(-columns // slice_)
+    """Return what keeps the ``kept`` largest logits in each of ``rows`` rows (at least one).
+
+    Args:
+        vocabs: rows of each part of the weight, which are the logits of a row that it gives.
+        rows: rows of x.
+        reduce: the reduction.
+        kept: how many logits it keeps, at most as many as there are.
+        limits: the device's limits.
+    """
+
+    def stage(columns: int, slice_: int, entries: Entries) -> Dispatch:
         constants = {"COLUMNS": columns, "SLICE": slice_}
         if reduce == "top_k":
             constants["KEPT"] = kept
-        shader = reduction_shader(reduce, "candidates" if stages else "logits")
-        stages.append(Dispatch(shader, constants, fold(rows * slices, limits)))
-        columns = slices * kept
-        stage_bytes.append(rows * columns * 8)
-    return ReducePlan(tuple(stages), tuple(stage_bytes))
+        grid = fold(rows * -(-columns // slice_), limits)
+        return Dispatch(reduction_shader(reduce, entries), constants, grid)
+
+    first, first_slots, slots = [], [], 0
+    for vocab in vocabs:
+        # A part may have fewer logits than are kept, and a slice has as many places at least.
+        slice_ = _reduce_slice(max(vocab, kept), reduce, kept)
+        first.append(stage(vocab, slice_, "logits"))
+        first_slots.append(slots)
+        slots += -(-vocab // slice_)
+    later, left, stage_bytes = [], slots, [rows * slots * kept * 8]
+    while left != 1:
+        columns = left * kept
+        slice_ = _reduce_slice(columns, reduce, kept)
+        later.append(stage(columns, slice_, "candidates"))
+        left = -(-columns // slice_)
+        stage_bytes.append(rows * left * kept * 8)
+    return ReducePlan(tuple(first), tuple(first_slots), slots, tuple(later), tuple(stage_bytes))
 
 
 def _reduce_slice(columns: int, reduce: Reduce, kept: int) -> int:

@@ -17,18 +17,19 @@ _COLUMNS = 256
 _ROWS_OF_Y = 4
 _LANES = 4
 _WORKGROUPS = 1024
-"""Workgroups that the parts of a product make, to keep a large device busy with few rows of y."""
+"""Workgroups that the sections of a product make, to keep a large device busy with few rows of
+y."""
 
-_LEAST_PART = 64
-"""Rows of the weight that a part has at least; adding the parts up costs more than it brings
+_LEAST_SECTION = 64
+"""Rows of the weight that a section has at least; adding the sections up costs more than it brings
 below that."""
 
 _ADDED_PER_WORKGROUP = 64
 
-ADD_PARTS = Shader(
-    "add_parts",
-    ("shape/overrides", "linear/transposed/add_parts"),
-    "y · W, second dispatch: the sums of the parts of the weight's rows",
+ADD_SECTIONS = Shader(
+    "add_sections",
+    ("shape/overrides", "linear/transposed/add_sections"),
+    "y · W, second dispatch: the sums of the sections of the weight's rows",
 )
 
 
@@ -55,33 +56,50 @@ class TransposedPlan:
     """What runs for ``y · W``.
 
     Attributes:
-        product: the product, over each part of the rows of the weight.
-        add: the dispatch that adds the parts up; None if there is one part.
-        parts: how many.
-        part_bytes: bytes that the product writes.
+        products: the product with each part of the weight, over each section of its rows.
+        sections: how many sections each part has.
+        add: the dispatch that adds the sections up, in the order of the rows; None if there is one.
+        section_bytes: bytes that the products write.
     """
 
-    product: Dispatch
+    products: tuple[Dispatch, ...]
+    sections: tuple[int, ...]
     add: Dispatch | None
-    parts: int
-    part_bytes: int
+    section_bytes: int
 
 
 def plan_transposed(
-    shape: MatrixShape, rows: int, limits: Mapping[str, int], half_support: HalfSupport
+    parts: tuple[MatrixShape, ...],
+    rows: int,
+    limits: Mapping[str, int],
+    half_support: HalfSupport,
 ) -> TransposedPlan:
-    """Return the dispatches of ``y · W`` for ``rows`` rows of y (at least one)."""
-    tiles = -(-rows // _ROWS_OF_Y) * -(-shape.embed_dim // _COLUMNS)
-    wanted = max(1, min(-(-_WORKGROUPS // tiles), shape.vocab // _LEAST_PART))
-    part = -(-shape.vocab // wanted)
-    part += -part % _LANES
-    parts = -(-shape.vocab // part)
-    shader = transposed_shader(shape.scales, half_support.halves)
-    constants = {**shape.constants, "PART": part}
-    product = Dispatch(shader, constants, fold(tiles * parts, limits))
+    """Return the dispatches of ``y · W`` for ``rows`` rows of y (at least one).
+
+    Args:
+        parts: the shapes of the parts of the weight, in the order of its rows.
+        rows: rows of y.
+        limits: the device's limits.
+        half_support: what its half-precision functions do.
+    """
+    embed_dim, y_row = parts[0].embed_dim, sum(part.vocab for part in parts)
+    tiles = -(-rows // _ROWS_OF_Y) * -(-embed_dim // _COLUMNS)
+    most = limits["max-storage-buffer-binding-size"] // (rows * embed_dim * 4 * len(parts))
+    wanted = max(1, min(-(-_WORKGROUPS // (tiles * len(parts))), most))
+    products, sections = [], []
+    for part in parts:
+        section = -(-part.vocab // max(1, min(wanted, part.vocab // _LEAST_SECTION)))
+        section += -section % _LANES
+        sections.append(-(-part.vocab // section))
+        constants = {**part.constants, "SECTION": section}
+        if y_row != part.vocab:
+            constants["Y_ROW"] = y_row
+        shader = transposed_shader(part.scales, half_support.halves)
+        products.append(Dispatch(shader, constants, fold(tiles * sections[-1], limits)))
     add = None
-    if parts > 1:
-        quads = rows * (shape.embed_dim // 4)
+    if sum(sections) > 1:
+        quads = rows * (embed_dim // 4)
         grid = fold(-(-quads // _ADDED_PER_WORKGROUP), limits)
-        add = Dispatch(ADD_PARTS, shape.constants, grid)
-    return TransposedPlan(product, add, parts, parts * rows * shape.embed_dim * 4)
+        add = Dispatch(ADD_SECTIONS, parts[0].constants, grid)
+    section_bytes = sum(sections) * rows * embed_dim * 4
+    return TransposedPlan(tuple(products), tuple(sections), add, section_bytes)

@@ -12,6 +12,7 @@ from wgpu_q4.arrays import ArrayLike, DTypeLike, FloatDtype, HostArray, float_dt
 from wgpu_q4.device.context import Context, context_for
 from wgpu_q4.device.pipelines import encode
 from wgpu_q4.device.residents import DeviceWeight
+from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import plan_embedding
 from wgpu_q4.ops.arguments import check_indices, check_weight
 from wgpu_q4.ops.forced import Choices, current_choices
@@ -89,19 +90,22 @@ def _look_up(
         flat_ids, rows = ids.reshape(-1), result.reshape(-1, embed_dim)
         at_a_time = max(1, context.largest_binding // max(embed_dim * rows.itemsize, 4))
         for start in range(0, len(rows), at_a_time):
-            part, out = flat_ids[start : start + at_a_time], rows[start : start + at_a_time]
-            dispatch = context.plan(
-                *(plan_embedding, resident.shape, part.size, choices.layout, output, "buffer"),
-                half_support=context.half_support,
-            )
-            resources = {
-                **resident.bindings(context, weight, choices.layout),
+            some, out = flat_ids[start : start + at_a_time], rows[start : start + at_a_time]
+            given = {
                 "t_out": context.scratch.result("embedding", out.nbytes),
-                "out_sizes": context.scratch.sizes("embedding", embed_dim, part.size, 1, 1),
-                "t_indices": context.scratch.input("ids", part),
+                "out_sizes": context.scratch.sizes("embedding", embed_dim, some.size, 1, 1),
+                "t_indices": context.scratch.input("ids", some),
             }
-            step = context.pipelines.step(dispatch, resources, resident.bind_groups)
-            context.run([step], resources["t_out"], out)
+            steps = []
+            for part in resident.parts_with(some):
+                dispatch = context.plan(
+                    *(plan_embedding, part.shape, some.size, choices.layout, output, "buffer"),
+                    half_support=context.half_support,
+                    of_part=not part.is_whole,
+                )
+                resources = given | part.bindings(context, weight, choices.layout)
+                steps.append(context.pipelines.step(dispatch, resources, part.bind_groups))
+            context.run(steps, given["t_out"], out)
 
 
 def _through_textures(
@@ -116,6 +120,13 @@ def _through_textures(
     """Ids ``[.., c, h, w]`` width-packed in a texture, the result in one of K/4 × w × (c · h)."""
     from wgpu_q4.device.textures import Texture3d, pack_width
 
+    part, *others_of_weight = resident.parts
+    if others_of_weight:
+        raise DeviceLimitError(
+            f"storage='texture3d' reads a weight in one part, and {context.adapter_summary} holds "
+            f"this one in {len(resident.parts)}, as a binding has at most "
+            f"{context.largest_binding:,} bytes there; use storage='buffer'"
+        )
     embed_dim = resident.shape.embed_dim
     shape = (1,) * (3 - ids.ndim) + ids.shape
     width, height = shape[-1], shape[-2]
@@ -126,7 +137,7 @@ def _through_textures(
     out_texture = Texture3d(context, out_size, texel, "embedding")
     id_texture.write(pack_width(ids.reshape(others, height, width)))
     resources = {
-        **resident.bindings(context, weight, choices.layout),
+        **part.bindings(context, weight, choices.layout),
         "t_indices": id_texture.view,
         "t_out": out_texture.view,
         "out_sizes": context.scratch.sizes("embedding", embed_dim, width, height, others),

@@ -103,6 +103,6 @@ def kernel_for(
     if index(rows) < 1:
         raise ValueError(f"rows must be at least 1, not {rows}")
     context = context_for(device)
-    resident = context.weight(weight)
-    plan = plan_for(context, resident, index(rows), bias, accuracy, current_choices())
+    shape = context.weight(weight).parts[0].shape
+    plan = plan_for(context, shape, index(rows), bias, accuracy, current_choices())
     return plan.kernel

@@ -68,18 +68,20 @@ def _multiply(
     context: Context, weight: Q4Weight, rows: NDArray[np.float32], result: NDArray[np.float32]
 ) -> None:
     """Fill ``result`` ``[M, K]``, with as many rows at a time as a binding holds."""
-    row_bytes = 4 * max(weight.shape)
-    at_a_time = context.largest_binding // row_bytes
-    if at_a_time < 1:
+    resident, largest = context.weight(weight), context.largest_binding
+    parts = resident.parts
+    # Each part has a row of the result for itself, before these are added up.
+    row_bytes = 4 * max(parts[0].shape.vocab, weight.shape[1] * len(parts))
+    if row_bytes > largest:
         raise DeviceLimitError(
             f"one row of y or of the result takes {row_bytes:,} bytes in one binding; "
-            f"{context.adapter_summary} allows {context.largest_binding:,}"
+            f"{context.adapter_summary} allows {largest:,}"
         )
-    resident = context.weight(weight)
+    at_a_time = max(1, min(largest // row_bytes, largest // (4 * weight.shape[0])))
     resident.readers.add("linear_transposed")
     for start in range(0, len(rows), at_a_time):
-        part = slice(start, start + at_a_time)
-        _multiply_rows(context, weight, resident, rows[part], result[part])
+        some = slice(start, start + at_a_time)
+        _multiply_rows(context, weight, resident, rows[some], result[some])
 
 
 def _multiply_rows(
@@ -89,20 +91,24 @@ def _multiply_rows(
     y: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    scratch = context.scratch
-    plan = context.plan(plan_transposed, resident.shape, len(y), half_support=context.half_support)
-    last = scratch.result("transposed", out.nbytes)
-    sizes = scratch.sizes("transposed", len(y), plan.parts)
-    product = {
-        **resident.bindings(context, weight, "rows"),
-        "t_in": scratch.input("y", y),
-        "sizes": sizes,
-        "t_out": last,
-    }
+    scratch, parts = context.scratch, resident.parts
+    shapes = tuple([part.shape for part in parts])
+    plan = context.plan(plan_transposed, shapes, len(y), half_support=context.half_support)
+    last = sums = scratch.result("transposed", out.nbytes)
     if plan.add is not None:
-        product["t_out"] = scratch.buffer("parts of transposed", plan.part_bytes, "STORAGE")
-    steps = [context.pipelines.step(plan.product, product, resident.bind_groups)]
+        sums = scratch.buffer("sections of transposed", plan.section_bytes, "STORAGE")
+    y_buffer = scratch.input("y", y, in_ranges=len(parts) > 1)
+    steps, sections = [], sum(plan.sections)
+    for number, (part, product) in enumerate(zip(parts, plan.products, strict=True)):
+        place = plan.sections[number], sum(plan.sections[:number]), sections
+        resources = {
+            **part.bindings(context, weight, "rows"),
+            "t_in": part.columns_of(y_buffer, context),
+            "sizes": scratch.sizes(f"transposed {number}", len(y), *place),
+            "t_out": sums,
+        }
+        steps.append(context.pipelines.step(product, resources, part.bind_groups))
     if plan.add is not None:
-        added = {"t_in": product["t_out"], "t_out": last, "sizes": sizes}
-        steps.append(context.pipelines.step(plan.add, added, resident.bind_groups))
+        added = {"t_in": sums, "t_out": last, "sizes": resources["sizes"]}
+        steps.append(context.pipelines.step(plan.add, added, parts[0].bind_groups))
     context.run(steps, last, out)

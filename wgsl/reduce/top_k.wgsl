@@ -11,16 +11,16 @@
 // In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; places
 // are below SLICE, of which KEPT is at most all.
 //
-// Needs: COLUMNS, rank, entry_at, comes_first.
-// Defines: main.
+// Needs: COLUMNS, rank, entry_at, comes_first, slot_of.
+// Defines: sizes, main.
 
 override SLICE: u32 = 1024u;  // entries of which a workgroup keeps KEPT
 override KEPT: u32 = 1u;  // entries that are kept
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉][KEPT], bits of a logit and its id
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows, 0, 0, 0
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][slots][KEPT], bits of a logit and its id
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows; of logits: the first id, the first slot, the slots of a row
 
 var<workgroup> sorted: array<vec2<u32>, SLICE>;  // rank and column
 
@@ -56,7 +56,8 @@ fn main(
         }
     }
     workgroupBarrier();
+    let slot = slot_of(row, flat % slices, slices);
     for (var i = lane; i < KEPT; i += LANES) {
-        t_out[flat * KEPT + i] = entry_at(row, sorted[i].y);
+        t_out[slot * KEPT + i] = entry_at(row, sorted[i].y);
     }
 }

@@ -28,6 +28,7 @@ from wgpu_q4.kernels import (
 )
 
 WEBGPU_LIMITS = {
+    "max-storage-buffer-binding-size": 1 << 27,
     "max-compute-workgroup-storage-size": 16384,
     "max-compute-invocations-per-workgroup": 256,
     "max-compute-workgroup-size-x": 256,
@@ -64,12 +65,14 @@ def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
         outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
         for layout, storage, output in product(LAYOUTS, storages, outputs):
             yield plan_embedding(shape, 7, layout, output, storage, limits, support)
+            if storage == "buffer":
+                yield plan_embedding(shape, 7, layout, output, storage, limits, support, True)
         for reduce, kept in REDUCTIONS:
-            yield from plan_reduce(100 * vocab, 3, reduce, kept, limits).stages
+            yield from plan_reduce((100 * vocab,), 3, reduce, kept, limits).stages
         for layout in BLOCKS:
             yield plan_pack(shape, layout, limits)
-        transposed = plan_transposed(shape, 3, limits, support)
-        yield from (step for step in (transposed.product, transposed.add) if step is not None)
+        transposed = plan_transposed((shape,), 3, limits, support)
+        yield from (step for step in (*transposed.products, transposed.add) if step is not None)
         for layout, bias, rows in product(LAYOUTS, (False, True), (1, 2, 3, 8, 40, 500)):
             for kernel in applicable(shape, layout, support):
                 yield from dispatches(

@@ -34,6 +34,7 @@ def limits(
 ) -> dict[str, int]:
     """A device's limits; by default those that WebGPU grants everywhere."""
     return {
+        "max-storage-buffer-binding-size": 1 << 27,
         "max-compute-workgroup-storage-size": workgroup_bytes,
         "max-compute-invocations-per-workgroup": invocations,
         "max-compute-workgroup-size-x": invocations if width is None else width,

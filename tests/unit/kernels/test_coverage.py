@@ -194,7 +194,7 @@ def test_what_reads_a_texture_or_depends_on_data_stays_checked() -> None:
     for layout in LAYOUTS:
         assert plan_embedding(LLAMA, 3, layout, "float32", "buffer", WEBGPU, NATIVE).needs is None
     assert plan_pack(LLAMA, "blocks_buffer", WEBGPU).needs is None
-    assert all(stage.needs is None for stage in plan_reduce(999, 3, "argmax", 1, WEBGPU).stages)
+    assert all(stage.needs is None for stage in plan_reduce((999,), 3, "argmax", 1, WEBGPU).stages)
 
 
 # The transposed product
@@ -205,15 +205,17 @@ def test_the_transposed_product_covers_every_column_and_every_row_of_the_weight(
     shape: MatrixShape,
 ) -> None:
     for rows, device in product((1, 4, 5, 300, 2000), (WEBGPU, FEW_WORKGROUPS)):
-        plan = plan_transposed(shape, rows, device, NATIVE)
-        part = plan.product.constants["PART"]
-        assert (plan.parts - 1) * part < shape.vocab <= plan.parts * part
+        plan = plan_transposed((shape,), rows, device, NATIVE)
+        (transposed,), (sections,) = plan.products, plan.sections
+        section = transposed.constants["SECTION"]
+        assert (sections - 1) * section < shape.vocab <= sections * section
         tiles = ceil(rows / 4) * ceil(shape.embed_dim / 256)
-        assert tiles * (plan.parts - 1) < 1024 or plan.parts == 1  # no more parts than help
-        check_grid(plan.product, tiles * plan.parts, device)
-        assert plan.product.needs is None
-        assert plan.part_bytes == plan.parts * rows * shape.embed_dim * 4
-        assert (plan.add is None) == (plan.parts == 1)
+        assert tiles * (sections - 1) < 1024 or sections == 1  # no more sections than help
+        check_grid(transposed, tiles * sections, device)
+        assert transposed.needs is None
+        assert "Y_ROW" not in transposed.constants
+        assert plan.section_bytes == sections * rows * shape.embed_dim * 4
+        assert (plan.add is None) == (sections == 1)
         if plan.add is not None:
             check_grid(plan.add, ceil(rows * shape.embed_dim / 4 / 64), device)
             assert plan.add.needs is None

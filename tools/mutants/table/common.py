@@ -3,6 +3,7 @@
 from tools.mutants.mutant import Mutant
 from tools.mutants.table.reach import (
     far_half_of_a_tile,
+    in_parts,
     nibbles_of_rows,
     of_8_bits,
     of_16_bits,
@@ -13,6 +14,8 @@ _EXACT, _TILE = "linear/common/exact_f32", "linear/common/gemm_tile"
 _QUANTIZE = "linear/common/quantize"
 
 MUTANTS = (
+    # Columns of a wider result.
+    Mutant("linear/common/result", "$m * RESULT_ROW", "$m * VOCAB", "unwritten", in_parts),
     # Nibbles as floats.
     Mutant(_EXACT, "8388736.0", "8388744.0", reaches=nibbles_of_rows),
     Mutant(_EXACT, "$sums.z + $sums.w", "$sums.z", reaches=plain_rows),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.exact import SLICES, STRIPS, TILES, Product
 
 
+def in_parts(product: Product) -> bool:
+    return product.in_parts
+
+
 def several_rows(product: Product) -> bool:
     return product.rows > 1
 

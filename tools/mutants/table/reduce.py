@@ -34,6 +34,10 @@ def is_out_of_order(case: Reduction) -> bool:
     return case.floats != "all equal"
 
 
+def in_parts(case: Reduction) -> bool:
+    return case.parts > 1
+
+
 def rows_differ(case: Reduction) -> bool:
     """The rows have different results."""
     same = {"all equal"} if case.reduce == "top_k" else {"all equal", "infinity twice"}
@@ -50,5 +54,7 @@ MUTANTS = (
     Mutant(_TOP_K, "$size <= SLICE", "$size < SLICE", reaches=is_out_of_order),
     Mutant(_TOP_K, "($at & $size) == 0u", "($at & $size) <= SLICE", reaches=is_out_of_order),
     Mutant("reduce/of_logits", "$row * COLUMNS", "0u * COLUMNS", "read", rows_differ),
+    Mutant("reduce/of_logits", "sizes.y + $column", "0u + $column", reaches=in_parts),
+    Mutant("reduce/of_logits", "+ sizes.z +", "+ 0u +", "unwritten", in_parts),
     Mutant("reduce/of_candidates", "$row * COLUMNS", "0u * COLUMNS", "read", rows_differ),
 )

@@ -1,8 +1,14 @@
 """Mutants of the transposed product, whose case is a product of integers."""
 
+from tools.mutants.cases import Transposed
 from tools.mutants.mutant import Mutant
 
-_BODY, _PARTS = "linear/transposed/transposed", "linear/transposed/add_parts"
+_BODY, _ADD = "linear/transposed/transposed", "linear/transposed/add_sections"
+
+
+def in_parts(case: Transposed) -> bool:
+    return case.in_parts
+
 
 MUTANTS = (
     Mutant(_BODY, "$k8 * 8u / group_size()", "$k8 / group_size()", "read"),
@@ -11,5 +17,7 @@ MUTANTS = (
     Mutant(_BODY, "$first + 4u * WORDS", "$first", "read"),
     Mutant(_BODY, "$flat % $tiles_m * 4u", "$flat % $tiles_m * 0u"),
     Mutant(_BODY, "$first_m + 2u < sizes.x", "false", "unwritten"),
-    Mutant(_PARTS, "var part = 0u", "var part = 1u"),
+    Mutant(_BODY, "sizes.x - 1u) * Y_ROW", "sizes.x - 1u) * VOCAB", "read", in_parts),
+    Mutant(_BODY, "sizes.z + $section", "0u + $section", "unwritten", in_parts),
+    Mutant(_ADD, "var section = 0u", "var section = 1u"),
 )

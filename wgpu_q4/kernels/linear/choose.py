@@ -49,6 +49,7 @@ def plan_linear(
     accuracy: Accuracy = "exact",
     matrix_units: Collection[MatrixUnits] = (),
     software: bool = False,
+    result_row: int | None = None,
 ) -> LinearPlan:
     """Return the dispatches of ``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
@@ -63,6 +64,8 @@ def plan_linear(
         accuracy: the least that the chosen kernel must reach; a more exact one may be faster.
         matrix_units: what the device's matrix units do.
         software: True if the device runs on the processor.
+        result_row: outputs in a row of the result; None for V.  It is more where the weight is one
+            part of a larger matrix.
 
     Raises:
         KernelError: ``kernel`` does not exist, or cannot do this shape, layout or device.
@@ -74,4 +77,5 @@ def plan_linear(
     else:
         record = linear_kernel(kernel)
         record.check(shape, layout, half_support, matrix_units)
-    return record.plan(Job(shape, rows, layout, bias, limits, half_support))
+    wide = shape.vocab if result_row is None else result_row
+    return record.plan(Job(shape, rows, layout, bias, limits, half_support, wide))

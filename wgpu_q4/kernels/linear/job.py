@@ -45,6 +45,8 @@ class Job:
         bias: True if a bias is added.
         limits: the device's limits, by WebGPU's names with dashes.
         half_support: what the device's half-precision functions do.
+        result_row: outputs in a row of the result: V, or more where the weight is one part of a
+            larger matrix.
     """
 
     shape: MatrixShape
@@ -53,6 +55,7 @@ class Job:
     bias: bool
     limits: Mapping[str, int]
     half_support: HalfSupport
+    result_row: int
 
     @property
     def halves(self) -> Halves:
@@ -93,7 +96,7 @@ class Job:
         scale_bytes = shape.vocab * (shape.embed_dim // shape.group_size)
         scale_bytes *= 2 if shape.scales == "float16" else 4
         return {
-            "t_out": self.rows * shape.vocab * 4,
+            "t_out": ((self.rows - 1) * self.result_row + shape.vocab) * 4,
             "t_x": x_bytes or self.rows * shape.embed_dim * 4,
             "t_weight": rows * shape.embed_dim // 2,
             "t_scales": scale_bytes + -scale_bytes % 4,

@@ -203,6 +203,7 @@ class LinearKernel(ABC):
             *reading.weight,
             *scales_pieces(scales, halves),
             "linear/common/bias_buffer" if bias else "linear/common/bias_none",
+            "linear/common/result",
             *reading.bodies[form],
         )
         suffixes = "_bias" if bias else "", f"_{form}" if form else "", halves_suffix(pieces)
@@ -247,6 +248,8 @@ class LinearKernel(ABC):
             x_scale_bytes: bytes of its scales; 0 for none.
         """
         shader = self.shader(job.layout, job.shape.scales, job.bias, job.halves, form)
+        if job.result_row != job.shape.vocab:
+            constants = {**constants, "RESULT_ROW": job.result_row}
         is_unchecked = self.reading(job.layout).is_unchecked
         needs = job.needs(x_bytes, x_scale_bytes) if is_unchecked else None
         return job.dispatch(shader, constants, workgroups, needs)

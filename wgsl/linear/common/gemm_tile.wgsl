@@ -9,13 +9,13 @@
 // rows, a multiple of TILE_M.
 // In range: an output is stored only where its row is below V and its row of x below M.
 //
-// Needs: vocab, load_bias.
+// Needs: vocab, result_at, load_bias.
 // Defines: TILE_N, TILE_M, sizes, Sums, store_sums.
 
 const TILE_N = 64u;
 override TILE_M: u32 = 128u;  // rows of x of a tile, and invocations of a workgroup
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 // Row r of the invocation's 8, its left and its right four outputs.
@@ -33,7 +33,7 @@ struct Sums {
 fn store_four(m: u32, n: u32, values: vec4<f32>) {
     for (var i = 0u; i < 4u; i++) {
         if n + i < vocab() {
-            t_out[m * vocab() + n + i] = values[i] + load_bias(n + i);
+            t_out[result_at(m, n + i)] = values[i] + load_bias(n + i);
         }
     }
 }

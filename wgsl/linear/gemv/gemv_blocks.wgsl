@@ -12,7 +12,7 @@
 // divides; rows of x are below M by the grid's division; an output is stored only where its row is
 // below V.
 //
-// Needs: vocab, embed_dim, load_weight_block, group_size, load_scales, load_bias.
+// Needs: vocab, embed_dim, load_weight_block, group_size, load_scales, result_at, load_bias.
 // Defines: main.
 
 override TEAM: u32 = 32u;  // invocations that share a strip
@@ -20,7 +20,7 @@ override LANE_BLOCKS: u32 = 4u;  // blocks that an invocation takes at a time
 
 const LANES = 128u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
 
@@ -100,7 +100,7 @@ fn main(
         }
         let row = first_strip * 8u + output;
         if row < vocab() {
-            t_out[m * vocab() + row] = sum + load_bias(row);
+            t_out[result_at(m, row)] = sum + load_bias(row);
         }
     }
 }

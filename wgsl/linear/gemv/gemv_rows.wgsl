@@ -12,14 +12,14 @@
 // division.
 //
 // Needs: embed_dim, vocab, load_weight_word, shifted_quad, UNSHIFT, load_scale, group_size, total,
-// load_bias.
+// result_at, load_bias.
 // Defines: main.
 
 override TEAM: u32 = 32u;  // invocations that share a row of the weight
 
 const LANES = 128u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [M][K / 4]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, 0, 0, 0
 
@@ -57,6 +57,6 @@ fn main(
         for (var i = 0u; i < TEAM; i++) {
             result += slots[lane * TEAM + (i + lane) % TEAM];
         }
-        t_out[m * vocab() + output] = result + load_bias(output);
+        t_out[result_at(m, output)] = result + load_bias(output);
     }
 }

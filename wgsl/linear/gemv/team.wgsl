@@ -11,14 +11,14 @@
 // In range: rows of the weight are clamped to V − 1 here; callers ask for chunks below K / 32. An
 // output is stored only where its row is below V and its row of x below M.
 //
-// Needs: group_size, vocab, load_weight_chunk, load_scale, load_bias.
+// Needs: group_size, vocab, load_weight_chunk, load_scale, result_at, load_bias.
 // Defines: INVOCATIONS, TEAM, X_ROWS, sizes, Sums, Rows, load_rows, store_sums.
 
 override INVOCATIONS: u32 = 256u;  // of a workgroup
 override TEAM: u32 = 16u;  // invocations that share four rows of the weight
 override X_ROWS: u32 = 1u;  // rows of x that a workgroup takes: 1, 2, 4 or 8
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 var<workgroup> slots: array<vec4<f32>, INVOCATIONS>;
@@ -80,7 +80,7 @@ fn store_row(sums: vec4<f32>, m: u32, first_n: u32, lane: u32) {
             // Every team starts at another slot: no two read from one memory bank at a time.
             sum += slots[first_slot + (i + lane / 4u) % TEAM][lane % 4u];
         }
-        t_out[m * vocab() + row] = sum + load_bias(row);
+        t_out[result_at(m, row)] = sum + load_bias(row);
     }
     workgroupBarrier();
 }

@@ -15,7 +15,7 @@
 // stored only where its row is below V, and rows of x are below M by the grid's division.
 //
 // Needs: PLANES, vocab, prepare_x, embed_dim, load_weight_block, group_size, load_scales,
-// load_words, load_scale_words, load_bias.
+// load_words, load_scale_words, result_at, load_bias.
 // Defines: INVOCATIONS, sizes, main.
 
 override INVOCATIONS: u32 = 256u;  // of a workgroup
@@ -23,7 +23,7 @@ override TEAM: u32 = 32u;  // invocations that share a strip
 override TILES: u32 = 1u;  // sets of strips of a workgroup, one after another
 const X_ROWS = 1u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
 
 var<workgroup> slots: array<vec4<f32>, 2u * INVOCATIONS>;  // rows 0–3 of each lane, then 4–7
@@ -112,7 +112,7 @@ fn main(
             }
             let row = first_strip * 8u + output;
             if row < vocab() {
-                t_out[m * vocab() + row] = sum + load_bias(row);
+                t_out[result_at(m, row)] = sum + load_bias(row);
             }
         }
         workgroupBarrier();

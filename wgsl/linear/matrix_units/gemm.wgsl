@@ -19,7 +19,7 @@
 // output is stored only where its row is below V and its row of x below M.
 //
 // Needs: SIDE, SUMS_M, load_scale, XMatrix, WeightMatrix, SumMatrix, load_bias, vocab, SUBGROUP,
-// SUMS_N, embed_dim, Sums, fetch_weight, stage_weight, accumulate, store_sums.
+// result_at, SUMS_N, embed_dim, Sums, fetch_weight, stage_weight, accumulate, store_sums.
 // Defines: PITCH, Place, scale_pair, low_pair, high_pair, stage_eight, load_x, load_weight,
 // store_sum, main.
 
@@ -31,7 +31,7 @@ const DEPTH = 64u;  // columns staged at a time
 const PITCH = 72u;  // DEPTH + 8, so that neighbouring rows begin in different banks
 const OUT_PITCH = 20u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][V]
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
 @group(0) @binding(1) var<storage, read> t_x: array<f16>;  // [M' / 16][K' / 16][16][16]
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', the exponent of the weight, 0
 @group(0) @binding(6) var<storage, read> t_x_scales: array<f32>;  // [M'], the inverse of each row's power of two
@@ -105,7 +105,7 @@ fn store_sum(sum: SumMatrix, place: Place, i: u32, j: u32) {
         let m = place.m_at + SIDE * i + row;
         if place.first_m + m < sizes.x && n < vocab() {
             let value = out_tile[mine + row * OUT_PITCH + column] * weight_factor;
-            t_out[(place.first_m + m) * vocab() + n] = fma(value, x_factors[m], bias);
+            t_out[result_at(place.first_m + m, n)] = fma(value, x_factors[m], bias);
         }
     }
     workgroupBarrier();

@@ -1,26 +1,30 @@
 // x = y · W, the transposed product: exact products of the weight, sums in float32.
 //
-// The sum runs over the V rows of the weight, in parts of PART rows. A workgroup computes 256
-// columns (32 words of 8) of four rows of the result, over one part. Its 128 invocations are four
+// The sum runs over the V rows of the weight, in sections of SECTION rows. A workgroup computes 256
+// columns (32 words of 8) of four rows of the result, over one section. Its 128 invocations are four
 // lanes of 32 words: lane i takes every fourth row of the weight, and the lanes are added up in
-// workgroup memory. Where there are several parts, add_parts.wgsl adds them.
+// workgroup memory. Where there are several sections, add_sections.wgsl adds them.
 //
-// Grid: ⌈M / 4⌉ · ⌈K / 256⌉ · parts workgroups, folded over x and y. Those that differ only in
+// A weight may be one part of a larger matrix. Then its numbers of y are some columns of wider rows,
+// which are bound where the first of them lies, and sections of other parts precede its own.
+//
+// Grid: ⌈M / 4⌉ · ⌈K / 256⌉ · sections workgroups, folded over x and y. Those that differ only in
 // their rows of y are neighbours, so that the weight comes from the cache for all but the first.
 // Assumes: 4 KiB of workgroup memory.
 // In range: rows of y are clamped to M − 1, words to the last of a row, and rows of the weight are
-// below V; workgroups past the last part read no row of the weight and store nothing.
+// below V; workgroups past the last section read no row of the weight and store nothing.
 //
-// Needs: vocab, load_weight_word, load_scale, group_size, shifted_quad, UNSHIFT, embed_dim.
+// Needs: VOCAB, load_weight_word, load_scale, group_size, shifted_quad, UNSHIFT, embed_dim, vocab.
 // Defines: main.
 
 const WORDS = 32u;  // words of 8 columns that a workgroup computes
 const LANES = 4u;  // rows of the weight that it takes at a time
-override PART: u32;  // rows of the weight of a part
+override SECTION: u32;  // rows of the weight of a section
+override Y_ROW: u32 = VOCAB;  // numbers in a row of y: those of all parts of the matrix
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;  // [parts][M][K / 4]
-@group(0) @binding(1) var<storage, read> t_in: array<f32>;  // [M][V]
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, parts, 0, 0
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;  // [sections][M][K / 4]
+@group(0) @binding(1) var<storage, read> t_in: array<f32>;  // [M][Y_ROW]
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, sections, those of the parts before, those of all
 
 var<workgroup> lane_sums: array<vec4<f32>, 2u * WORDS * LANES>;  // [LANES][2][WORDS]
 
@@ -33,7 +37,7 @@ struct Sums {
 }
 
 fn load_y(m: u32, row: u32) -> vec4<f32> {
-    return vec4<f32>(t_in[min(m, sizes.x - 1u) * vocab() + row]);
+    return vec4<f32>(t_in[min(m, sizes.x - 1u) * Y_ROW + row]);
 }
 
 // Add a row of the weight, times its number in each of four rows of y.
@@ -85,15 +89,15 @@ fn main(
     let tiles_k = (words + WORDS - 1u) / WORDS;
     let first_m = flat % tiles_m * 4u;
     let k8 = flat / tiles_m % tiles_k * WORDS + lane % WORDS;
-    let part = flat / (tiles_m * tiles_k);
-    let end = min(part * PART + PART, vocab());
+    let section = flat / (tiles_m * tiles_k);
+    let end = min(section * SECTION + SECTION, vocab());
 
     var sums: Sums;
-    for (var row = part * PART + lane / WORDS; row < end; row += LANES) {
+    for (var row = section * SECTION + lane / WORDS; row < end; row += LANES) {
         add_row(&sums, row, min(k8, words - 1u), first_m);
     }
-    let stores = lane < WORDS && k8 < words && part < sizes.y;
-    let at = ((part * sizes.x + first_m) * words + k8) * 2u;
+    let stores = lane < WORDS && k8 < words && section < sizes.y;
+    let at = (((sizes.z + section) * sizes.x + first_m) * words + k8) * 2u;
     store_row(sums.left0, sums.right0, lane, stores, at);
     store_row(sums.left1, sums.right1, lane, stores && first_m + 1u < sizes.x, at + 2u * words);
     store_row(sums.left2, sums.right2, lane, stores && first_m + 2u < sizes.x, at + 4u * words);

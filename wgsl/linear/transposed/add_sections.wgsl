@@ -1,16 +1,16 @@
-// The parts of a transposed product, added up in their order.
+// The sections of a transposed product, added up in their order.
 //
 // One invocation adds four columns of a row of the result.
 //
 // Grid: ⌈M · K / 4 / 64⌉ workgroups of 64 invocations, folded over x and y.
-// In range: invocations past the last quad do nothing, and parts are below the number of parts.
+// In range: invocations past the last quad do nothing, and sections are below the number of sections.
 //
 // Needs: embed_dim.
 // Defines: main.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<vec4<f32>>;  // [M][K / 4]
-@group(0) @binding(1) var<storage, read> t_in: array<vec4<f32>>;  // [parts][M][K / 4]
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, parts, 0, 0
+@group(0) @binding(1) var<storage, read> t_in: array<vec4<f32>>;  // [sections][M][K / 4]
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, sections of a part, those of the parts before, those of all
 
 @compute @workgroup_size(64)
 fn main(
@@ -24,8 +24,8 @@ fn main(
         return;
     }
     var sum = vec4<f32>(0.0);
-    for (var part = 0u; part < sizes.y; part++) {
-        sum += t_in[part * quads + quad];
+    for (var section = 0u; section < sizes.w; section++) {
+        sum += t_in[section * quads + quad];
     }
     t_out[quad] = sum;
 }

@@ -17,7 +17,7 @@ from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import ArrayLike, DTypeLike, is_torch, to_numpy
 from wgpu_q4.format import Convention, Rule
 from wgpu_q4.format.nibbles import check_convention
-from wgpu_q4.format.shape import check_packed
+from wgpu_q4.format.shape import check_scales, check_shapes
 
 
 class Resident(Protocol):
@@ -44,7 +44,12 @@ class Q4Weight:
     """
 
     def __init__(
-        self, packed: ArrayLike, scales: ArrayLike, convention: Convention = "linear"
+        self,
+        packed: ArrayLike,
+        scales: ArrayLike,
+        convention: Convention = "linear",
+        *,
+        read_scales: bool = True,
     ) -> None:
         """Wrap a packed matrix that already exists.
 
@@ -52,6 +57,9 @@ class Q4Weight:
             packed: uint8 ``[V, K/2]``, numpy or torch; ``K`` a multiple of 8.
             scales: float16 or float32 ``[V, K/G]``, numpy or torch; ``G`` a multiple of 8.
             convention: the nibble order of ``packed``.
+            read_scales: False checks the values of the scales when they are first used, in place
+                of now: all of them when `scales` is asked for (an upload does), else those of the
+                rows that are looked up.  So a mapped file is not read before it is needed.
 
         Raises:
             TypeError: not arrays.
@@ -60,8 +68,11 @@ class Q4Weight:
         self._convention: Convention = check_convention(convention)
         self._packed: NDArray[np.uint8] = _read_only(to_numpy(packed, "packed"))
         self._scales: NDArray[Any] = _read_only(to_numpy(scales, "scales"))
-        vocab, embed_dim, group_size = check_packed(self._packed, self._scales)
+        vocab, embed_dim, group_size = check_shapes(self._packed, self._scales)
         self._shape, self._group_size = (vocab, embed_dim), group_size
+        self._scales_are_checked = False
+        if read_scales:
+            self._check_scales()
         self.residents: WeakSet[Resident] = WeakSet()
         """The device copies; `wgpu_q4.device` adds them."""
 
@@ -114,8 +125,23 @@ class Q4Weight:
 
     @property
     def scales(self) -> NDArray[Any]:
-        """float16 or float32 ``[V, K/G]``, read-only."""
+        """float16 or float32 ``[V, K/G]``, read-only.
+
+        Raises:
+            FormatError: a scale that q4gsw does not allow, if they were not checked before.
+        """
+        if not self._scales_are_checked:
+            self._check_scales()
         return self._scales
+
+    @property
+    def unchecked_scales(self) -> NDArray[Any]:
+        """`scales`, for a reader that takes some rows and checks them itself."""
+        return self._scales
+
+    def _check_scales(self) -> None:
+        check_scales(self._scales)
+        self._scales_are_checked = True
 
     @property
     def convention(self) -> Convention:
@@ -135,7 +161,7 @@ class Q4Weight:
     @property
     def nbytes(self) -> int:
         """Bytes of the packed values and the scales together."""
-        return self.packed.nbytes + self.scales.nbytes
+        return self._packed.nbytes + self._scales.nbytes
 
     @cached_property
     def sha256(self) -> str:
@@ -197,7 +223,7 @@ class Q4Weight:
         vocab, embed_dim = self.shape
         return (
             f"Q4Weight({vocab}×{embed_dim}, group {self.group_size}, "
-            f"{self.scales.dtype} scales, {self.nbytes:,} bytes)"
+            f"{self._scales.dtype} scales, {self.nbytes:,} bytes)"
         )
 
     def _repr_html_(self) -> str:
@@ -206,8 +232,8 @@ class Q4Weight:
         residents = [resident.describe() for resident in self.residents]
         rows = {
             "shape": f"{vocab:,} × {embed_dim:,}",
-            "group size": f"{self.group_size}, {self.scales.dtype} scales",
-            "bytes": f"{self.packed.nbytes:,} packed + {self.scales.nbytes:,} scales "
+            "group size": f"{self.group_size}, {self._scales.dtype} scales",
+            "bytes": f"{self.packed.nbytes:,} packed + {self._scales.nbytes:,} scales "
             f"= {self.nbytes:,} ({float_bytes / self.nbytes:.1f}× smaller than float32)",
             "tied": f"one copy serves embedding and linear; two would take {2 * self.nbytes:,}",
             "on devices": "<br>".join(map(escape, residents)) or "none yet (uploaded at first use)",

@@ -30,6 +30,9 @@ from wgpu_q4.weight import Q4Weight
 _ATTRIBUTE = "_wgpu_q4_context"
 _MOST_PLANS = 1 << 10
 
+HOST = "host"
+"""In place of a device: rows are looked up on the processor."""
+
 PlanT = TypeVar("PlanT")
 
 
@@ -214,6 +217,11 @@ def default_context(adapter: str | None = None, implementation: str | None = Non
         return context
 
 
+def is_host(device: Any) -> bool:
+    """Tell whether ``device`` stands for the host, which `wgpu_q4.embedding` takes for one."""
+    return isinstance(device, str) and device == HOST
+
+
 def context_for(device: Any = None) -> Context:
     """Return the context of a device.
 
@@ -227,6 +235,11 @@ def context_for(device: Any = None) -> Context:
             this thread is in a call on another device.
     """
     leaving.stay_out()
+    if is_host(device):
+        raise DeviceError(
+            f'device="{HOST}" looks rows up and does nothing else: only embedding takes it. Leave '
+            f"device out, or name an adapter"
+        )
     if device is None or isinstance(device, str):
         context = default_context(device)
     else:

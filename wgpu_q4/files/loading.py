@@ -19,6 +19,9 @@ Verify: TypeAlias = Literal["quick"] | bool
 QUICK_BYTES = 16 << 20
 """The largest file that ``verify="quick"`` checks whole: it takes some hundredths of a second."""
 
+_READ_BYTES = 64 << 20
+"""The largest scales that loading reads: it takes some hundredths of a second."""
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
     "F16": np.dtype("<f2"),
@@ -30,13 +33,15 @@ def load_file(path: StrPath, *, verify: Verify = "quick") -> dict[str, Q4Weight]
     """Read the matrices of a file that `save_file` wrote.
 
     The file is mapped, not read: loading checks the header and the scales, and the packed bytes
-    come from the disk when they are first used.  Do not change the file in place while a weight
-    lives; replacing it, as `save_file` does, is safe.
+    come from the disk when they are first used.  Scales of more than 64 MiB are not read either:
+    all are checked before the matrix goes to a device, and those of some rows before these are
+    looked up on the host.  Do not change the file in place while a weight lives; replacing it, as
+    `save_file` does, is safe.
 
     Args:
         path: a safetensors file.
         verify: which bytes are compared with the SHA-256 that `save_file` noted.  ``"quick"``:
-            every byte of a file of up to 16 MiB, and the scales of a larger one, which are read
+            every byte of a file of up to 16 MiB, and of a larger one the scales, if they are read
             in any case.  True: every byte, which reads the whole file.  False: none.  A file that
             was saved before digests were noted has none; only True refuses it.
 
@@ -73,7 +78,8 @@ def load_file(path: StrPath, *, verify: Verify = "quick") -> dict[str, Q4Weight]
         weight = _read_weight(name, group_size, header, data, where)
         if verify and entries.digests is not None:
             whole = verify is True or len(content) <= QUICK_BYTES
-            _check_digests(weight, entries.digests[name], whole, f"{where}: matrix {name!r}")
+            if whole or weight.unchecked_scales.nbytes <= _READ_BYTES:
+                _check_digests(weight, entries.digests[name], whole, f"{where}: matrix {name!r}")
         stored[name] = weight
     return {name: stored[original] for name, original in entries.names.items()}
 
@@ -85,7 +91,8 @@ def _read_weight(
     scales = _read_tensor(f"{name}.scales", ("F16", "F32"), header, data, path)
     try:
         # Other writers may put scales at an odd offset: those few bytes are copied then.
-        weight = Q4Weight(packed, np.require(scales, np.dtype(scales.dtype.name), "A"))
+        aligned = np.require(scales, np.dtype(scales.dtype.name), "A")
+        weight = Q4Weight(packed, aligned, read_scales=scales.nbytes <= _READ_BYTES)
     except FormatError as error:
         raise FormatError(f"{path}: matrix {name!r}: {error}") from error
     if weight.group_size != group_size:

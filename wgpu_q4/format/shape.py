@@ -47,8 +47,10 @@ _LARGEST_SCALE = float(np.finfo(np.float32).max) / 8
 """The largest scale whose weights, up to 8 times that, are float32 numbers."""
 
 
-def check_scales(scales: NDArray[Any]) -> None:
+def check_scales(scales: NDArray[Any], rows: NDArray[np.integer[Any]] | None = None) -> None:
     """Raise `FormatError` at the first scale that is NaN, infinite, or too large for float32.
+
+    ``rows`` are the rows of a weight that these scales were taken from; None for all of them.
 
     A scale is too large if 8 times it exceeds float32: the weight is then infinite, and a product
     with it is NaN in one kernel and a number in another.
@@ -58,30 +60,41 @@ def check_scales(scales: NDArray[Any]) -> None:
     """
     finite = np.isfinite(scales)
     if not finite.all():
-        row, group = np.argwhere(~finite)[0]
+        at, group = np.argwhere(~finite)[0]
+        row = at if rows is None else rows[at]
         raise FormatError(
-            f"scales[{row}, {group}] is {scales[row, group]}; every scale must be finite"
+            f"scales[{row}, {group}] is {scales[at, group]}; every scale must be finite"
         )
     if scales.dtype == np.float32 and scales.size:
         sizes = np.abs(scales)
-        row, group = np.unravel_index(int(sizes.argmax()), scales.shape)
-        if sizes[row, group] > _LARGEST_SCALE:
+        at, group = np.unravel_index(int(sizes.argmax()), scales.shape)
+        if sizes[at, group] > _LARGEST_SCALE:
+            row = at if rows is None else rows[at]
             raise FormatError(
-                f"scales[{row}, {group}] is {scales[row, group]}; 8 times that exceeds float32. "
+                f"scales[{row}, {group}] is {scales[at, group]}; 8 times that exceeds float32. "
                 f"No scale may exceed {_LARGEST_SCALE:.8g}: divide the matrix by a power of two"
             )
 
 
 def check_packed(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, int]:
-    """``(V, K, G)`` of a packed matrix and its scales.
+    """``(V, K, G)`` of a packed matrix and its scales, which `check_scales` allows.
+
+    The arguments and errors are those of `check_shapes`.
+    """
+    shape = check_shapes(packed, scales)
+    check_scales(scales)
+    return shape
+
+
+def check_shapes(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, int]:
+    """``(V, K, G)`` of a packed matrix and its scales, none of which is read.
 
     Args:
         packed: ``[V, K/2]`` uint8, two nibbles a byte.
         scales: ``[V, K/G]`` float16 or float32.
 
     Raises:
-        FormatError: wrong rank, dtype or shape, a group size that is not allowed, or a scale that
-            is not finite or too large for float32.
+        FormatError: wrong rank, dtype or shape, or a group size that is not allowed.
     """
     if packed.dtype != np.uint8:
         raise FormatError(f"packed must be uint8 (two nibbles a byte), not {packed.dtype}")
@@ -101,5 +114,4 @@ def check_packed(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, 
             f"scales has {groups} groups a row, which does not divide K = {embed_dim}"
         )
     check_group_size(embed_dim, embed_dim // groups)
-    check_scales(scales)
     return vocab, embed_dim, embed_dim // groups

@@ -82,7 +82,10 @@ def matrix_of(weight: object) -> Matrix:
         with warnings.catch_warnings():
             # The arrays are read-only, which torch has no word for.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            packed, scales = torch.from_numpy(weight.packed), torch.from_numpy(weight.scales)
+            packed, scales = (
+                torch.from_numpy(weight.packed),
+                torch.from_numpy(weight.unchecked_scales),
+            )
         found = Matrix(weight, packed, scales)
         _live[weight] = ref(found)
     return found

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.arrays import ArrayLike, DTypeLike, FloatDtype, HostArray, float_dtype, like
-from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.device.context import Context, context_for, is_host
 from wgpu_q4.device.pipelines import encode
 from wgpu_q4.device.residents import DeviceWeight
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels import plan_embedding
 from wgpu_q4.ops.arguments import check_indices, check_weight
 from wgpu_q4.ops.forced import Choices, current_choices
+from wgpu_q4.ops.host import look_up
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def embedding(
         weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.linear`.
         dtype: of the result, float32 or float16, as numpy or torch write it.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
+            ``"host"`` dequantizes on the processor, with the same bits: only the pages of a mapped
+            file that hold these rows are read, so the matrix may be larger than memory.
 
     Returns:
         ``indices.shape + (K,)``, torch if ``indices`` is, else numpy.  No ids give an empty array.
@@ -60,13 +63,17 @@ def embedding(
         TypeError: ids that are not integers, or an argument of the wrong kind.
         IndexError: an id outside the vocabulary; nothing is computed.
         ValueError: another dtype.
+        FormatError: a scale of these rows that q4gsw does not allow, in a file that was loaded
+            without reading all scales.
         DeviceError: no adapter, or a limit of the device is exceeded.
     """
     vocab, embed_dim = check_weight(weight)
     ids = check_indices(indices, vocab)
     output = float_dtype("dtype", dtype)
     result = np.empty((*ids.shape, embed_dim), output)
-    if ids.size:
+    if ids.size and is_host(device):
+        look_up(weight, ids.reshape(-1), result.reshape(-1, embed_dim))
+    elif ids.size:
         _look_up(weight, ids, output, result, device)
     return like(result, indices)  # type: ignore[no-any-return]
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from wgpu_q4.nn.shared import Quantized
+
 
 class _Method:
     """A method that one model has instead of its class's; copied and pickled with the model."""

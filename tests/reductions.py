@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.device import Context
-from wgpu_q4.kernels import LARGEST_TOP_K, Reduce, plan_reduce
-from wgpu_q4.ops.reduction import later_steps, part_step
+from wgpu_q4.device.workspace import Workspace
+from wgpu_q4.kernels import LARGEST_TOP_K, Reduce, Results, plan_reduce
+from wgpu_q4.ops.reduction import entries_kept, later_steps, part_step
 
 Floats = NDArray[np.float32]
 
@@ -63,39 +64,62 @@ FLOATS: dict[str, Floats] = {
 
 
 def reduced(
-    context: Context, logits: Floats, reduce: Reduce, kept: int, parts: int = 1
+    context: Context,
+    logits: Floats,
+    reduce: Reduce,
+    kept: int,
+    parts: int = 1,
+    results: Results = "entries",
 ) -> NDArray[np.uint32]:
     """What the kernels leave of ``logits`` ``[rows, V]``: ``[rows, kept, 2]``, bits and ids.
 
     The logits of each of so many parts lie in a buffer with larger ones after them, which nothing
-    may look at.
+    may look at.  Where the results are ids alone, the bits are zeros.
     """
     rows = len(logits)
     vocabs = tuple(part.shape[1] for part in np.array_split(logits, parts, axis=1))
-    plan = plan_reduce(vocabs, rows, reduce, kept, context.limits)
-    out = np.empty((rows, kept, 2), np.uint32)
+    plan = plan_reduce(vocabs, rows, reduce, kept, context.limits, results)
+    out = np.zeros((rows, kept, 2), np.uint32)
     with context.lock, context.guard, context.guard.busy:
+        work = Workspace(context)
+        kept_in = entries_kept(work, plan)
+        if results == "values_and_ids":
+            kept_in["t_out_ids"] = work.scratch.result("kept ids", out.nbytes // 2)
         steps, first_id = [], 0
         for number, columns in enumerate(vocabs):
             whole = np.full((2 * rows, columns), np.inf, np.float32)
             whole[:rows] = logits[:, first_id : first_id + columns]
             source = context.create_buffer("logits", whole.nbytes, "STORAGE", "COPY_DST")
             context.write(source, whole)
-            steps.append(part_step(context, plan, source, number, rows, first_id, None))
+            steps.append(part_step(work, plan, source, number, rows, first_id, kept_in, None))
             first_id += columns
-        later, target = later_steps(context, plan, rows, None)
-        context.run([*steps, *later], target, out)
+        later = later_steps(work, plan, rows, kept_in, None)
+        if results == "entries":
+            context.run([*steps, *later], kept_in["t_out"], out)
+            return out
+        halves = np.empty((rows, kept), np.uint32)
+        context.run([*steps, *later], kept_in["t_out"], halves)
+        out[..., 0 if results == "values_and_ids" else 1] = halves
+        if results == "values_and_ids":
+            context.run([], kept_in["t_out_ids"], halves)
+            out[..., 1] = halves
     return out
 
 
 def check_floats(
-    context: Context, logits: Floats, reduce: Reduce, kept: int, parts: int = 1
+    context: Context,
+    logits: Floats,
+    reduce: Reduce,
+    kept: int,
+    parts: int = 1,
+    results: Results = "entries",
 ) -> None:
-    found = reduced(context, logits, reduce, kept, parts)
+    found = reduced(context, logits, reduce, kept, parts, results)
     expected = best(logits, kept)
     np.testing.assert_array_equal(found[..., 1], expected)
     values = np.take_along_axis(logits, expected, -1)
-    np.testing.assert_array_equal(found[..., 0], values.view(np.uint32))  # NaN and −0 to the bit
+    if results != "ids":  # NaN and −0 to the bit
+        np.testing.assert_array_equal(found[..., 0], values.view(np.uint32))
 
 
 def kept_of(vocab: int) -> list[int]:

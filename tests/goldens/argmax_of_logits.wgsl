@@ -56,6 +56,20 @@ fn comes_first(a: vec2<u32>, b: vec2<u32>) -> bool {
     return a.x > b.x || (a.x == b.x && a.y < b.y);
 }
 
+// ---- reduce/to_entries.wgsl
+
+// The output of a reduction: entries, which another one may read.
+//
+// In range: callers keep the place below the number of entries that are kept.
+//
+// Defines: store_entry.
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][slots][KEPT or 1], bits of a logit and its id
+
+fn store_entry(place: u32, entry: vec2<u32>) {
+    t_out[place] = entry;
+}
+
 // ---- reduce/argmax.wgsl
 
 // The best entry of each slice of each row: the first of the largest, as numpy's argmax finds it.
@@ -68,14 +82,13 @@ fn comes_first(a: vec2<u32>, b: vec2<u32>) -> bool {
 // In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; an
 // invocation's place is below LANES.
 //
-// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first, slot_of.
+// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first, store_entry, slot_of.
 // Defines: sizes, main.
 
 override SLICE: u32 = 1024u;  // entries that a workgroup reduces to one
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][slots], bits of a logit and its id
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows; of logits: the first id, the first slot, the slots of a row
 
 var<workgroup> best: array<vec2<u32>, 256>;  // rank and column
@@ -109,6 +122,6 @@ fn main(
         }
     }
     if lane == 0u {
-        t_out[slot_of(row, flat % slices, slices)] = entry_at(row, best[0].y);
+        store_entry(slot_of(row, flat % slices, slices), entry_at(row, best[0].y));
     }
 }

@@ -27,8 +27,9 @@ from tests.products import (
 )
 from wgpu_q4 import DeviceLimitError, embedding, forced, linear, reference
 from wgpu_q4.device import Context, context_for
+from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.kernels import Layout, plan_linear
-from wgpu_q4.ops.product import linear_steps
+from wgpu_q4.ops.product_steps import linear_steps
 
 POISON = np.float32(12345.678)
 
@@ -62,7 +63,7 @@ def test_every_kernel_writes_its_result_and_no_more(
             "t_bias": bias_buffer,
             "sizes": context.scratch.sizes("test", rows, plan.padded_rows),
         }
-        context.run(linear_steps(context, plan, resources, None), out, whole)
+        context.run(linear_steps(Workspace(context), plan, resources, None), out, whole)
     expected = reference.linear(x, weight, bias if biased else None)
     np.testing.assert_array_equal(whole[:rows], expected)
     assert (whole[rows:] == POISON).all()

@@ -31,6 +31,13 @@ def test_top_k_of_floats(name: str) -> None:
         check_floats(context_for(), FLOATS[name], "top_k", kept)
 
 
+@pytest.mark.parametrize("name", FLOATS)
+def test_ids_alone_and_values_apart(name: str) -> None:
+    check_floats(context_for(), FLOATS[name], "argmax", 1, results="ids")
+    kept = min(40, FLOATS[name].shape[1])
+    check_floats(context_for(), FLOATS[name], "top_k", kept, results="values_and_ids")
+
+
 def test_more_slices_than_one_workgroup_takes() -> None:
     """1,048,577 floats are 1025 slices, which are two."""
     logits = np.zeros((1, (1 << 20) + 1), np.float32)

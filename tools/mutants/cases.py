@@ -12,7 +12,7 @@ from tests.cases import Shape, anew, bindings_of
 from tests.exact import PRODUCTS
 from wgpu_q4 import reference
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import Reduce
+from wgpu_q4.kernels import Reduce, Results
 
 
 class Case(Protocol):
@@ -44,10 +44,12 @@ class Reduction:
     reduce: Reduce
     kept: int
     parts: int = 1
+    results: Results = "entries"
     takes_long = False
 
     def __str__(self) -> str:
-        return f"{self.reduce}-{self.floats}{'-parts' if self.parts > 1 else ''}"
+        results = "" if self.results == "entries" else f"-to-{self.results}"
+        return f"{self.reduce}-{self.floats}{'-parts' if self.parts > 1 else ''}{results}"
 
     def runs_on(self, device: Any) -> bool:
         return True
@@ -55,7 +57,8 @@ class Reduction:
     def run(self, device: Any) -> NDArray[np.uint32]:
         from tests.reductions import FLOATS, reduced
 
-        return reduced(context_for(device), FLOATS[self.floats], self.reduce, self.kept, self.parts)
+        how = self.reduce, self.kept, self.parts, self.results
+        return reduced(context_for(device), FLOATS[self.floats], *how)
 
     def exact(self) -> NDArray[np.uint32]:
         from tests.reductions import FLOATS, best
@@ -63,6 +66,8 @@ class Reduction:
         logits = FLOATS[self.floats]
         ids = best(logits, self.kept)
         bits = np.take_along_axis(logits, ids, -1).view(np.uint32)
+        if self.results == "ids":
+            bits = np.zeros_like(bits)
         return np.stack([bits, ids.astype(np.uint32)], axis=-1)
 
 
@@ -112,6 +117,8 @@ REDUCTIONS = (
     *(Reduction(floats, "top_k", 3) for floats in _FLOATS),
     Reduction("normal", "argmax", 1, parts=2),
     Reduction("normal", "top_k", 3, parts=2),
+    Reduction("normal", "argmax", 1, results="ids"),
+    Reduction("normal", "top_k", 3, results="values_and_ids"),
 )
 
 TRANSPOSED = (

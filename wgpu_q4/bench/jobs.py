@@ -14,6 +14,7 @@ from wgpu_q4.bench import accounting
 from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.timing import DeviceTimer, Work
 from wgpu_q4.device import Context, DeviceWeight
+from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.kernels import (
     DEFAULT_LAYOUT,
     Accuracy,
@@ -24,7 +25,7 @@ from wgpu_q4.kernels import (
     plan_embedding,
     plan_linear,
 )
-from wgpu_q4.ops.product import linear_steps
+from wgpu_q4.ops.product_steps import linear_steps
 
 _ROTATED_BYTES = 256 << 20
 """Inputs rotate over about this many bytes, several times a large cache."""
@@ -137,7 +138,7 @@ class Jobs:
         def variant(resident: DeviceWeight) -> Work:
             bindings = self.bindings(resident, layout)
             resources = {**bindings, "t_out": out, "t_x": x_buffer, "sizes": sizes}
-            return linear_steps(context, plan, resources, None)
+            return linear_steps(Workspace(context), plan, resources, None)
 
         rotate = rows < _ROWS_FROM_MEMORY and not cached
         copies = self._in_rotation(layout) if rotate else [self.resident]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from wgpu_q4.arrays import ARRAY_DTYPES, ArrayDtype, ArrayLike, DTypeLike, kept_dtype, one_dtype
+from wgpu_q4.arrays import ARRAY_DTYPES, ArrayLike, DTypeLike, kept_dtype, one_dtype
 from wgpu_q4.device.context import Context, context_for
 from wgpu_q4.device.implementation import device_of
 from wgpu_q4.device.storage import Storage, download_from, upload_to
@@ -38,7 +38,7 @@ class DeviceArray:
     """
 
     def __init__(
-        self, storage: Storage, shape: tuple[int, ...], dtype: ArrayDtype, offset: int = 0
+        self, storage: Storage, shape: tuple[int, ...], dtype: str, offset: int = 0
     ) -> None:
         """Use `wgpu_q4.to_device`, `empty` or `wrap`: they check what they are given."""
         self.storage = storage
@@ -161,14 +161,14 @@ class DeviceArray:
             TypeError: a length that is no integer.
             ValueError: the numbers of elements differ.
         """
-        given = shape[0] if len(shape) == 1 else shape
-        lengths = [index(length) for length in ([given] if isinstance(given, int) else given)]  # type: ignore[arg-type]
+        given = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        lengths = [index(length) for length in given]  # type: ignore[arg-type]
         if lengths.count(-1) == 1:
             others = -math.prod(lengths)
             lengths[lengths.index(-1)] = self.size // others if others else 0
         if math.prod(lengths) != self.size or min(lengths, default=0) < 0:
             raise ValueError(f"an array of shape {list(self.shape)} has no shape {lengths}")
-        return DeviceArray(self.storage, tuple(lengths), self.dtype.name, self.offset)  # type: ignore[arg-type]
+        return DeviceArray(self.storage, tuple(lengths), self.dtype.name, self.offset)
 
     def write(self, values: ArrayLike) -> None:
         """Queue values for the array; work that is submitted later finds them there.
@@ -280,12 +280,12 @@ def to_device(array: ArrayLike, device: Any = None) -> DeviceArray:
     data = kept_dtype(array, "array")
     context = context_for(device)
     with context.lock, context.guard, context.guard.busy:
-        made = empty_array(context, data.shape, data.dtype.name)  # type: ignore[arg-type]
+        made = empty_array(context, data.shape, data.dtype.name)
         upload_to(made.storage, 0, data)
     return made
 
 
-def empty_array(context: Context, shape: tuple[int, ...], dtype: ArrayDtype) -> DeviceArray:
+def empty_array(context: Context, shape: tuple[int, ...], dtype: str) -> DeviceArray:
     """Return an array of zeros in a buffer of its own; hold the context's lock and guard.
 
     Raises:
@@ -310,7 +310,7 @@ def _check_shape(shape: object) -> tuple[int, ...]:
     return lengths
 
 
-def _check_binding(context: Context, shape: Sequence[int], dtype: ArrayDtype, nbytes: int) -> None:
+def _check_binding(context: Context, shape: Sequence[int], dtype: str, nbytes: int) -> None:
     if nbytes > context.largest_binding:
         raise DeviceLimitError(
             f"a device array {list(shape)} of {dtype} takes {nbytes:,} bytes in one binding; "
@@ -322,7 +322,7 @@ def _check_binding(context: Context, shape: Sequence[int], dtype: ArrayDtype, nb
 def _check_place(array: DeviceArray, context: Context) -> None:
     """Raise unless a wrapped array lies where kernels can read and write it."""
     buffer, offset = array.buffer, index(array.offset)
-    _check_binding(context, array.shape, array.dtype.name, array.nbytes)  # type: ignore[arg-type]
+    _check_binding(context, array.shape, array.dtype.name, array.nbytes)
     if not buffer.usage & context.usage("STORAGE"):
         raise ValueError("buffer must have the usage STORAGE: kernels bind it")
     alignment = context.limits[_ALIGNMENT]

@@ -73,15 +73,18 @@ class DevicePart:
             self._bindings[layout] = bindings
         return bindings
 
-    def columns_of(self, buffer: Any, context: Context) -> Any:
-        """Return what to bind of a buffer of float32 rows ``[…, V of the whole weight]``.
+    def columns_of(self, rows: Any, context: Context) -> Any:
+        """Return what to bind of float32 rows ``[…, V of the whole weight]``: a buffer, or a range.
 
         It begins at this part's column of the first row.
         """
         if self.is_whole:
-            return buffer
+            return rows
         start, largest = self.first_row * 4, context.largest_binding // 4 * 4
-        return BufferRange(buffer, start, min(buffer.size - start, largest))
+        nbytes = min(rows.size - start, largest)
+        if isinstance(rows, BufferRange):
+            return BufferRange(rows.buffer, rows.offset + start, nbytes)
+        return BufferRange(rows, start, nbytes)
 
     def _make(self, context: Context, weight: Q4Weight, layout: Layout) -> Any:
         if layout == "rows_embedding":

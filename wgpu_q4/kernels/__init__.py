@@ -5,6 +5,7 @@ and tested without a device.
 """
 
 from wgpu_q4.kernels.catalogue import all_shaders, matrix_shaders, portable_shaders
+from wgpu_q4.kernels.convert import convert_shader, plan_convert
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape, fold
 from wgpu_q4.kernels.embedding import embedding_shader, plan_embedding
 from wgpu_q4.kernels.linear import (
@@ -30,7 +31,7 @@ from wgpu_q4.kernels.options import (
 )
 from wgpu_q4.kernels.pack import pack_shader, plan_pack
 from wgpu_q4.kernels.probe import PROBE_HALVES
-from wgpu_q4.kernels.reduction import LARGEST_TOP_K, Reduce, ReducePlan, plan_reduce
+from wgpu_q4.kernels.reduction import LARGEST_TOP_K, Reduce, ReducePlan, Results, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
 from wgpu_q4.kernels.transposed import TransposedPlan, plan_transposed, transposed_shader
 from wgpu_q4.kernels.wgsl import (
@@ -69,11 +70,13 @@ __all__ = [
     "OutputDtype",
     "Reduce",
     "ReducePlan",
+    "Results",
     "Shader",
     "Storage",
     "TransposedPlan",
     "all_shaders",
     "choose_linear",
+    "convert_shader",
     "embedding_shader",
     "fold",
     "linear_kernel",
@@ -82,6 +85,7 @@ __all__ = [
     "parse_bindings",
     "piece_bindings",
     "piece_names",
+    "plan_convert",
     "plan_embedding",
     "plan_linear",
     "plan_pack",

@@ -7,6 +7,7 @@ from itertools import product
 from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels.convert import convert_shader
 from wgpu_q4.kernels.embedding import embedding_shader
 from wgpu_q4.kernels.linear import LINEAR_KERNELS
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
@@ -55,6 +56,9 @@ def _others() -> Iterator[Shader]:
     entries: tuple[Entries, ...] = get_args(Entries)
     for reduce, entry in product(reduces, entries):
         yield reduction_shader(reduce, entry)
+        yield reduction_shader(reduce, entry, "ids" if reduce == "argmax" else "values_and_ids")
+    for output, halves in product(outputs, ways_to_convert(True)):
+        yield convert_shader(output, halves)
     for scales in dtypes:
         for halves in ways_to_convert(scales == "float16"):
             yield transposed_shader(scales, halves)

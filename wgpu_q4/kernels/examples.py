@@ -9,13 +9,14 @@ from itertools import product
 from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels.convert import plan_convert
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.embedding import plan_embedding
 from wgpu_q4.kernels.linear import LINEAR_KERNELS, plan_linear
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
 from wgpu_q4.kernels.pack import plan_pack
 from wgpu_q4.kernels.probe import PROBE_HALVES
-from wgpu_q4.kernels.reduction import Reduce, plan_reduce
+from wgpu_q4.kernels.reduction import Reduce, Results, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
 from wgpu_q4.kernels.transposed import plan_transposed
 
@@ -33,7 +34,10 @@ _SUPPORTS = (HalfSupport(subnormals=True, rounding=True), HalfSupport(subnormals
 """Halves converted by the built-in functions, and by integers."""
 
 _IDS = 2048
-_REDUCTIONS: tuple[tuple[Reduce, int], ...] = (("argmax", 1), ("top_k", 40))
+_REDUCTIONS: tuple[tuple[Reduce, int, Results], ...] = (
+    ("argmax", 1, "ids"),
+    ("top_k", 40, "values_and_ids"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def examples() -> Mapping[str, Example]:
 
 
 def _examples() -> Iterator[Example]:
+    outputs: tuple[OutputDtype, ...] = get_args(OutputDtype)
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     shapes = [MatrixShape(128256, 2048, 32, scales) for scales in dtypes]
     yield Example("16 pairs", Dispatch(PROBE_HALVES, {}, (1, 1, 1)))
@@ -72,10 +77,19 @@ def _examples() -> Iterator[Example]:
     of = _sizes(shapes[0])
     for layout in BLOCKS:
         yield Example(of, plan_pack(shapes[0], layout, _LIMITS))
-    for reduce, kept in _REDUCTIONS:
-        for stage in plan_reduce((shapes[0].vocab,), 1, reduce, kept, _LIMITS).stages:
-            of = f"{stage.constants['COLUMNS']} entries in one row, {kept} kept"
-            yield Example(of, stage)
+    yield from _reductions(shapes[0].vocab)
+    for output, support in product(outputs, _SUPPORTS):
+        yield Example("4096 numbers", plan_convert(4096, output, _LIMITS, support))
+
+
+def _reductions(vocab: int) -> Iterator[Example]:
+    """Yield those of a whole vocabulary, and those of so few logits that one dispatch will do."""
+    for (reduce, kept, apart), columns in product(_REDUCTIONS, (vocab, 1000)):
+        results: tuple[Results, ...] = ("entries", apart)
+        for result in results:
+            for stage in plan_reduce((columns,), 1, reduce, kept, _LIMITS, result).stages:
+                of = f"{stage.constants['COLUMNS']} entries in one row, {kept} kept"
+                yield Example(of, stage)
 
 
 def _lookups(shape: MatrixShape, support: HalfSupport) -> Iterator[Example]:

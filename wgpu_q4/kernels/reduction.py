@@ -24,23 +24,38 @@ _TOP_K_MANY = 64
 Reduce = Literal["argmax", "top_k"]
 """What is kept of a row of logits."""
 
+Results = Literal["entries", "ids", "values_and_ids"]
+"""What the last dispatch of a reduction writes: bits and ids in pairs, ids alone, or two arrays."""
+
 Entries = Literal["logits", "candidates"]
 """What a reduction reads: floats, or what an earlier reduction left."""
 
 
 @cache
-def reduction_shader(reduce: Reduce, entries: Entries) -> Shader:
+def reduction_shader(reduce: Reduce, entries: Entries, results: Results = "entries") -> Shader:
     """Return the kernel that keeps the best entries of each slice of each row.
 
     Raises:
-        KernelError: there is no such reduction, or it reads no such entries.
+        KernelError: there is no such reduction, or it reads no such entries or leaves no such
+            results.
     """
     check_choice("reduction", reduce, get_args(Reduce))
     check_choice("input of a reduction", entries, get_args(Entries))
-    pieces = (f"reduce/of_{entries}", "reduce/rank", f"reduce/{reduce}")
+    check_choice("result of a reduction", results, get_args(Results))
+    pieces = (
+        *(f"reduce/of_{entries}", "reduce/rank"),
+        *(f"reduce/to_{results}", f"reduce/{reduce}"),
+    )
     kept = "the largest" if reduce == "argmax" else "the k largest"
     given = "of the logits" if entries == "logits" else "of what an earlier dispatch kept"
-    return Shader(f"{reduce}_of_{entries}", pieces, f"{kept} {given} of each row, with their ids")
+    left = {
+        "entries": "with their ids",
+        "ids": "their ids alone",
+        "values_and_ids": "their values and ids apart",
+    }
+    suffix = "" if results == "entries" else f"_to_{results}"
+    summary = f"{kept} {given} of each row, {left[results]}"
+    return Shader(f"{reduce}_of_{entries}{suffix}", pieces, summary)
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,12 @@ class ReducePlan:
 
 
 def plan_reduce(
-    vocabs: tuple[int, ...], rows: int, reduce: Reduce, kept: int, limits: Mapping[str, int]
+    vocabs: tuple[int, ...],
+    rows: int,
+    reduce: Reduce,
+    kept: int,
+    limits: Mapping[str, int],
+    results: Results = "entries",
 ) -> ReducePlan:
     """Return what keeps the ``kept`` largest logits in each of ``rows`` rows (at least one).
 
@@ -79,28 +99,32 @@ def plan_reduce(
         reduce: the reduction.
         kept: how many logits it keeps, at most as many as there are.
         limits: the device's limits.
+        results: what the last dispatch writes.
     """
 
-    def stage(columns: int, slice_: int, entries: Entries) -> Dispatch:
+    def stage(columns: int, slice_: int, entries: Entries, left: Results) -> Dispatch:
         constants = {"COLUMNS": columns, "SLICE": slice_}
         if reduce == "top_k":
             constants["KEPT"] = kept
         grid = fold(rows * -(-columns // slice_), limits)
-        return Dispatch(reduction_shader(reduce, entries), constants, grid)
+        return Dispatch(reduction_shader(reduce, entries, left), constants, grid)
 
-    first, first_slots, slots = [], [], 0
-    for vocab in vocabs:
-        # A part may have fewer logits than are kept, and a slice has as many places at least.
-        slice_ = _reduce_slice(max(vocab, kept), reduce, kept)
-        first.append(stage(vocab, slice_, "logits"))
-        first_slots.append(slots)
-        slots += -(-vocab // slice_)
-    later, left, stage_bytes = [], slots, [rows * slots * kept * 8]
+    # A part may have fewer logits than are kept, and a slice has as many places at least.
+    slices = [_reduce_slice(max(vocab, kept), reduce, kept) for vocab in vocabs]
+    counts = [-(-vocab // slice_) for vocab, slice_ in zip(vocabs, slices, strict=True)]
+    left = slots = sum(counts)
+    is_last = left == 1
+    first = [
+        stage(vocab, slice_, "logits", results if is_last else "entries")
+        for vocab, slice_ in zip(vocabs, slices, strict=True)
+    ]
+    first_slots = [sum(counts[:number]) for number in range(len(vocabs))]
+    later, stage_bytes = [], [rows * slots * kept * 8]
     while left != 1:
         columns = left * kept
         slice_ = _reduce_slice(columns, reduce, kept)
-        later.append(stage(columns, slice_, "candidates"))
         left = -(-columns // slice_)
+        later.append(stage(columns, slice_, "candidates", results if left == 1 else "entries"))
         stage_bytes.append(rows * left * kept * 8)
     return ReducePlan(tuple(first), tuple(first_slots), slots, tuple(later), tuple(stage_bytes))
 

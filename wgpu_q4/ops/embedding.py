@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.arrays import ArrayLike, DTypeLike, FloatDtype, HostArray, float_dtype, like
+from wgpu_q4.device.array import DeviceArray
 from wgpu_q4.device.context import Context, context_for, is_host
-from wgpu_q4.device.pipelines import encode
+from wgpu_q4.device.parts import DevicePart
+from wgpu_q4.device.pipelines import Step, encode
 from wgpu_q4.device.residents import DeviceWeight
+from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import plan_embedding
+from wgpu_q4.kernels import Layout, plan_embedding
 from wgpu_q4.ops.arguments import check_indices, check_weight
 from wgpu_q4.ops.forced import Choices, current_choices
 from wgpu_q4.ops.host import look_up
+from wgpu_q4.ops.on_device import ArrayWorkspace, check_out, context_of, refuse_out, whole
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -37,36 +42,55 @@ def embedding(
     dtype: DTypeLike = "float32",
     device: Any = None,
 ) -> torch.Tensor: ...
+@overload
 def embedding(
-    indices: ArrayLike,
+    indices: DeviceArray,
     weight: Q4Weight,
     dtype: DTypeLike = "float32",
     device: Any = None,
-) -> NDArray[Any] | torch.Tensor:
+    *,
+    out: DeviceArray | None = None,
+) -> DeviceArray: ...
+def embedding(
+    indices: ArrayLike | DeviceArray,
+    weight: Q4Weight,
+    dtype: DTypeLike = "float32",
+    device: Any = None,
+    *,
+    out: DeviceArray | None = None,
+) -> NDArray[Any] | torch.Tensor | DeviceArray:
     """Return ``(u − 8) · scale`` of the rows that ``indices`` name.
 
     float32 results are the correctly rounded products, the same bits on every device; float16
     results are those rounded to nearest even.
 
     Args:
-        indices: ids in 0..V − 1, any integer dtype, any shape; numpy, torch or a list.
+        indices: ids in 0..V − 1, any integer dtype, any shape; numpy, torch, a list, or a device
+            array.  Nobody looks at the ids of a device array before the kernel does: one outside
+            of the vocabulary gives zeros.
         weight: ``[V, K]``; the copy on the device is shared with `wgpu_q4.linear`.
         dtype: of the result, float32 or float16, as numpy or torch write it.
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
             ``"host"`` dequantizes on the processor, with the same bits: only the pages of a mapped
             file that hold these rows are read, so the matrix may be larger than memory.
+        out: for device arrays: the `DeviceArray` to write to, of the result's shape and dtype.
 
     Returns:
-        ``indices.shape + (K,)``, torch if ``indices`` is, else numpy.  No ids give an empty array.
+        ``indices.shape + (K,)``, torch or a device array if ``indices`` is, else numpy.  No ids
+        give an empty array.
 
     Raises:
         TypeError: ids that are not integers, or an argument of the wrong kind.
-        IndexError: an id outside the vocabulary; nothing is computed.
-        ValueError: another dtype.
+        IndexError: an id of the host outside the vocabulary; nothing is computed.
+        ValueError: another dtype, or an ``out`` that does not fit.
         FormatError: a scale of these rows that q4gsw does not allow, in a file that was loaded
             without reading all scales.
-        DeviceError: no adapter, or a limit of the device is exceeded.
+        DeviceError: no adapter, or a limit of the device is exceeded; device arrays that are on
+            several devices, freed, or not computed yet.
     """
+    if isinstance(indices, DeviceArray):
+        return _look_up_on_device(indices, weight, dtype, device, out)
+    refuse_out(out, "indices")
     vocab, embed_dim = check_weight(weight)
     ids = check_indices(indices, vocab)
     output = float_dtype("dtype", dtype)
@@ -98,21 +122,92 @@ def _look_up(
         at_a_time = max(1, context.largest_binding // max(embed_dim * rows.itemsize, 4))
         for start in range(0, len(rows), at_a_time):
             some, out = flat_ids[start : start + at_a_time], rows[start : start + at_a_time]
-            given = {
-                "t_out": context.scratch.result("embedding", out.nbytes),
-                "out_sizes": context.scratch.sizes("embedding", embed_dim, some.size, 1, 1),
-                "t_indices": context.scratch.input("ids", some),
-            }
-            steps = []
-            for part in resident.parts_with(some):
-                dispatch = context.plan(
-                    *(plan_embedding, part.shape, some.size, choices.layout, output, "buffer"),
-                    half_support=context.half_support,
-                    of_part=not part.is_whole,
-                )
-                resources = given | part.bindings(context, weight, choices.layout)
-                steps.append(context.pipelines.step(dispatch, resources, part.bind_groups))
-            context.run(steps, given["t_out"], out)
+            work = Workspace(context)
+            ids_buffer = work.scratch.input("ids", some)
+            last = work.scratch.result("embedding", out.nbytes)
+            parts = resident.parts_with(some)
+            lookup = Lookup(weight, choices.layout, output, some.size)
+            context.run(lookup_steps(work, parts, lookup, ids_buffer, last), last, out)
+
+
+def _look_up_on_device(
+    indices: DeviceArray, weight: Q4Weight, dtype: DTypeLike, device: Any, out: DeviceArray | None
+) -> DeviceArray:
+    _, embed_dim = check_weight(weight)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"indices must have an integer dtype, not {indices.dtype}")
+    output, choices = float_dtype("dtype", dtype), current_choices()
+    if choices.storage != "buffer":
+        raise ValueError("a device array lies in a buffer: storage='texture3d' cannot be forced")
+    given, shape = {"indices": indices}, (*indices.shape, embed_dim)
+    context = context_of(given, device)
+    check_out(out, shape, (output,), given)
+    with context.lock, context.guard, context.guard.busy:
+        work = ArrayWorkspace(context, given)
+        result = work.result(out, shape, output)
+        if result.size:
+            resident = context.weight(weight)
+            resident.readers.add("embedding")
+            lookup = Lookup(weight, choices.layout, output, indices.size)
+            bound = whole(indices), whole(result)
+            work.run(lookup_steps(work, resident.parts, lookup, *bound, unknown_ids=True))
+    return result
+
+
+class Lookup(NamedTuple):
+    """What is looked up.
+
+    Attributes:
+        weight: the weight.
+        layout: how the device holds it.
+        output: the dtype of the rows.
+        ids: how many.
+    """
+
+    weight: Q4Weight
+    layout: Layout
+    output: FloatDtype
+    ids: int
+
+
+def lookup_steps(
+    work: Workspace,
+    parts: Iterable[DevicePart],
+    lookup: Lookup,
+    ids: Any,
+    out: Any,
+    *,
+    unknown_ids: bool = False,
+) -> list[Step]:
+    """Return the steps that look rows up, one for each part of the weight.
+
+    Args:
+        work: the workspace.
+        parts: the parts of the weight that are read: those that hold the rows.
+        lookup: what is looked up.
+        ids: what to bind of int32 ``[ids]``.
+        out: what to bind of the result ``[ids, K]``.
+        unknown_ids: True if nobody has checked that the ids are in the vocabulary, and ``parts``
+            are all of them.  The first step then writes zeros for what it does not know, and the
+            others what they know.
+    """
+    context, embed_dim = work.context, lookup.weight.shape[1]
+    given = {
+        "t_out": out,
+        "out_sizes": work.scratch.sizes("embedding", embed_dim, lookup.ids, 1, 1),
+        "t_indices": ids,
+    }
+    steps: list[Step] = []
+    for part in parts:
+        fills = part.is_whole or (unknown_ids and not steps)
+        dispatch = context.plan(
+            *(plan_embedding, part.shape, lookup.ids, lookup.layout, lookup.output, "buffer"),
+            half_support=context.half_support,
+            of_part=not fills,
+        )
+        resources = given | part.bindings(context, lookup.weight, lookup.layout)
+        steps.append(work.step(dispatch, resources, part))
+    return steps
 
 
 def _through_textures(

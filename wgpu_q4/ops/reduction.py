@@ -2,63 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from wgpu_q4.device.context import Context
-from wgpu_q4.device.pipelines import BindGroups, Step
+from wgpu_q4.device.parts import DevicePart
+from wgpu_q4.device.pipelines import Step
+from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.kernels import ReducePlan
+
+Kept = Mapping[str, Any]
+"""The resources to which the last step of a reduction writes, by the names of the bindings."""
 
 
 def part_step(
-    context: Context,
+    work: Workspace,
     plan: ReducePlan,
     logits: Any,
     number: int,
     rows: int,
     first_id: int,
-    bind_groups: BindGroups | None,
+    kept: Kept,
+    part: DevicePart | None,
 ) -> Step:
     """Return the step that reduces the logits of one part of a weight to candidates.
 
     Args:
-        context: that of the device.
+        work: the workspace.
         plan: the planned dispatches.
         logits: a buffer of float32 ``[M, V]``, V of the part.
         number: which of the parts.
         rows: M.
         first_id: the id of the part's first logit.
-        bind_groups: where the bind group is kept for the next call.
+        kept: what the last step of the reduction writes to, by the names of the bindings.
+        part: the part of the weight.
     """
     place = rows, first_id, plan.first_slots[number], plan.slots
     resources = {
-        "t_out": _kept_of(context, plan, 0),
+        **_written_by(work, plan, 0, kept),
         "t_in": logits,
-        "sizes": context.scratch.sizes(f"reduction {number}", *place),
+        "sizes": work.scratch.sizes(f"reduction {number}", *place),
     }
-    return context.pipelines.step(plan.first[number], resources, bind_groups)
+    return work.step(plan.first[number], resources, part)
 
 
 def later_steps(
-    context: Context, plan: ReducePlan, rows: int, bind_groups: BindGroups | None
-) -> tuple[list[Step], Any]:
-    """Return the steps that reduce the candidates of all parts, and the buffer of what they keep.
+    work: Workspace, plan: ReducePlan, rows: int, kept: Kept, part: DevicePart | None
+) -> list[Step]:
+    """Return the steps that reduce the candidates of all parts; the last one writes to ``kept``.
 
     The arguments are those of `part_step`.
     """
-    steps, source = [], _kept_of(context, plan, 0)
-    if plan.later:
-        sizes = context.scratch.sizes("candidates", rows)
+    if not plan.later:
+        return []
+    steps, sizes = [], work.scratch.sizes("candidates", rows)
     for number, stage in enumerate(plan.later, 1):
-        target = _kept_of(context, plan, number)
-        resources = {"t_out": target, "t_in": source, "sizes": sizes}
-        steps.append(context.pipelines.step(stage, resources, bind_groups))
-        source = target
-    return steps, source
+        source = _written_by(work, plan, number - 1, kept)["t_out"]
+        target = _written_by(work, plan, number, kept)
+        steps.append(work.step(stage, {**target, "t_in": source, "sizes": sizes}, part))
+    return steps
 
 
-def _kept_of(context: Context, plan: ReducePlan, number: int) -> Any:
-    """Return the buffer that stage ``number`` writes; the next stage reads it."""
-    nbytes = plan.stage_bytes[number]
+def entries_kept(work: Workspace, plan: ReducePlan) -> dict[str, Any]:
+    """Return what the last step writes to if the host is to get bits and ids: a scratch buffer."""
+    return {"t_out": work.scratch.result("kept of logits", plan.stage_bytes[-1])}
+
+
+def _written_by(work: Workspace, plan: ReducePlan, number: int, kept: Kept) -> Kept:
+    """Return what stage ``number`` writes; the next stage reads it."""
     if number == len(plan.later):
-        return context.scratch.result("kept of logits", nbytes)
-    return context.scratch.buffer(f"candidates {number % 2}", nbytes, "STORAGE")
+        return kept
+    nbytes = plan.stage_bytes[number]
+    return {"t_out": work.scratch.buffer(f"candidates {number % 2}", nbytes, "STORAGE")}

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.arrays import ArrayLike, HostArray, like, like_floats
+from wgpu_q4.device.array import DeviceArray
 from wgpu_q4.kernels import LARGEST_TOP_K, Accuracy
+from wgpu_q4.ops.on_device import refuse_out
 from wgpu_q4.ops.product import best_of, check_product
+from wgpu_q4.ops.product_on_device import check_device_product, top_k_on_device
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -51,15 +54,27 @@ def top_k(
     *,
     accuracy: Accuracy = "exact",
 ) -> TopK[torch.Tensor]: ...
+@overload
 def top_k(
-    x: ArrayLike,
+    x: DeviceArray,
     weight: Q4Weight,
     k: SupportsIndex,
-    bias: ArrayLike | None = None,
+    bias: ArrayLike | DeviceArray | None = None,
     device: Any = None,
     *,
     accuracy: Accuracy = "exact",
-) -> TopK[NDArray[Any]] | TopK[torch.Tensor]:
+    out: TopK[DeviceArray] | None = None,
+) -> TopK[DeviceArray]: ...
+def top_k(
+    x: ArrayLike | DeviceArray,
+    weight: Q4Weight,
+    k: SupportsIndex,
+    bias: ArrayLike | DeviceArray | None = None,
+    device: Any = None,
+    *,
+    accuracy: Accuracy = "exact",
+    out: TopK[DeviceArray] | None = None,
+) -> TopK[NDArray[Any]] | TopK[torch.Tensor] | TopK[DeviceArray]:
     """Return the ``k`` largest logits of each row of x and their ids.
 
     The other logits stay on the device.  They are compared in float32, whatever the dtype of ``x``.
@@ -68,16 +83,22 @@ def top_k(
     Args:
         x, weight, bias, device, accuracy: as in `wgpu_q4.linear`.
         k: how many, 1 to the smaller of V and 1024.
+        out: for device arrays: a `TopK` of the arrays to write to, in two buffers; the ids may be
+            int32 or uint32.
 
     Returns:
         `TopK`: ``values`` ``x.shape[:-1] + (k,)`` in the dtype of ``x``, largest first, and their
-        int64 ``ids``; torch if ``x`` is, else numpy.
+        int64 ``ids``; torch if ``x`` is, else numpy.  Device arrays have int32 ids.
 
     Raises:
         TypeError: ``k`` is no integer; or as in `wgpu_q4.linear`.
         ValueError: ``k`` is out of range; or as in `wgpu_q4.linear`.
         RuntimeError, DeviceError: as in `wgpu_q4.linear`.
     """
+    if isinstance(x, DeviceArray):
+        on_device = check_device_product(x, weight, bias, device, accuracy)
+        return TopK(*top_k_on_device(on_device, "top_k", _check_k(k, weight.shape[0]), out))
+    refuse_out(out, "x")
     product = check_product(x, weight, bias, device, accuracy)
     kept = _check_k(k, product.vocab)
     entries = best_of(product, "top_k", "top_k", kept)

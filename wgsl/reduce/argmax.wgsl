@@ -8,14 +8,13 @@
 // In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; an
 // invocation's place is below LANES.
 //
-// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first, slot_of.
+// Needs: COLUMNS, NO_ID, rank, entry_at, comes_first, store_entry, slot_of.
 // Defines: sizes, main.
 
 override SLICE: u32 = 1024u;  // entries that a workgroup reduces to one
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][slots], bits of a logit and its id
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows; of logits: the first id, the first slot, the slots of a row
 
 var<workgroup> best: array<vec2<u32>, 256>;  // rank and column
@@ -49,6 +48,6 @@ fn main(
         }
     }
     if lane == 0u {
-        t_out[slot_of(row, flat % slices, slices)] = entry_at(row, best[0].y);
+        store_entry(slot_of(row, flat % slices, slices), entry_at(row, best[0].y));
     }
 }

@@ -11,7 +11,7 @@
 // In range: workgroups past the last row do nothing; entry_at() reads nothing past COLUMNS; places
 // are below SLICE, of which KEPT is at most all.
 //
-// Needs: COLUMNS, rank, entry_at, comes_first, slot_of.
+// Needs: COLUMNS, rank, entry_at, comes_first, slot_of, store_entry.
 // Defines: sizes, main.
 
 override SLICE: u32 = 1024u;  // entries of which a workgroup keeps KEPT
@@ -19,7 +19,6 @@ override KEPT: u32 = 1u;  // entries that are kept
 
 const LANES = 256u;
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][slots][KEPT], bits of a logit and its id
 @group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // rows; of logits: the first id, the first slot, the slots of a row
 
 var<workgroup> sorted: array<vec2<u32>, SLICE>;  // rank and column
@@ -58,6 +57,6 @@ fn main(
     workgroupBarrier();
     let slot = slot_of(row, flat % slices, slices);
     for (var i = lane; i < KEPT; i += LANES) {
-        t_out[slot * KEPT + i] = entry_at(row, sorted[i].y);
+        store_entry(slot * KEPT + i, entry_at(row, sorted[i].y));
     }
 }

@@ -19,7 +19,9 @@ from wgpu_q4.kernels import (
     MatrixShape,
     OutputDtype,
     Reduce,
+    Results,
     Storage,
+    plan_convert,
     plan_embedding,
     plan_linear,
     plan_pack,
@@ -68,7 +70,10 @@ def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
             if storage == "buffer":
                 yield plan_embedding(shape, 7, layout, output, storage, limits, support, True)
         for reduce, kept in REDUCTIONS:
-            yield from plan_reduce((100 * vocab,), 3, reduce, kept, limits).stages
+            apart: Results = "ids" if reduce == "argmax" else "values_and_ids"
+            for results, columns in product(("entries", apart), (vocab, 100 * vocab)):
+                kept_of = min(kept, columns)
+                yield from plan_reduce((columns,), 3, reduce, kept_of, limits, results).stages
         for layout in BLOCKS:
             yield plan_pack(shape, layout, limits)
         transposed = plan_transposed((shape,), 3, limits, support)
@@ -78,6 +83,8 @@ def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
                 yield from dispatches(
                     plan_linear(shape, rows, layout, bias, limits, support, kernel)
                 )
+    for output, support in product(get_args(OutputDtype), (NATIVE, NONE)):
+        yield plan_convert(1001, output, limits, support)
     yield Dispatch(PROBE_HALVES, {}, (1, 1, 1))
 
 

@@ -57,4 +57,8 @@ MUTANTS = (
     Mutant("reduce/of_logits", "sizes.y + $column", "0u + $column", reaches=in_parts),
     Mutant("reduce/of_logits", "+ sizes.z +", "+ 0u +", "unwritten", in_parts),
     Mutant("reduce/of_candidates", "$row * COLUMNS", "0u * COLUMNS", "read", rows_differ),
+    Mutant("reduce/to_entries", "= $entry;", "= $entry.yx;"),
+    Mutant("reduce/to_ids", "= $entry.y;", "= $entry.x;"),
+    Mutant("reduce/to_values_and_ids", "= $entry.x;", "= $entry.y;"),
+    Mutant("reduce/to_values_and_ids", "= $entry.y;", "= $entry.x;"),
 )

@@ -196,10 +196,6 @@ def test_reshape(own_device: Any) -> None:
         len(one)
 
 
-def test_torch(own_device: Any) -> None:
-    assert to_device(np.array([1, 2], np.float16), own_device).torch().tolist() == [1, 2]
-
-
 def test_numpy_gets_a_copy(own_device: Any) -> None:
     array = to_device(np.zeros(3, np.float32), own_device)
     with pytest.raises(ValueError, match="leave copy out"):

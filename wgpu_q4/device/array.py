@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wgpu_q4.arrays import ARRAY_DTYPES, ArrayLike, DTypeLike, kept_dtype, one_dtype
 from wgpu_q4.device.context import Context, context_for
 from wgpu_q4.device.implementation import device_of
-from wgpu_q4.device.storage import Storage, download_from, upload_to
+from wgpu_q4.device.storage import Storage, download_from, upload_to, watch
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class DeviceArray:
     ) -> DeviceArray:
         """Return an array that lies in a buffer of yours.
 
-        The array holds the buffer, and never destroys it.
+        The array holds the buffer, and never destroys it.  If you do, the array counts as freed.
 
         Args:
             buffer: a ``GPUBuffer`` with the usage ``STORAGE``; also ``COPY_SRC`` if the host is to
@@ -107,8 +107,9 @@ class DeviceArray:
                 f"buffer is on another device than the one given, on {context.adapter_summary}: "
                 f"an array lies in a buffer of its own device"
             )
-        array = cls(Storage(context, buffer, is_owned=False), lengths, known, offset)
+        array = cls(Storage(context, buffer), lengths, known, offset)
         _check_place(array, context)
+        watch(array.storage)
         return array
 
     @property
@@ -218,9 +219,12 @@ class DeviceArray:
         return torch.from_numpy(self.numpy())
 
     def __array__(
-        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+        self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None
     ) -> NDArray[Any]:
         """Return what numpy makes of the array; see `numpy`.
+
+        ``copy`` is by keyword alone, as numpy passes it, so that this is no `HostArray` to a type
+        checker.
 
         Raises:
             ValueError: ``copy`` is False.
@@ -245,10 +249,10 @@ class DeviceArray:
         return self
 
     def free(self) -> None:
-        """Free the memory now instead of with the object.
+        """Let go of the buffer now instead of with the object.
 
-        Arrays in the same buffer (see `reshape`) are freed with it.  A buffer of yours (see `wrap`)
-        is let go and not destroyed.
+        Arrays in the same buffer (see `reshape`) are freed with it, and recordings that use it run
+        no more.
         """
         with self.storage.context.lock:
             self.storage.free()
@@ -296,7 +300,7 @@ def empty_array(context: Context, shape: tuple[int, ...], dtype: str) -> DeviceA
     buffer = context.create_buffer(
         "wgpu_q4 array", max(4, nbytes + -nbytes % 4), "STORAGE", "COPY_SRC", "COPY_DST"
     )
-    return DeviceArray(Storage(context, buffer, is_owned=True), shape, dtype)
+    return DeviceArray(Storage(context, buffer), shape, dtype)
 
 
 def _check_shape(shape: object) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ DISPATCHES_AT_A_TIME = 64
 the host encodes the rest."""
 
 MOST_IN_FLIGHT = 64
-"""Submissions that a device may have before it.  For one more, the host waits for the first."""
+"""Submissions that a device may have before it; the host waits for all of them before the next."""
 
 
 class Command(NamedTuple):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,7 +120,7 @@ _FUNCTIONS = (
     "wgpuComputePassEncoderSetPipeline",
     "wgpuDeviceCreateCommandEncoder",
     "wgpuDevicePoll",
-    "wgpuQueueSubmitForIndex",
+    "wgpuQueueSubmit",
     "wgpuQueueWriteBuffer",
 )
 _NAME = "wgpu_q4"
@@ -163,7 +162,7 @@ class NativeRoundTrip:
         self._map_is = ffi.new("WGPUBufferMapCallbackInfo *")
         self._map_is.mode = self._lib.WGPUCallbackMode_AllowProcessEvents
         self._map_is.callback = self._mapped
-        self._in_flight: deque[int] = deque()
+        self._in_flight = 0
         # A driver that runs on the processor needs the cores to get anything done.
         self._spin = 0.0 if is_software(device.adapter) else _SPIN_SECONDS
 
@@ -181,11 +180,10 @@ class NativeRoundTrip:
     def submit(self, commands: Commands, times: int = 1) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
         for repeats in commands.batches(times):
-            index = self._submit(partial(self._record_commands, commands, repeats))
-            self._in_flight.append(index)
-            if len(self._in_flight) > MOST_IN_FLIGHT:
-                first = self._ffi.new("WGPUSubmissionIndex *", self._in_flight.popleft())
-                self._lib.wgpuDevicePoll(self._device._internal, True, first)
+            if self._in_flight >= MOST_IN_FLIGHT:
+                self.wait()
+            self._in_flight += 1
+            self._submit(partial(self._record_commands, commands, repeats))
 
     def append(self, compute_pass: Any, commands: Commands) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
@@ -198,7 +196,7 @@ class NativeRoundTrip:
         while not poll(device, time.perf_counter() >= patience, nothing):
             if self._interrupts:
                 raise self._interrupts.pop()
-        self._in_flight.clear()
+        self._in_flight = 0
 
     def _record(self, steps: Sequence[Step], compute_pass: Any) -> None:
         lib, nothing = self._lib, self._ffi.NULL
@@ -217,17 +215,13 @@ class NativeRoundTrip:
         source: Any = None,
         target: Any = None,
         nbytes: int = 0,
-    ) -> int:
-        """Submit a compute pass that ``record`` fills, and a copy of its result to ``target``.
-
-        Returns:
-            The number of the submission.
-        """
+    ) -> None:
+        """Submit a compute pass that ``record`` fills, and a copy of its result to ``target``."""
         lib, commands = self._lib, self._commands
         commands[0] = self._ffi.NULL
         try:
             self._checked(self._encode, record, source, target, nbytes)
-            return self._checked(lib.wgpuQueueSubmitForIndex, self._queue, 1, commands)  # type: ignore[no-any-return]
+            self._checked(lib.wgpuQueueSubmit, self._queue, 1, commands)
         finally:
             if commands[0] != self._ffi.NULL:
                 lib.wgpuCommandBufferRelease(commands[0])

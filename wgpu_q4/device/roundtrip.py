@@ -128,7 +128,7 @@ class PublicRoundTrip:
             for _ in range(repeats):
                 commands.record(compute_pass)
             compute_pass.end()
-            if self._in_flight == MOST_IN_FLIGHT:
+            if self._in_flight >= MOST_IN_FLIGHT:
                 self.wait()
             self._in_flight += 1
             self._device.queue.submit([encoder.finish()])

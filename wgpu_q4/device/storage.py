@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +38,14 @@ class Storage:
 
     Attributes:
         context: that of the buffer's device.
-        is_owned: True if this package made the buffer.
         pending: what the contents wait for; None if they are there, or on their way.
         bind_groups: bind groups that write to the buffer, each by the owner of what it reads
             besides (a part of a weight, say), with which it goes.
         bound_with: the storages whose `bind_groups` bind this buffer too.
     """
 
-    def __init__(self, context: Context, buffer: Any, *, is_owned: bool) -> None:
+    def __init__(self, context: Context, buffer: Any) -> None:
         self.context = context
-        self.is_owned = is_owned
         self.pending: Pending | None = None
         self.bind_groups: WeakKeyDictionary[Any, BindGroups] = WeakKeyDictionary()
         self.bound_with: WeakSet[Storage] = WeakSet()
@@ -89,11 +89,13 @@ class Storage:
             )
 
     def free(self) -> None:
-        """Let go of the buffer, and destroy it if this package made it."""
-        buffer, self._buffer = self._buffer, None
+        """Let go of the buffer.
+
+        It is not destroyed, because wgpu-native aborts the process when commands are submitted that
+        use a destroyed buffer; its memory goes when nothing that was encoded uses it.
+        """
+        self._buffer = None
         self._forget()
-        if buffer is not None and self.is_owned:
-            buffer.destroy()
 
     def __del__(self) -> None:
         self._forget()
@@ -103,6 +105,32 @@ class Storage:
         self.bind_groups.clear()
         for other in list(self.bound_with):
             other.bind_groups.clear()
+
+
+_STORAGES = "_wgpu_q4_storages"
+
+
+def watch(storage: Storage) -> None:
+    """Have ``storage`` freed when the owner of its buffer destroys that.
+
+    wgpu does not tell if a buffer was destroyed, and wgpu-native aborts the process when commands
+    are submitted that use it.
+    """
+    buffer = storage.buffer
+    watching: WeakSet[Storage] | None = getattr(buffer, _STORAGES, None)
+    if watching is None:
+        watching = WeakSet()
+        setattr(buffer, _STORAGES, watching)
+        buffer.destroy = partial(_destroy, ref(buffer), storage.context.lock)
+    watching.add(storage)
+
+
+def _destroy(reference: ref[Any], lock: AbstractContextManager[object]) -> None:
+    buffer = reference()
+    with lock:
+        for storage in list(getattr(buffer, _STORAGES)):
+            storage.free()
+        type(buffer).destroy(buffer)
 
 
 def upload_to(storage: Storage, offset: int, array: NDArray[Any]) -> None:

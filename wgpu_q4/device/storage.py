@@ -126,7 +126,7 @@ def watch(storage: Storage) -> None:
 
 
 def _destroy(reference: ref[Any], lock: AbstractContextManager[object]) -> None:
-    buffer = reference()
+    buffer: Any = reference()
     with lock:
         for storage in list(getattr(buffer, _STORAGES)):
             storage.free()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         from_mlx,
         from_onnxruntime,
         from_torchao,
+        load_tied,
     )
     from wgpu_q4.format import Convention
     from wgpu_q4.kernels import Accuracy, Layout, Storage
@@ -82,6 +83,7 @@ _HOMES = {
     "linear": "ops",
     "kernel_for": "ops",
     "load_file": "files",
+    "load_tied": "foreign",
     "recording": "device",
     "request_device": "device",
     "save_file": "files",
@@ -119,6 +121,7 @@ __all__ = [
     "kernel_for",
     "linear",
     "load_file",
+    "load_tied",
     "quantize",
     "recording",
     "request_device",

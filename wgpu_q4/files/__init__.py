@@ -2,7 +2,7 @@
 
 * `saving`     `save_file`: equal matrices stored once, the file whole or absent
 * `loading`    `load_file`: mapped, never copied, checked against the digests
-* `gguf`       `from_gguf`: a tensor of a GGUF model
+* `gguf`       `from_gguf`: a tensor of a GGUF model; `shards`  the files that one is split into
 * `regular`    a path opened once and mapped; `replacing`: a file that takes another's place
 * `header`, `metadata`, `gguf_header`   what the bytes before the data say
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files.gguf_header import read_header, tensor_bytes
+from wgpu_q4.files.gguf_header import Header, Tensor, read_header, tensor_bytes
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
+from wgpu_q4.files.shards import other_shards
+from wgpu_q4.format import Rule
 from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import check_group_size
 from wgpu_q4.weight import Q4Weight
@@ -52,15 +54,23 @@ def from_gguf(
     tensor: str,
     group_size: int = Q4_0_GROUP,
     scales_dtype: DTypeLike = "float16",
+    *,
+    rule: Rule = "absmax",
+    importance: NDArray[Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Q4Weight:
-    """Read one matrix of a GGUF file.
+    """Read one matrix of a GGUF file, or of a model that is split into several.
 
     Args:
-        path: a GGUF file, little-endian.
+        path: a GGUF file, little-endian; of a split model any of its files, which lie side by side
+            under the names that llama.cpp gives them, ``model-00001-of-00003.gguf``.
         tensor: its name there: ``"token_embd.weight"`` is a language model's tied matrix.
         group_size: ``G``, a multiple of 8 that divides ``K``; a Q4_0 tensor has groups of 32 and
             takes no other.
         scales_dtype: float16 or float32, as numpy or torch write it.
+        rule: of other types than Q4_0, as in `Q4Weight.quantize`.
+        importance: likewise.
+        progress: likewise.
 
     Returns:
         A Q4_0 tensor's own nibbles and scales; any other type dequantized, then quantized as by
@@ -69,7 +79,7 @@ def from_gguf(
     Raises:
         ImportError: the ``gguf`` library is not installed.
         TypeError: an argument of the wrong type.
-        UnknownTensorError: (a `KeyError`) no such tensor.
+        UnknownTensorError: (a `KeyError`) no such tensor, in none of the files that there are.
         FormatError: not a whole GGUF file, a tensor that is not two-dimensional or of a type that
             ``gguf`` cannot dequantize, or a group size, dtype or value that q4gsw does not allow.
         OSError: the file cannot be opened, `FileNotFoundError` if it does not exist.
@@ -78,9 +88,10 @@ def from_gguf(
     if not isinstance(tensor, str):
         raise TypeError(f"tensor must be the name of a tensor, not {type(tensor).__name__}")
     dtype = float_dtype("scales_dtype", scales_dtype, FormatError)
-    found = _find_tensor(source, tensor)
+    source, found = _find_tensor(source, tensor)
     kind, (vocab, embed_dim) = found.kind.name, found.shape
     where = f"{shown(source)}: {kind} tensor {tensor!r}"
+    options: dict[str, Any] = {"rule": rule, "importance": importance, "progress": progress}
     try:
         check_group_size(embed_dim, group_size)
         if kind == "Q4_0":
@@ -92,8 +103,8 @@ def from_gguf(
             return _from_q4_0(found.data, dtype)
         if kind in _FLOATS:
             floats = found.data.reshape(-1).view(_FLOATS[kind]).reshape(vocab, embed_dim)
-            return Q4Weight.quantize(floats, group_size, dtype)
-        return _requantize(found, group_size, dtype)
+            return Q4Weight(*q4gsw.quantize(floats, group_size, dtype, **options))
+        return _requantize(found, group_size, dtype, options)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
 
@@ -106,23 +117,75 @@ class _Found(NamedTuple):
     data: NDArray[np.uint8]
 
 
-def _find_tensor(path: str, name: str) -> _Found:
-    """Return the tensor called ``name``, mapped."""
+class GgufModel(NamedTuple):
+    """A GGUF file and the others that its model is split into.
+
+    Attributes:
+        tensors: of each tensor's name, its file and where it lies there.
+        contents: the bytes of each file that was opened, mapped.
+        missing: the files that the model should have and that are not there.
+    """
+
+    tensors: dict[str, tuple[str, Tensor]]
+    contents: dict[str, NDArray[np.uint8]]
+    missing: list[str]
+
+
+def open_gguf(path: str, name: str | None = None) -> GgufModel:
+    """Return the tensors of a GGUF file and, of a split model, of the files beside it.
+
+    Args:
+        path: one of the files.
+        name: of a tensor; the other files are opened only if this one does not have it.
+
+    Raises:
+        FormatError: one of the files is not a whole GGUF file.
+        OSError: the file cannot be opened.
+    """
+    model = GgufModel({}, {}, [])
+    header = _open_one(model, path)
+    if name is None or name not in header.tensors:
+        others = other_shards(path, header.shards)
+        if header.shards > 1 and not others:
+            names = f"…-00001-of-{header.shards:05d}.gguf"
+            model.missing.append(f"the other {header.shards - 1} (they must be called {names})")
+        for other in others:
+            try:
+                found = _open_one(model, other)
+            except FileNotFoundError:
+                model.missing.append(other)
+                continue
+            if name in found.tensors:
+                break
+    return model
+
+
+def _open_one(model: GgufModel, path: str) -> Header:
+    content = map_file(path)
+    try:
+        header = read_header(content)
+    except FormatError as error:
+        raise FormatError(
+            f"{shown(path)} is not a whole GGUF file, version 2 or 3 ({error})"
+        ) from error
+    model.contents[path] = content
+    model.tensors.update({name: (path, tensor) for name, tensor in header.tensors.items()})
+    return header
+
+
+def _find_tensor(path: str, name: str) -> tuple[str, _Found]:
+    """Return the file that has the tensor called ``name``, and the tensor, mapped."""
     try:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
         raise ImportError(
             "reading GGUF files needs the gguf library: pip install 'wgpu_q4[hf]'"
         ) from error
-    content = map_file(path)
-    where = shown(path)
-    try:
-        tensors = read_header(content)
-    except FormatError as error:
-        raise FormatError(f"{where} is not a whole GGUF file, version 2 or 3 ({error})") from error
-    if name not in tensors:
-        raise UnknownTensorError(_unknown(where, name, tensors))
-    tensor = tensors[name]
+    model = open_gguf(path, name)
+    if name not in model.tensors:
+        raise UnknownTensorError(_unknown(shown(path), name, model))
+    path, tensor = model.tensors[name]
+    content, where = model.contents[path], shown(path)
     try:
         kind = GGMLQuantizationType(tensor.kind)
     except ValueError as error:
@@ -142,17 +205,21 @@ def _find_tensor(path: str, name: str) -> _Found:
             f"{where} is not a whole GGUF file, version 2 or 3: {kind.name} tensor {name!r}: "
             f"{error}"
         ) from error
-    return _Found(kind, (tensor.shape[0], tensor.shape[1]), data)
+    return path, _Found(kind, (tensor.shape[0], tensor.shape[1]), data)
 
 
-def _unknown(where: str, name: str, names: Collection[str]) -> str:
-    """Return the message for a name that a file does not have."""
-    near = difflib.get_close_matches(name, _candidates(name, names), n=5, cutoff=0.4)
-    listed = list(names)
+def _unknown(where: str, name: str, model: GgufModel) -> str:
+    """Return the message for a name that a model does not have."""
+    near = difflib.get_close_matches(name, _candidates(name, model.tensors), n=5, cutoff=0.4)
+    listed, files = list(model.tensors), len(model.contents)
+    rest = f" in {files} files" if files > 1 else ""
+    lost = ", ".join(map(shown, model.missing[:3])) + (", …" if model.missing[3:] else "")
     return (
         f"{where} has no tensor {name!r}. "
         + (f"Did you mean {', '.join(map(repr, near))}? " if near else "")
-        + f"It has {len(listed)}: {', '.join(map(repr, listed[:5]))}{', …' if listed[5:] else ''}"
+        + f"It has {len(listed)}{rest}: "
+        + f"{', '.join(map(repr, listed[:5]))}{', …' if listed[5:] else ''}"
+        + (f". Its model is split, and these files of it are not there: {lost}" if lost else "")
     )
 
 
@@ -183,7 +250,9 @@ def _from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
     return Q4Weight(packed.reshape(vocab, -1), scales)
 
 
-def _requantize(tensor: _Found, group_size: int, dtype: FloatDtype) -> Q4Weight:
+def _requantize(
+    tensor: _Found, group_size: int, dtype: FloatDtype, options: dict[str, Any]
+) -> Q4Weight:
     """The weight of any type that ``gguf`` dequantizes; the float matrix never exists whole."""
     from gguf import dequantize
 
@@ -194,4 +263,4 @@ def _requantize(tensor: _Found, group_size: int, dtype: FloatDtype) -> Q4Weight:
         except NotImplementedError as error:
             raise FormatError("the gguf library cannot dequantize this type") from error
 
-    return Q4Weight(*q4gsw.quantize_rows(read, tensor.shape, group_size, dtype))
+    return Q4Weight(*q4gsw.quantize_rows(read, tensor.shape, group_size, dtype, **options))

@@ -18,11 +18,12 @@ from wgpu_q4.errors import FormatError
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
 _ALIGNMENT_KEY = b"general.alignment"
+_SHARDS_KEY = b"split.count"
 _DEEPEST = 8
 
 # The numbers of the types of metadata: bytes of a value, or what else it is.
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_UINT32, _STRING, _ARRAY = 4, 8, 9
+_UINT16, _UINT32, _STRING, _ARRAY = 2, 4, 8, 9
 
 
 class Tensor(NamedTuple):
@@ -31,6 +32,18 @@ class Tensor(NamedTuple):
     kind: int
     shape: tuple[int, ...]
     start: int
+
+
+class Header(NamedTuple):
+    """What the header of a GGUF file says.
+
+    Attributes:
+        tensors: the tensors by name, of this file alone.
+        shards: the number of files that the model is split into; 1 if it is whole.
+    """
+
+    tensors: dict[str, Tensor]
+    shards: int
 
 
 class Cursor:
@@ -47,6 +60,10 @@ class Cursor:
             raise FormatError(f"the file ends before byte {start} + {size}")
         self.at = end
         return self._content[start:end]
+
+    def uint16(self) -> int:
+        """Return the next two bytes as a number."""
+        return int.from_bytes(self.step(2), "little")
 
     def uint32(self) -> int:
         """Return the next four bytes as a number."""
@@ -91,8 +108,8 @@ class Cursor:
         self.step(0)
 
 
-def read_header(content: NDArray[np.uint8]) -> dict[str, Tensor]:
-    """Return the tensors of a GGUF file by name.
+def read_header(content: NDArray[np.uint8]) -> Header:
+    """Return the tensors of a GGUF file by name, and how many files its model has.
 
     Args:
         content: every byte of the file.
@@ -109,7 +126,7 @@ def read_header(content: NDArray[np.uint8]) -> dict[str, Tensor]:
     if version not in _VERSIONS:
         raise FormatError(f"it has version {version}")
     tensor_count, entry_count = cursor.uint64(), cursor.uint64()
-    alignment = _skip_metadata(cursor, entry_count)
+    alignment, shards = _skip_metadata(cursor, entry_count)
     found: list[tuple[str, int, tuple[int, ...], int]] = []
     for _ in range(tensor_count):
         name = cursor.string()
@@ -123,14 +140,17 @@ def read_header(content: NDArray[np.uint8]) -> dict[str, Tensor]:
     tensors = {name: Tensor(kind, shape, data_start + at) for name, kind, shape, at in found}
     if len(tensors) != len(found):
         raise FormatError("two of its tensors have one name")
-    return tensors
+    return Header(tensors, shards)
 
 
-def _skip_metadata(cursor: Cursor, count: int) -> int:
-    """Step over the metadata, and return the alignment of tensors that it asks for."""
-    alignment = _DEFAULT_ALIGNMENT
+def _skip_metadata(cursor: Cursor, count: int) -> tuple[int, int]:
+    """Step over the metadata, and return the alignment of tensors and the number of shards."""
+    alignment, shards = _DEFAULT_ALIGNMENT, 1
     for _ in range(count):
         key, kind = cursor.string(), cursor.uint32()
+        if key == _SHARDS_KEY and kind == _UINT16:
+            shards = max(1, cursor.uint16())
+            continue
         if key != _ALIGNMENT_KEY:
             cursor.skip_value(kind)
             continue
@@ -139,7 +159,7 @@ def _skip_metadata(cursor: Cursor, count: int) -> int:
         alignment = cursor.uint32()
         if alignment < 1 or alignment & (alignment - 1):
             raise FormatError(f"general.alignment must be a power of two, not {alignment}")
-    return alignment
+    return alignment, shards
 
 
 def _text(name: bytes) -> str:

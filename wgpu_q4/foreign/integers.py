@@ -26,6 +26,12 @@ def matrix(array: object, name: str, *dtypes: str) -> NDArray[Any]:
     return found
 
 
+def check_block(group_size: object) -> None:
+    """Raise `FormatError` unless ``group_size`` is a positive integer."""
+    if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
+        raise FormatError(f"group_size must be a positive int, not {group_size!r}")
+
+
 FLOATS = ("float16", "float32", "float64")
 """What scales may be, once bfloat16 has become float32."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from wgpu_q4.arrays import ArrayLike, DTypeLike
 from wgpu_q4.errors import FormatError
 from wgpu_q4.foreign.grid import Grid, hold, zeros_of_offsets
-from wgpu_q4.foreign.integers import FLOATS, matrix, nibble_bytes
+from wgpu_q4.foreign.integers import FLOATS, check_block, matrix, nibble_bytes
 from wgpu_q4.weight import Q4Weight
 
 
@@ -39,6 +39,7 @@ def from_mlx(
     """
     words = matrix(weight, "weight", "uint32")
     factors, offsets = matrix(scales, "scales", *FLOATS), matrix(biases, "biases", *FLOATS)
+    check_block(group_size)
     if factors.shape != offsets.shape or factors.shape != (
         words.shape[0],
         words.shape[1] * 8 // group_size,

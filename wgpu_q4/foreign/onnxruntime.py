@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wgpu_q4.arrays import ArrayLike, DTypeLike, to_numpy
 from wgpu_q4.errors import FormatError
 from wgpu_q4.foreign.grid import Grid, hold
+from wgpu_q4.foreign.integers import check_block
 from wgpu_q4.format.nibbles import pack_linear, unpack
 from wgpu_q4.weight import Q4Weight
 
@@ -46,6 +47,7 @@ def from_onnxruntime(
     found, factors = to_numpy(data, "data"), to_numpy(scales, "scales")
     vocab = found.shape[0] if found.ndim in (2, 3) else 0
     packed, zero = _packed(found.reshape(vocab, -1) if vocab else found)
+    check_block(group_size)
     groups = packed.shape[1] * 2 // group_size
     if not groups or factors.size != vocab * groups or groups * group_size != packed.shape[1] * 2:
         raise FormatError(

@@ -61,5 +61,7 @@ def test_another_number_of_bits_or_group_size_is_refused() -> None:
     packed, scales, biases = (written("float16", part) for part in ("weight", "scales", "biases"))
     with pytest.raises(FormatError, match=r"in groups of 64, .* Check bits and group_size"):
         from_mlx(packed, scales, biases)
+    with pytest.raises(FormatError, match="group_size must be a positive int, not 0"):
+        from_mlx(packed, scales, biases, 0)
     with pytest.raises(FormatError, match="weight must be uint32, not int32"):
         from_mlx(packed.astype(np.int32), scales, biases, 32)

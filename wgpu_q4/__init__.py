@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     )
     from wgpu_q4.device.recording import Recording, recording
     from wgpu_q4.errors import DeviceError, DeviceLimitError, ExportError, FormatError
-    from wgpu_q4.files import from_gguf, load_file, save_file
+    from wgpu_q4.files import load_file, save_file
     from wgpu_q4.foreign import (
         from_compressed_tensors,
+        from_gguf,
         from_gptq,
         from_mlx,
         from_onnxruntime,
@@ -75,7 +76,7 @@ _HOMES = {
     "embedding": "ops",
     "forced": "ops",
     "from_compressed_tensors": "foreign",
-    "from_gguf": "files",
+    "from_gguf": "foreign",
     "from_gptq": "foreign",
     "from_mlx": "foreign",
     "from_onnxruntime": "foreign",

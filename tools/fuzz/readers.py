@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files import UnknownTensorError, from_gguf, load_file
+from wgpu_q4.files import load_file
+from wgpu_q4.foreign import UnknownTensorError, from_gguf
 from wgpu_q4.pte import inspect_pte
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -8,14 +8,14 @@ or refuses and says in numbers what would be lost; ``lossy=True`` accepts the lo
 * `gptq`                `from_gptq`: AutoGPTQ, GPTQModel
 * `mlx`                 `from_mlx`: ``mlx.core.quantize``, mode affine
 * `onnxruntime`         `from_onnxruntime`: ``MatMulNBits`` and ``GatherBlockQuantized``
+* `gguf`                `from_gguf`: a tensor of a GGUF model; `gguf_header`, `shards`  its files
 * `tied`                `load_tied`: the tied matrix of a model's files, 4-bit already or of floats
 * `checkpoint`, `embeddings`  a Hugging Face folder, mapped, and which of its matrices is tied
 * `grid`                what they all are, and how it becomes a weight; `integers`  words of nibbles
-
-GGUF's are files: `wgpu_q4.files.gguf`.
 """
 
 from wgpu_q4.foreign.compressed_tensors import from_compressed_tensors
+from wgpu_q4.foreign.gguf import UnknownTensorError, from_gguf
 from wgpu_q4.foreign.gptq import from_gptq
 from wgpu_q4.foreign.mlx import from_mlx
 from wgpu_q4.foreign.onnxruntime import from_onnxruntime
@@ -23,7 +23,9 @@ from wgpu_q4.foreign.tied import load_tied
 from wgpu_q4.foreign.torchao import from_torchao
 
 __all__ = [
+    "UnknownTensorError",
     "from_compressed_tensors",
+    "from_gguf",
     "from_gptq",
     "from_mlx",
     "from_onnxruntime",

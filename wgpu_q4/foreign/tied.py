@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import DTypeLike
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files.gguf import from_gguf, open_gguf
 from wgpu_q4.files.header import read_header
 from wgpu_q4.files.loading import load_file
 from wgpu_q4.files.metadata import METADATA_KEY
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
-from wgpu_q4.files.shards import first_files
 from wgpu_q4.foreign.checkpoint import CONFIG, FLOATS, Checkpoint, open_folder, read_json, widen
 from wgpu_q4.foreign.compressed_tensors import from_compressed_tensors
 from wgpu_q4.foreign.embeddings import matrices, module_of, tied_module, untied
+from wgpu_q4.foreign.gguf import from_gguf, open_gguf
 from wgpu_q4.foreign.gptq import from_gptq
 from wgpu_q4.foreign.mlx import from_mlx
+from wgpu_q4.foreign.shards import first_files
 from wgpu_q4.format import Rule
 from wgpu_q4.weight import Q4Weight
 

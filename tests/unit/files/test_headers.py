@@ -23,7 +23,8 @@ from tests.weight_files import (
     write_gguf,
 )
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files import UnknownTensorError, from_gguf, load_file
+from wgpu_q4.files import load_file
+from wgpu_q4.foreign import UnknownTensorError, from_gguf
 
 
 def lay_out(header: object, data: bytes = b"") -> bytes:
@@ -201,7 +202,7 @@ def many_names() -> bytes:
 
 READ_LARGE = """
     import json, sys
-    from wgpu_q4.files import from_gguf, load_file
+    from wgpu_q4 import from_gguf, load_file
     import gguf
     path, reader = sys.argv[1:]
     def peak():

@@ -14,7 +14,8 @@ import pytest
 
 from tests.weight_files import assert_equal, names_in, random_floats
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files import from_gguf, load_file, regular, save_file
+from wgpu_q4.files import load_file, regular, save_file
+from wgpu_q4.foreign import from_gguf
 from wgpu_q4.pte import inspect_pte
 from wgpu_q4.weight import Q4Weight
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.weight_files import TOKENS, assert_equal, random_floats, write_gguf
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files import UnknownTensorError, from_gguf, load_file, save_file
+from wgpu_q4.files import load_file, save_file
+from wgpu_q4.foreign import UnknownTensorError, from_gguf
 from wgpu_q4.pte import inspect_pte
 from wgpu_q4.weight import Q4Weight
 

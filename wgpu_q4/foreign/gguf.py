@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files.gguf_header import Header, Tensor, read_header, tensor_bytes
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
-from wgpu_q4.files.shards import other_shards
+from wgpu_q4.foreign.gguf_header import Header, Tensor, read_header, tensor_bytes
+from wgpu_q4.foreign.shards import other_shards
 from wgpu_q4.format import Rule
 from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import check_group_size

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tests.weight_files import TOKENS, assert_equal, random_floats, run_python, write_gguf
 from wgpu_q4.errors import FormatError
-from wgpu_q4.files import UnknownTensorError, from_gguf, save_file
+from wgpu_q4.files import save_file
+from wgpu_q4.foreign import UnknownTensorError, from_gguf
 from wgpu_q4.weight import Q4Weight
 
 
@@ -206,7 +207,7 @@ def test_a_gguf_that_claims_an_endless_array_ends(tmp_path: Path) -> None:
     code = """
         import sys
         from wgpu_q4.errors import FormatError
-        from wgpu_q4.files import from_gguf
+        from wgpu_q4 import from_gguf
         try:
             from_gguf(sys.argv[1], "w")
         except FormatError as error:

@@ -11,9 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.weight_files import TOKENS, assert_equal, random_floats
-from wgpu_q4.files import UnknownTensorError, from_gguf
-from wgpu_q4.files.shards import first_files, other_shards
-from wgpu_q4.foreign import load_tied
+from wgpu_q4.foreign import UnknownTensorError, from_gguf, load_tied
+from wgpu_q4.foreign.shards import first_files, other_shards
 from wgpu_q4.weight import Q4Weight
 
 

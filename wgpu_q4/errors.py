@@ -23,3 +23,7 @@ class KernelError(ValueError):
 
 class ExportError(ValueError):
     """A program that no ExecuTorch runtime is known to run; the message says why and what to do."""
+
+
+class RankError(RuntimeError):
+    """A process group that cannot be used, or whose ranks disagree; the message says on what."""

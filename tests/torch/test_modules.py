@@ -167,7 +167,7 @@ class TestAccuracy:
         before = model.get_input_embeddings()
         message = "accuracy must be one of exact, fast, int8, not 'sloppy'"
         with pytest.raises(ValueError, match=message):
-            tie(model, 8, accuracy="sloppy")  # type: ignore[arg-type]
+            tie(model, 8, accuracy="sloppy")  # type: ignore[call-overload]
         assert model.get_input_embeddings() is before
         with pytest.raises(ValueError, match=message):
             QuantizedLinear(random_weight(), accuracy="sloppy")  # type: ignore[arg-type]

@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from wgpu_q4.nn.shared import Quantized
-
 
 class _Method:
     """A method that one model has instead of its class's; copied and pickled with the model."""
@@ -20,14 +18,16 @@ class _Method:
 class _NumParameters(_Method):
     """``num_parameters``: the 4-bit matrix counts with its V · K values, once."""
 
+    def __init__(self, model: nn.Module, values: int) -> None:
+        super().__init__(model)
+        self.values = values
+
     def __call__(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         count = type(self.model).num_parameters
         counted: int = count(self.model, only_trainable, exclude_embeddings)
         if only_trainable or exclude_embeddings:
             return counted
-        tied = next(each for each in self.model.modules() if isinstance(each, Quantized))
-        vocab, embed_dim = tied.q4weight.shape
-        return counted + vocab * embed_dim
+        return counted + self.values
 
 
 class _ResizeTokenEmbeddings(_Method):
@@ -71,10 +71,15 @@ class _SavePretrained(_Method):
             )
 
 
-def replace_methods(model: nn.Module) -> None:
-    """Give a model that was tied the methods of this module, where its class has such."""
+def replace_methods(model: nn.Module, values: int) -> None:
+    """Give a model that was tied the methods of this module, where its class has such.
+
+    Args:
+        model: the model.
+        values: V · K.
+    """
     methods: dict[str, Any] = {
-        "num_parameters": _NumParameters(model),
+        "num_parameters": _NumParameters(model, values),
         "resize_token_embeddings": _ResizeTokenEmbeddings(model),
         "save_pretrained": _SavePretrained(model),
     }

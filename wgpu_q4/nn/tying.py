@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import torch
 from torch import nn
@@ -20,7 +20,17 @@ from wgpu_q4.nn.shared import Quantized
 from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.weight import Q4Weight
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
+    from wgpu_q4.nn.ranks.tying import RankTieReport
+
+_ALONE: Any = object()
+"""No process group was given.  None is not the same: torch's group of all ranks is None before
+torch.distributed is initialized."""
+
+
+@overload
 def tie(
     model: nn.Module,
     group_size: int | None = None,
@@ -29,7 +39,28 @@ def tie(
     scales_dtype: DTypeLike | None = None,
     device: Any = None,
     accuracy: Accuracy = "exact",
-) -> TieReport:
+) -> TieReport: ...
+@overload
+def tie(
+    model: nn.Module,
+    group_size: int | None = None,
+    *,
+    weight: Q4Weight | None = None,
+    scales_dtype: DTypeLike | None = None,
+    device: Any = None,
+    accuracy: Accuracy = "exact",
+    process_group: ProcessGroup,
+) -> RankTieReport: ...
+def tie(
+    model: nn.Module,
+    group_size: int | None = None,
+    *,
+    weight: Q4Weight | None = None,
+    scales_dtype: DTypeLike | None = None,
+    device: Any = None,
+    accuracy: Accuracy = "exact",
+    process_group: ProcessGroup = _ALONE,
+) -> TieReport | RankTieReport:
     """Replace the tied embedding and output head of a Hugging Face model by one 4-bit matrix.
 
     Every module that holds the tied parameter is replaced; in an encoder-decoder of two models,
@@ -49,6 +80,12 @@ def tie(
         scales_dtype: float16 (by default) or float32, as numpy or torch write it.
         device: as in `wgpu_q4.embedding`; the default device if None.
         accuracy: of the head, ``"exact"``, ``"fast"`` or ``"int8"``, as in `wgpu_q4.linear`.
+        process_group: of ``torch.distributed``.  Each of its ranks calls `tie` and keeps a share of
+            the rows only; all ranks then run the model on the same ids, and get the same logits.
+            See `wgpu_q4.nn.ranks`.
+
+    Returns:
+        The bytes before and after, and the names of the replaced modules.
 
     Raises:
         TypeError: no causal LM, or an embedding or head that is more than a matrix, a bias and a
@@ -58,21 +95,31 @@ def tie(
         FormatError: ``group_size`` does not fit the rows, a value is not finite, or ``weight`` has
             another shape, group or dtype of scales than the model or the arguments say.
         DeviceError: no such device, or the matrix is too large for it.
+        RankError: the process group cannot be used, its ranks disagree, or another one failed.
     """
-    check_option("accuracy", accuracy, get_args(Accuracy))
-    places = find_places(model, loaded=weight is None)
-    matrix = places.matrix
-    if weight is not None:
-        _check_weight(weight, matrix, group_size, scales_dtype)
-    context = context_for(device)  # no adapter, or not of that name: fails before the model changes
-    if weight is None:
+
+    def prepare() -> tuple[Places, Q4Weight]:
+        check_option("accuracy", accuracy, get_args(Accuracy))
+        places = find_places(model, loaded=weight is None)
+        if weight is not None:
+            _check_weight(weight, places.matrix, group_size, scales_dtype)
+        context_for(device)  # no adapter, or not of that name: fails before the model changes
+        if weight is not None:
+            return places, weight
         size = 32 if group_size is None else group_size
         scales = "float16" if scales_dtype is None else scales_dtype
-        weight = Q4Weight.quantize(matrix, size, scales)
-    context.weight(weight)  # likewise a matrix too large for it
-    put_in(places, weight, device, accuracy)
+        return places, Q4Weight.quantize(places.matrix, size, scales)
+
+    if process_group is not _ALONE:
+        from wgpu_q4.nn.ranks.tying import tie_ranks  # it imports torch.distributed
+
+        return tie_ranks(process_group, prepare, device, accuracy)
+    places, held = prepare()
+    context_for(device).weight(held)  # fails here if it is too large
+    put_in(places, held, device, accuracy)
+    matrix = places.matrix
     bytes_before = matrix.numel() * matrix.element_size()
-    return TieReport(weight, tuple(places.modules), matrix.dtype, bytes_before, weight.nbytes)
+    return TieReport(held, tuple(places.modules), matrix.dtype, bytes_before, held.nbytes)
 
 
 def _check_weight(
@@ -123,7 +170,7 @@ def put_in(places: Places, weight: Q4Weight, device: Any, accuracy: Accuracy) ->
             )
         )
     places.replace(replacement)
-    replace_methods(places.model)
+    replace_methods(places.model, places.matrix.numel())
 
 
 @dataclass(frozen=True)

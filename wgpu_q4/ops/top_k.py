@@ -100,7 +100,7 @@ def top_k(
         return TopK(*top_k_on_device(on_device, "top_k", _check_k(k, weight.shape[0]), out))
     refuse_out(out, "x")
     product = check_product(x, weight, bias, device, accuracy)
-    kept = _check_k(k, product.vocab)
+    kept = check_k(k, product.vocab)
     entries = best_of(product, "top_k", "top_k", kept)
     shape = (*product.leading, kept)
     values = np.ascontiguousarray(entries[..., 0]).view(np.float32).reshape(shape)
@@ -108,7 +108,7 @@ def top_k(
     return TopK(like_floats(values, x), like(ids, x))
 
 
-def _check_k(k: object, vocab: int) -> int:
+def check_k(k: object, vocab: int) -> int:
     """Return ``k`` as an int in 1..min(V, `LARGEST_TOP_K`)."""
     try:
         kept = index(k)  # type: ignore[arg-type]

@@ -29,9 +29,11 @@ from tests.cases import (
     random_x,
     some_ids,
 )
+from tests.decoder_oracle import BOUND, EVERYTHING, PLAIN, logits_of, random_weights
 from tests.devices import default_device, leave_workgroup_memory_as_it_is
 from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
 from wgpu_q4 import Q4Weight, argmax, embedding, forced, linear, reference, top_k
+from wgpu_q4.decoder import Config, Decoder
 from wgpu_q4.device import context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
 from wgpu_q4.format import ScalesDtype
@@ -41,6 +43,7 @@ from wgpu_q4.kernels import (
     OutputDtype,
     Storage,
 )
+from wgpu_q4.kernels.decoder import CacheDtype, WeightType
 from wgpu_q4.ops import linear_transposed
 
 Case = Callable[[Any], None]
@@ -141,6 +144,7 @@ def check_integer_halves(device: Any) -> None:
     check_halves("texture3d", device)
     check_embedding(ODD, "float16", "float32", "buffer", "rows", device)
     check_linear(WIDE, 3, "float16", False, "rows", "gemv_wide", device)
+    check_decoder(PLAIN, "float16", "float16", device)
     assert recorded
     assert all(("float16" in name or "half" in name) == ("integer" in name) for name in recorded)
 
@@ -181,6 +185,19 @@ def check_transposed(rows: int, scales: ScalesDtype, device: Any) -> None:
     assert np.all(error <= reference.linear_transposed_bound(y, weight))
 
 
+def check_decoder(config: Config, body: WeightType, cache: CacheDtype, device: Any) -> None:
+    """A prompt, and steps in which attention has one workgroup for a head, and several."""
+    weights = random_weights(config, body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wgpu_q4.decoder.token.NEAR", 6)
+        decoder = Decoder(weights, device=device, capacity=32, cache=cache, slices=3)
+        made = list(decoder.generate([5, 17, 3, 99], 5, end_of_text=()))
+    exact = logits_of(weights, [5, 17, 3, 99, *made])
+    bound = BOUND if cache == "float32" else 2**-5
+    assert np.abs(decoder.logits() - exact[-2]).max() < bound
+    assert np.abs(exact[range(3, 8), made] - exact[3:-1].max(axis=-1)).max() < bound
+
+
 def check_default_device(device: Any) -> None:
     """Without ``device=``: the adapter's own limits, and what the plan chooses there."""
     weight, ids = weight_of(WIDE, "float16"), some_ids(WIDE)
@@ -219,6 +236,8 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "reduce", check_reduce
     yield "transposed-float16", partial(check_transposed, 1, "float16")
     yield "transposed-float32", partial(check_transposed, 5, "float32")
+    yield "decoder-q4gsw", partial(check_decoder, PLAIN, "q4gsw", "float16")
+    yield "decoder-float16", partial(check_decoder, EVERYTHING, "float16", "float32")
     yield "integer-halves", check_integer_halves
     yield "default-device", check_default_device
 

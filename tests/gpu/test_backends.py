@@ -90,6 +90,7 @@ def test_every_piece_ran(backend: Backend) -> None:
     left_out = runnable - ran
     # Of two ways to convert, a device uses one; the other case has a device of its own.
     optional = {"half/native", "half/integer"}
+    optional |= {"decoder/two_halves_native", "decoder/two_halves_integer"}
     if not backend.subnormals:
         optional.add("linear/gemv/nibbles_subnormal")
     assert left_out <= optional, f"{backend} ran nothing with {left_out - optional}"

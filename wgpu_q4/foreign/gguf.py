@@ -100,7 +100,7 @@ def from_gguf(
                     f"its groups have {Q4_0_GROUP} values, so group_size must be {Q4_0_GROUP}, not "
                     f"{group_size}. For another, dequantize it with gguf and use Q4Weight.quantize"
                 )
-            return _from_q4_0(found.data, dtype)
+            return from_q4_0(found.data, dtype)
         if kind in _FLOATS:
             floats = found.data.reshape(-1).view(_FLOATS[kind]).reshape(vocab, embed_dim)
             return Q4Weight(*q4gsw.quantize(floats, group_size, dtype, **options))
@@ -232,7 +232,7 @@ def _candidates(name: str, names: Collection[str]) -> list[str]:
     return list(dict.fromkeys(found + [other[::-1] for other in ends]))
 
 
-def _from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
+def from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
     """The weight of ``[V, K/32 · 18]`` bytes of blocks, bit for bit."""
     vocab = data.shape[0]
     blocks = data.reshape(vocab, -1, _Q4_0_BYTES)

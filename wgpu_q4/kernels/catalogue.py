@@ -8,6 +8,7 @@ from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import convert_shader
+from wgpu_q4.kernels.decoder.catalogue import decoder_shaders
 from wgpu_q4.kernels.embedding import embedding_shader
 from wgpu_q4.kernels.linear import LINEAR_KERNELS
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
@@ -63,6 +64,7 @@ def _others() -> Iterator[Shader]:
         for halves in ways_to_convert(scales == "float16"):
             yield transposed_shader(scales, halves)
     yield ADD_SECTIONS
+    yield from decoder_shaders()
 
 
 def _distinct(shaders: Iterator[Shader] | tuple[Shader, ...]) -> tuple[Shader, ...]:

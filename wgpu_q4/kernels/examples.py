@@ -10,6 +10,7 @@ from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import plan_convert
+from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.embedding import plan_embedding
 from wgpu_q4.kernels.linear import LINEAR_KERNELS, plan_linear
@@ -80,6 +81,8 @@ def _examples() -> Iterator[Example]:
     yield from _reductions(shapes[0].vocab)
     for output, support in product(outputs, _SUPPORTS):
         yield Example("4096 numbers", plan_convert(4096, output, _LIMITS, support))
+    for dispatch in decoder_dispatches(_LIMITS):
+        yield Example("the shape of Llama 3.2 1B", dispatch)
 
 
 def _reductions(vocab: int) -> Iterator[Example]:

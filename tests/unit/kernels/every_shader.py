@@ -28,6 +28,7 @@ from wgpu_q4.kernels import (
     plan_reduce,
     plan_transposed,
 )
+from wgpu_q4.kernels.decoder import decoder_dispatches
 
 WEBGPU_LIMITS = {
     "max-storage-buffer-binding-size": 1 << 27,
@@ -86,6 +87,8 @@ def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
     for output, support in product(get_args(OutputDtype), (NATIVE, NONE)):
         yield plan_convert(1001, output, limits, support)
     yield Dispatch(PROBE_HALVES, {}, (1, 1, 1))
+    for hidden, vocab in ((64, 50), (576, 49152), (2048, 128256)):
+        yield from decoder_dispatches(limits, hidden, vocab)
 
 
 def applicable(shape: MatrixShape, layout: Layout, support: HalfSupport) -> list[str]:

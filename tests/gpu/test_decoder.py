@@ -1,0 +1,224 @@
+"""The decoder against float64 numpy, its errors, and what it creates on the device."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.decoder_oracle import BOUND, EVERYTHING, PLAIN, logits_of, random_weights
+from wgpu_q4 import DeviceError, DeviceLimitError
+from wgpu_q4.decoder import Config, Decoder, Weights
+from wgpu_q4.device import Context, context_for
+from wgpu_q4.kernels import HalfSupport
+
+IDS = [5, 17, 3, 99, 0, 41, 64, 8, 23, 100, 77]
+
+
+def decoder_of(weights: Weights, device: Any = None, **options: Any) -> Decoder:
+    return Decoder(weights, device=device, **{"cache": "float32", "capacity": 64, **options})
+
+
+def check(decoder: Decoder, weights: Weights, ids: list[int] = IDS, new: int = 8) -> None:
+    made = list(decoder.generate(ids, new, end_of_text=()))
+    after_steps = decoder.logits()
+    exact = logits_of(weights, [*ids, *made])
+    assert made == exact[len(ids) - 1 : -1].argmax(-1).tolist()
+    assert np.abs(after_steps - exact[-2]).max() < BOUND
+    decoder.prefill(ids)
+    assert np.abs(decoder.logits() - exact[len(ids) - 1]).max() < BOUND
+
+
+@pytest.mark.parametrize(
+    "support",
+    [None, HalfSupport(subnormals=True), HalfSupport()],
+    ids=["halves as they are", "halves rounded by integers", "halves by integers"],
+)
+@pytest.mark.parametrize("config", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("body", ["float16", "q4gsw"])
+def test_every_form_of_the_kernels(
+    config: Config,
+    body: Any,
+    support: HalfSupport | None,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if support is not None:
+        monkeypatch.setattr(context, "half_support", support)
+    weights = random_weights(config, body, "float32" if support is None else "float16")
+    check(decoder_of(weights), weights)
+
+
+def test_a_head_of_its_own() -> None:
+    weights = random_weights(PLAIN, tied=False)
+    check(decoder_of(weights), weights)
+
+
+@pytest.mark.parametrize("config", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_positions_shared_by_several_workgroups(config: Config) -> None:
+    """From position 512 on; with more slices than there are positions for, some are empty."""
+    ids = np.random.default_rng(0).integers(3, config.vocab, 508).tolist()
+    weights = random_weights(config)
+    made = {}
+    for slices in (1, 3, 16):
+        decoder = decoder_of(weights, capacity=600, slices=slices)
+        check(decoder, weights, ids, 12)
+        made[slices] = decoder.nbytes
+    assert made[16]["work"] > made[3]["work"] > made[1]["work"]
+
+
+def created(context: Context) -> tuple[int, int, int]:
+    """How many objects of each kind were made on a device so far."""
+    pipelines = context.pipelines
+    return context.buffers_created, pipelines.pipelines_created, pipelines.bind_groups_created
+
+
+def test_nothing_is_created_after_the_first_step(context: Context) -> None:
+    decoder = decoder_of(random_weights(EVERYTHING), capacity=100)
+    steps = decoder.generate(IDS, 80, end_of_text=())
+    next(steps)
+    before, held = created(context), context.nbytes
+    assert len(list(steps)) == 79
+    for _ in range(100):
+        assert len(list(decoder.generate(IDS, 2, end_of_text=()))) == 2
+    assert (created(context), context.nbytes) == (before, held)
+
+
+def test_a_decoder_that_goes_leaves_nothing(context: Context) -> None:
+    weights = random_weights(PLAIN)
+    decoder = decoder_of(weights)
+    list(decoder.generate(IDS, 3))
+    buffers = [*decoder._memory.keys, decoder._model.layers[0].qkv.bindings["t_weight"]]
+    references = [weakref.ref(buffer) for buffer in buffers]
+    del decoder, buffers
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+
+
+def test_a_device_with_default_limits(webgpu_device: Any) -> None:
+    weights = random_weights(EVERYTHING)
+    check(decoder_of(weights, webgpu_device), weights)
+    weights = random_weights(PLAIN, "q4gsw")
+    decoder = decoder_of(weights, webgpu_device, cache="float16")
+    decoder.prefill(IDS)
+    error = np.abs(decoder.logits() - logits_of(weights, IDS)[-1]).max()
+    assert BOUND < error < 2**-5  # keys and values are rounded to float16
+
+
+def test_each_way_to_use_a_device(each_way: Any) -> None:
+    weights = random_weights(PLAIN)
+    check(decoder_of(weights, each_way), weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"ids": []}, ValueError, "at least one id"),
+        ({"ids": [[1, 2]]}, ValueError, r"shape \[n\], not \[1, 2\]"),
+        ({"ids": [1.5]}, TypeError, "integer dtype"),
+        ({"ids": [1, 101]}, IndexError, r"indices\[1\] is 101, outside the vocabulary of 101"),
+        ({"ids": [-1]}, IndexError, "must be in 0..100"),
+        ({"ids": [1] * 65}, ValueError, "need 65 positions; the cache holds 64"),
+        ({"max_new_tokens": 55}, ValueError, "11 ids and 55 new ones need 65 positions"),
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1"),
+        ({"steps": 0}, ValueError, r"steps must be in 1\.\.64"),
+        ({"steps": 65}, ValueError, r"steps must be in 1\.\.64"),
+        ({"keep": 12}, ValueError, r"keep must be in 0\.\.11"),
+        ({"keep": -1}, ValueError, r"keep must be in 0\.\.11"),
+    ],
+    ids=str,
+)
+def test_arguments(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    """A call that is refused changes nothing."""
+    decoder = decoder_of(random_weights(PLAIN))
+    decoder.prefill(IDS)
+    before = decoder.logits()
+    with pytest.raises(error, match=words):
+        decoder.generate(**{"ids": IDS, **arguments})
+    assert decoder.length == len(IDS)
+    assert np.array_equal(decoder.logits(), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"capacity": 0}, ValueError, r"capacity must be in 1\.\.4096"),
+        ({"capacity": 4097}, ValueError, r"capacity must be in 1\.\.4096"),
+        ({"cache": "int8"}, ValueError, "cache must be one of float16, float32"),
+        ({"most_steps": 0}, ValueError, "most_steps must be at least 1"),
+        ({"slices": 0}, ValueError, "slices must be at least 1"),
+    ],
+    ids=str,
+)
+def test_options(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        decoder_of(random_weights(PLAIN), **options)
+
+
+def test_a_cache_larger_than_a_binding_is_refused_before_the_weights_are_uploaded(
+    webgpu_device: Any,
+) -> None:
+    config = replace(PLAIN, positions=1 << 21)
+    before = created(context_for(webgpu_device))
+    with pytest.raises(DeviceLimitError, match="the cache of a layer's keys"):
+        decoder_of(random_weights(config), webgpu_device, capacity=1 << 21)
+    assert created(context_for(webgpu_device)) == before
+
+
+def test_a_full_cache_makes_as_many_ids_as_there_is_room_for() -> None:
+    decoder = decoder_of(random_weights(PLAIN), capacity=16)
+    assert len(list(decoder.generate(IDS, end_of_text=()))) == 16 - len(IDS) + 1
+    assert decoder.length == 16
+    assert len(list(decoder.generate(list(range(16)), end_of_text=()))) == 1
+
+
+def test_there_are_no_logits_before_a_sequence() -> None:
+    with pytest.raises(RuntimeError, match="call prefill first"):
+        decoder_of(random_weights(PLAIN)).logits()
+
+
+def test_an_iterator_ends_when_the_decoder_begins_something_else() -> None:
+    decoder = decoder_of(random_weights(PLAIN))
+    old = decoder.generate(IDS, 8, end_of_text=())
+    whole = list(old)
+    old = decoder.generate(IDS, 8, end_of_text=())
+    first = next(old)
+    new = decoder.generate(IDS, 8, end_of_text=())
+    with pytest.raises(RuntimeError, match="has begun another sequence"):
+        next(old)
+    assert list(new) == whole
+    assert first == whole[0]
+
+
+def test_an_iterator_that_is_left_early_does_no_harm() -> None:
+    decoder = decoder_of(random_weights(PLAIN))
+    whole = list(decoder.generate(IDS, 30, end_of_text=(), steps=8))
+    for taken in (1, 2, 9):
+        steps = decoder.generate(IDS, 30, end_of_text=(), steps=8)
+        assert [next(steps) for _ in range(taken)] == whole[:taken]
+        del steps
+        assert decoder.length == len(IDS) + taken
+        assert list(decoder.generate(IDS, 30, end_of_text=(), steps=3)) == whole
+
+
+def test_two_decoders_on_a_device_take_turns() -> None:
+    weights = random_weights(PLAIN)
+    one, other = decoder_of(weights), decoder_of(random_weights(EVERYTHING))
+    alone = list(one.generate(IDS, 8)), list(other.generate(IDS, 8))
+    pairs = zip(one.generate(IDS, 8), other.generate(IDS, 8), strict=True)
+    assert tuple(map(list, zip(*pairs, strict=True))) == alone
+
+
+def test_a_lost_device(own_device: Any) -> None:
+    decoder = decoder_of(random_weights(PLAIN), own_device)
+    steps = decoder.generate(IDS, 8)
+    next(steps)
+    own_device.destroy()
+    with pytest.raises(DeviceError, match="is lost"):
+        list(steps)
+    with pytest.raises(DeviceError, match="is lost"):
+        decoder.prefill(IDS)

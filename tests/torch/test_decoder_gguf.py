@@ -1,0 +1,218 @@
+"""A decoder from a GGUF file, against transformers on the same file."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+
+from tests.tiny_decoders import KINDS, LLAMA3, ORDERS, Kind, logits_of, prompt
+from wgpu_q4 import FormatError, Q4Weight, embedding
+from wgpu_q4.decoder import Decoder, Rope
+from wgpu_q4.decoder.gguf import weights_of_file
+
+ARCHITECTURES = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+    "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "gemma3": gguf.MODEL_ARCH.GEMMA3,
+}
+BY_NAME = {kind.name: kind for kind in KINDS}
+Q4_0 = gguf.GGMLQuantizationType.Q4_0
+
+
+def pair_by_pair(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Rows of queries or keys as GGUF files of Llama hold them."""
+    return values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+
+
+def write(
+    path: Path,
+    kind: Kind,
+    types: dict[str, gguf.GGMLQuantizationType] | None = None,
+    extra: dict[str, NDArray[Any]] | None = None,
+    **options: Any,
+) -> Any:
+    """Write a model as llama.cpp's converter does, and return it.
+
+    ``types`` are those of matrices, by a part of their names there; others are float16.
+    """
+    model = kind.build(**options)
+    config, name = model.config, kind.name.partition(",")[0]
+    writer = gguf.GGUFWriter(path, name)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    rope = config.rope_parameters
+    writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_eos_token_id(7)
+    if name.startswith("gemma"):
+        writer.add_sliding_window(config.sliding_window)
+    if name == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    names = gguf.get_tensor_name_map(ARCHITECTURES[name], config.num_hidden_layers)
+    for key, value in model.state_dict().items():
+        if key == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        stem, _, end = key.rpartition(".")
+        target = f"{names.get_name(stem)}.{end}"
+        values = value.float().numpy()
+        if name.startswith("gemma") and value.dim() == 1:
+            values = values + 1
+        if name == "llama" and "attn_q." in target:
+            values = pair_by_pair(values, config.num_attention_heads)
+        if name == "llama" and "attn_k." in target:
+            values = pair_by_pair(values, config.num_key_value_heads)
+        wanted = [type_ for part, type_ in (types or {}).items() if part in target]
+        if value.dim() == 1:
+            writer.add_tensor(target, values)
+        elif wanted:
+            writer.add_tensor(target, gguf.quantize(values, wanted[0]), raw_dtype=wanted[0])
+        else:
+            writer.add_tensor(target, values.astype(np.float16))
+    for target, values in (extra or {}).items():
+        writer.add_tensor(target, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model
+
+
+def read_plainly(path: Path) -> Any:
+    """The model that transformers makes of a file, as one that may be in float64 too."""
+    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+    config = copy.deepcopy(loaded.config)
+    del config.quantization_config
+    model: Any = type(loaded)(config)
+    model.eval()
+    model.load_state_dict(loaded.state_dict())
+    return model
+
+
+def read(path: Path) -> Any:
+    """The model that transformers makes of a file, with its embedding as the decoder holds it."""
+    model = read_plainly(path)
+    for name, value in model.state_dict().items():
+        if "embed_tokens" in name or "lm_head" in name:
+            value.copy_(torch.from_numpy(Q4Weight.quantize(value, 32).dequantize()))
+    return model
+
+
+def check(decoder: Decoder, model: Any) -> None:
+    ids = list(prompt(21))
+    made = list(decoder.generate(ids, 12, end_of_text=()))
+    exact, apart = logits_of(model, [*ids, *made])
+    assert made == exact[len(ids) - 1 : -1].argmax(-1).tolist()
+    assert np.abs(decoder.logits() - exact[-2]).max() <= ORDERS * apart
+
+
+@pytest.mark.parametrize("name", ["llama", "untied", "qwen2", "qwen3"])
+def test_a_file_is_the_model_that_transformers_reads(name: str, tmp_path: Path) -> None:
+    kind = BY_NAME[name]
+    kind = Kind("llama", kind.model, kind.config, kind.options) if name == "untied" else kind
+    head_dim = 128 if name == "qwen3" else 16  # what transformers takes for granted
+    write(tmp_path / "model.gguf", kind, head_dim=head_dim)
+    decoder = Decoder.from_gguf(tmp_path / "model.gguf", cache="float32", capacity=64)
+    assert decoder.config.end_of_text == (7,)
+    check(decoder, read(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_files_of_gemma_leave_out_which_layers_are_local(name: str, tmp_path: Path) -> None:
+    """transformers does not read it either: it takes the pattern of the model class."""
+    every = {"gemma2": 2, "gemma3": 6}[name]
+    kinds = ["full_attention" if i % every == every - 1 else "sliding_attention" for i in range(7)]
+    model = write(
+        tmp_path / "model.gguf",
+        BY_NAME[name],
+        num_hidden_layers=7,
+        layer_types=kinds,
+        query_pre_attn_scalar=16,
+    )
+    decoder = Decoder.from_gguf(tmp_path / "model.gguf", cache="float32", capacity=64)
+    assert [window > 0 for window in decoder.config.windows] == [k[0] == "s" for k in kinds]
+    for key, parameter in model.named_parameters():  # a tied matrix once
+        value = parameter.data
+        if "embed_tokens" in key:
+            held = Q4Weight.quantize(value.half().float(), 32).dequantize()
+            value.copy_(torch.from_numpy(held))
+        elif value.dim() == 2:
+            value.copy_(value.half().float())
+    check(decoder, model)
+
+
+def test_four_bits_of_the_file_stay_as_they_are(tmp_path: Path) -> None:
+    """Rows of Q4_0 are only put in another order; a fused matrix with another part is float16."""
+    path = tmp_path / "model.gguf"
+    other = gguf.GGMLQuantizationType.Q8_0
+    types = {"attn_v.": other, "token_embd": Q4_0, "attn_": Q4_0, "ffn_": Q4_0}
+    kind = BY_NAME["llama"]
+    write(path, kind, types)
+    layer = weights_of_file(path).layer(1)
+    assert isinstance(layer.qkv, np.ndarray)
+    assert isinstance(layer.gate_up, Q4Weight)
+    held = read_plainly(path).state_dict()
+    stacked = torch.cat([held[f"model.layers.1.mlp.{part}_proj.weight"] for part in ("gate", "up")])
+    assert np.array_equal(layer.gate_up.dequantize(), stacked.numpy())
+
+    write(path, kind, {**types, "attn_v.": Q4_0})
+    layer = weights_of_file(path).layer(1)
+    assert isinstance(layer.qkv, Q4Weight)
+    decoder = Decoder.from_gguf(path, cache="float32", capacity=64)
+    model = read_plainly(path)
+    check(decoder, model)
+    rows = embedding(np.array([5, 9]), decoder.embedding)
+    assert np.array_equal(rows, model.model.embed_tokens.weight[[5, 9]].detach().numpy())
+
+
+def test_divisors_of_frequencies(tmp_path: Path) -> None:
+    """Files of Llama 3 list what transformers computes from the configuration."""
+    plain, scaled = Rope(5e5).frequencies(16), BY_NAME["llama 3"].build()
+    scaled = scaled.model.rotary_emb.inv_freq.numpy()
+    path, kind = tmp_path / "model.gguf", BY_NAME["llama 3"]
+    kind = Kind("llama", kind.model, kind.config, kind.options)
+    model = write(path, kind, extra={"rope_freqs.weight": plain / scaled})
+    assert model.config.rope_parameters["factor"] == LLAMA3["factor"]
+    decoder = Decoder.from_gguf(path, cache="float32", capacity=64)
+    held = read(path)
+    model.load_state_dict(held.state_dict())
+    check(decoder, model)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "mamba")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(FormatError, match="models of type 'mamba': it runs llama, qwen2, qwen3"):
+        Decoder.from_gguf(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(FormatError, match="not a whole GGUF file"):
+        Decoder.from_gguf(path)
+
+
+def test_a_tensor_that_the_decoder_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write(path, BY_NAME["llama"], extra={"blk.1.attn_q.bias": np.zeros(64, np.float32)})
+    with pytest.raises(FormatError, match=r"does not know the tensor 'blk\.1\.attn_q\.bias'"):
+        Decoder.from_gguf(path)

@@ -1,0 +1,21 @@
+"""A decoder of the Llama family that runs on the device, from ids to ids.
+
+One file per idea:
+
+* `config`       the shape of a model; `families`, a line for each kind that there is
+* `weights`      a model's numbers on the host, a layer at a time
+* `huggingface`, `gguf`  where they come from
+* `matrices`, `layers`   the numbers on the device
+* `memory`       the sequence, the cache, and what kernels hand on
+* `limits`       what a device can hold
+* `steps`        the dispatches that are common to the steps of a `token` and of a `prompt`
+* `choose`       from logits to the next id
+* `submission`   steps submitted ahead of the host
+* `decoder`      `Decoder`
+"""
+
+from wgpu_q4.decoder.config import Config, Rope
+from wgpu_q4.decoder.decoder import Decoder
+from wgpu_q4.decoder.weights import LayerWeights, Weights
+
+__all__ = ["Config", "Decoder", "LayerWeights", "Rope", "Weights"]

@@ -1,0 +1,107 @@
+"""A pass over a part of a prompt: many rows at a time, with the tiled products.
+
+Passes are planned for a few numbers of rows.  One of them takes any prompt: what a pass has more
+rows for than there are ids is computed for nothing, so a short prompt takes the smallest pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wgpu_q4.decoder.config import Config
+from wgpu_q4.decoder.layers import DeviceModel
+from wgpu_q4.decoder.matrices import DeviceMatrix
+from wgpu_q4.decoder.memory import Memory
+from wgpu_q4.decoder.steps import Bound
+from wgpu_q4.device.commands import Commands
+from wgpu_q4.device.pipelines import Step
+from wgpu_q4.kernels import plan_linear
+from wgpu_q4.kernels.decoder import Source, plan_gemm_halves, plan_glu
+from wgpu_q4.kernels.linear import LinearPlan
+
+if TYPE_CHECKING:
+    from wgpu_q4.device import Context
+
+PASS_ROWS = (32, 128, 512)
+"""The rows of the passes; a device runs those that its decoder has memory for."""
+
+
+class PromptSteps(Bound):
+    """The commands of one pass.
+
+    Attributes:
+        rows: the most rows that the pass takes.
+        layers: from the ids to the residual stream of the last layer, and its keys and values.
+        last: from there to x of the last row, which the head reads.
+    """
+
+    def __init__(
+        self, context: Context, config: Config, model: DeviceModel, memory: Memory, rows: int
+    ) -> None:
+        super().__init__(context, config, model, memory)
+        self.rows = rows
+        self._sizes = memory.uniform(f"sizes of a pass of {rows} rows")
+        self.layers = Commands.of(self._layers())
+        self.last = Commands.of(self._last())
+
+    def write_sizes(self, rows: int) -> None:
+        """Queue the number of rows of the next pass."""
+        self._context.write(self._sizes, np.array([rows, self.rows, 0, 0], np.int32))
+
+    def _layers(self) -> Iterator[Step]:
+        layers, rows = self._model.layers, self.rows
+        yield self._norm("embedding", rows, layers[0].attention_gain)
+        for number, layer in enumerate(layers):
+            yield from self._product(layer.qkv, self._x, layer.qkv_bias)
+            yield self._heads(number, rows)
+            yield from self._attention(number, rows, slices=1, chunked=False)
+            yield from self._product(layer.output, self._attended)
+            yield self._after(layer.unit_gain, layer.post_attention_gain)
+            yield from self._product(layer.gate_up, self._x)
+            yield self._glu()
+            yield from self._product(layer.down, self._unit)
+            if number + 1 < len(layers):
+                yield self._after(layers[number + 1].attention_gain, layer.post_unit_gain)
+
+    def _last(self) -> Iterator[Step]:
+        gain = self._model.layers[-1].post_unit_gain
+        yield self._norm(
+            "add" if gain is None else "add_normed",
+            self.rows,
+            self._model.final_gain,
+            chunked=True,
+            last_row=True,
+            part_gain=gain,
+        )
+
+    def _after(self, gain: Any, part_gain: Any | None) -> Step:
+        source: Source = "add" if part_gain is None else "add_normed"
+        return self._norm(source, self.rows, gain, part_gain=part_gain)
+
+    def _glu(self) -> Step:
+        config, memory = self._config, self._memory
+        plan = plan_glu(config.activation, config.intermediate, self.rows, self._context.limits)
+        return self._step(plan, t_out=self._unit, t_in=self._made, t_state=memory.state)
+
+    def _product(self, matrix: DeviceMatrix, x: Any, bias: Any | None = None) -> Iterator[Step]:
+        plan = self._plan(matrix, bias is not None)
+        prepared = x
+        resources = {"sizes": self._sizes, "t_bias": bias, **matrix.bindings}
+        if plan.preparation is not None:
+            widest = max(self._config.hidden, self._config.intermediate)
+            widest = max(widest, self._config.heads * self._config.head_dim)
+            prepared = self._memory.make("x transposed", self._memory.rows * widest * 4)
+            yield self._step(plan.preparation, **{**resources, "t_x": x, "t_out": prepared})
+        yield self._step(plan.product, **{**resources, "t_x": prepared, "t_out": self._made})
+
+    def _plan(self, matrix: DeviceMatrix, bias: bool) -> LinearPlan:
+        context, shape = self._context, matrix.matrix.shape
+        if matrix.matrix.type == "float16":
+            return plan_gemm_halves(shape, self.rows, bias, context.limits, context.half_support)
+        return plan_linear(
+            *(shape, self.rows, "rows", bias, context.limits, context.half_support),
+            kernel="gemm",
+        )

@@ -1,0 +1,93 @@
+"""The weights of a decoder on the host, a layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.decoder.config import Config
+from wgpu_q4.errors import FormatError
+from wgpu_q4.weight import Q4Weight
+
+Floats = NDArray[np.float32]
+LayerMatrix = Q4Weight | NDArray[np.float16]
+"""A matrix of a layer, ``[outputs, inputs]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWeights:
+    """The weights of one layer. Gains are the numbers that a norm multiplies with.
+
+    Attributes:
+        qkv: the matrices of queries, keys and values, one above the other.
+        output: the matrix behind attention.
+        gate_up: the matrices of gate and up, one above the other.
+        down: the matrix behind the gated linear unit.
+        attention_gain, unit_gain: of the norms before attention and before the unit.
+        qkv_bias: float32, if there is one.
+        head_gains: float32 ``[2, head_dim]`` for queries and keys, if heads are normalized.
+        post_attention_gain, post_unit_gain: of the norms behind them, if there are some.
+    """
+
+    qkv: LayerMatrix
+    output: LayerMatrix
+    gate_up: LayerMatrix
+    down: LayerMatrix
+    attention_gain: Floats
+    unit_gain: Floats
+    qkv_bias: Floats | None = None
+    head_gains: Floats | None = None
+    post_attention_gain: Floats | None = None
+    post_unit_gain: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """All weights of a decoder.
+
+    Attributes:
+        config: the model's shape.
+        embedding: the matrix of the embedding, and of the head if it is tied.
+        head: the matrix of a head that is not tied.
+        final_gain: of the norm before the head.
+        layer: makes the weights of a layer, which are not kept.
+    """
+
+    config: Config
+    embedding: Q4Weight
+    head: Q4Weight | None
+    final_gain: Floats
+    layer: Callable[[int], LayerWeights]
+
+
+def stack(parts: Sequence[LayerMatrix]) -> LayerMatrix:
+    """Return matrices one above the other: in 4 bits if each is and groups and dtypes agree."""
+    quantized = [part for part in parts if isinstance(part, Q4Weight)]
+    kinds = {(part.group_size, part.scales.dtype) for part in quantized}
+    if len(quantized) == len(parts) and len(kinds) == 1:
+        packed = np.concatenate([part.packed_as("linear") for part in quantized])
+        return Q4Weight(packed, np.concatenate([part.scales for part in quantized]))
+    floats = [
+        to_half(part.dequantize(), "a matrix") if isinstance(part, Q4Weight) else part
+        for part in parts
+    ]
+    return np.concatenate(floats)
+
+
+def to_half(values: NDArray[np.floating], name: str) -> NDArray[np.float16]:
+    """Return ``values`` rounded to the nearest float16.
+
+    Raises:
+        FormatError: a value is not finite, or too large for float16.
+    """
+    with np.errstate(over="ignore"):
+        halves: NDArray[np.float16] = values.astype(np.float16)
+    if not np.isfinite(halves).all():
+        raise FormatError(
+            f"{name} has a value that float16 does not hold (its largest is 65504): it cannot be "
+            f"part of a decoder whose layers are in float16"
+        )
+    return halves

@@ -1,0 +1,196 @@
+"""A product with one row of x, and what is done before and after it in the same dispatch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from wgpu_q4.format import ScalesDtype
+from wgpu_q4.kernels.decoder.shapes import (
+    Activation,
+    Epilogue,
+    Matrix,
+    WeightType,
+    float_bits,
+    two_halves_pieces,
+)
+from wgpu_q4.kernels.decoder.teams import Team, choose_team
+from wgpu_q4.kernels.dispatch import Dispatch, fold
+from wgpu_q4.kernels.options import Halves
+from wgpu_q4.kernels.pieces import halves_suffix, scales_pieces
+from wgpu_q4.kernels.traits import HalfSupport
+from wgpu_q4.kernels.wgsl import Shader
+
+
+@dataclass(frozen=True)
+class GemvPlan:
+    """What runs for one row of x.
+
+    Attributes:
+        dispatch: the product.
+        workgroups: those that have work: as many sums of squares, or entries, are left.
+    """
+
+    dispatch: Dispatch
+    workgroups: int
+
+
+@dataclass(frozen=True)
+class GemvForm:
+    """What a GEMV is made of.
+
+    Attributes:
+        weight: the type of the weight.
+        scales: the dtype of its scales, if it has some.
+        epilogue: what is done with the product.
+        normed: True if x is normalized on the way.
+        bias: True if a bias is added before it is stored.
+        activation: of a gated unit.
+        capped: True if logits are capped softly.
+    """
+
+    weight: WeightType
+    scales: ScalesDtype
+    epilogue: Epilogue
+    normed: bool = False
+    bias: bool = False
+    activation: Activation = "silu"
+    capped: bool = False
+
+
+@cache
+def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
+    """Return the GEMV of that form for a device whose half-precision functions do so much."""
+    weight: tuple[str, ...]
+    subnormal = half_support.subnormals
+    halves: Halves = half_support.halves
+    if form.weight == "q4gsw":
+        nibbles = (
+            ("linear/gemv/nibbles_subnormal",)
+            if subnormal
+            else ("linear/common/exact_f32", "linear/gemv/nibbles_integer")
+        )
+        scales = scales_pieces(form.scales, halves)
+        weight = ("weight/rows_wide", *scales, *nibbles, "decoder/gemv/weight_q4gsw")
+    else:
+        weight = (*two_halves_pieces(half_support), "decoder/gemv/weight_halves")
+    ends: dict[Epilogue, tuple[str, ...]] = {
+        "store": ("linear/common/bias_buffer" if form.bias else "linear/common/bias_none",),
+        "add": (),
+        "glu": (f"decoder/{form.activation}",),
+        "best": (f"decoder/cap_{'soft' if form.capped else 'none'}",),
+    }
+    pieces = (
+        "shape/overrides",
+        *weight,
+        f"decoder/gemv/prologue_{'norm' if form.normed else 'none'}",
+        *ends[form.epilogue],
+        f"decoder/gemv/epilogue_{form.epilogue}",
+        "decoder/gemv/gemv",
+    )
+    kind = f"{form.weight}_{form.scales}_scales" if form.weight == "q4gsw" else form.weight
+    if form.weight == "q4gsw" and subnormal:
+        kind += "_subnormal"
+    words = [
+        "_normed" if form.normed else "",
+        "_bias" if form.bias else "",
+        f"_{form.activation}" if form.epilogue == "glu" else "",
+        "_capped" if form.capped else "",
+        halves_suffix(pieces),
+    ]
+    return Shader(
+        f"decoder_gemv_{kind}_{form.epilogue}{''.join(words)}",
+        pieces,
+        f"one row of x{', normalized,' if form.normed else ''} times a {form.weight} weight: "
+        f"{_SAID[form.epilogue]}",
+    )
+
+
+_SAID: Mapping[Epilogue, str] = {
+    "store": "stored",
+    "add": "added to the residual stream",
+    "glu": "a gated linear unit",
+    "best": "logits, and the best of each workgroup",
+}
+
+
+def plan_gemv(
+    matrix: Matrix,
+    epilogue: Epilogue,
+    limits: Mapping[str, int],
+    half_support: HalfSupport,
+    *,
+    squares: int = 0,
+    epsilon: float = 0.0,
+    bias: bool = False,
+    activation: Activation = "silu",
+    cap: float | None = None,
+    software: bool = False,
+    team: Team | None = None,
+) -> GemvPlan:
+    """Return the dispatch of a product with one row of x in the order of chunks.
+
+    Args:
+        matrix: the weight, K and G multiples of 32.
+        epilogue: what is done with the product.
+        limits: the device's limits.
+        half_support: what its half-precision functions do.
+        squares: sums of squares that x's producer left; 0 if x is not normalized on the way.
+        epsilon: what the norm adds to the mean of the squares.
+        bias: True if a bias is added before the product is stored.
+        activation: of a gated unit.
+        cap: the number c of logits capped as c · tanh(x / c); None for none.
+        software: True if the device runs on the processor.
+        team: how the invocations share the work, instead of what `choose_team` says.
+    """
+    form = GemvForm(
+        matrix.type,
+        matrix.shape.scales,
+        epilogue,
+        squares > 0,
+        bias,
+        activation if epilogue == "glu" else "silu",
+        cap is not None,
+    )
+    team = choose_team(matrix, epilogue, software) if team is None else team
+    shape = matrix.shape
+    constants = {**shape.constants, **team.constants}
+    if squares:
+        constants |= {"SQUARES": squares, "EPSILON": float_bits(epsilon)}
+    if cap is not None:
+        constants["SOFT_CAP"] = float_bits(cap)
+    workgroups = -(-shape.vocab // team.outputs)
+    shader = gemv_shader(form, half_support)
+    needs = _needs(matrix, epilogue, squares, bias, workgroups)
+    return GemvPlan(Dispatch(shader, constants, fold(workgroups, limits), needs), workgroups)
+
+
+def _needs(
+    matrix: Matrix, epilogue: Epilogue, squares: int, bias: bool, workgroups: int
+) -> dict[str, int]:
+    """Return the bytes that each buffer must hold, by the binding's name."""
+    shape = matrix.shape
+    scale_bytes = shape.vocab * (shape.embed_dim // shape.group_size)
+    scale_bytes *= 2 if shape.scales == "float16" else 4
+    outputs = shape.vocab // 2 if epilogue == "glu" else shape.vocab
+    needs = {
+        "t_x": shape.embed_dim * 4,
+        "t_weight": matrix.nbytes,
+        "t_out": outputs * 4,
+    }
+    if matrix.type == "q4gsw":
+        needs["t_scales"] = scale_bytes + -scale_bytes % 4
+    if squares:
+        needs["t_squares"] = squares * 4
+    if bias:
+        needs["t_bias"] = shape.vocab * 4
+    if epilogue == "add":
+        needs |= {
+            "t_gain": shape.vocab * 4,
+            "t_out_x": shape.vocab * 4,
+            "t_out_squares": workgroups * 4,
+        }
+    if epilogue == "best":
+        needs["t_out_best"] = workgroups * 8
+    return needs

@@ -1,0 +1,123 @@
+// Attention of one query head of one row over the positions up to its own: softmax(q · kᵀ) · v.
+//
+// A workgroup of LANES invocations takes LANES positions at a time. First an invocation scores one
+// position; then an invocation adds up one quad of the values of every (LANES / width)th position.
+// The largest score so far, the sum of the weights and the sums of the values are kept as the
+// positions go by (online softmax), so the number of positions is not limited by memory.
+//
+// Grid: rows · HEADS · SLICES workgroups, the slices of a head side by side, folded over x and y;
+// those past the last row do nothing. A slice is a part of the positions, whole multiples of LANES.
+// Assumes: LANES is a multiple of 16, and at least HEAD_DIM / 4.
+//
+// Needs: SLICES, HEAD_DIM, HEADS, row_count, first_position, KV_HEADS, load_key, CAPACITY, cap,
+// load_value, store_part.
+// Defines: main.
+
+override LANES: u32 = 128u;  // invocations of a workgroup, and positions taken at a time
+override WINDOW: u32 = 0u;  // positions that a row sees, itself included; 0 for all
+
+const LOWEST = -1e30;  // below every score
+
+@group(0) @binding(1) var<storage, read> t_in: array<vec4<f32>>;  // queries [rows][HEADS · HEAD_DIM / 4]
+
+var<workgroup> query: array<vec4<f32>, 64>;
+var<workgroup> scores: array<f32, LANES>;
+var<workgroup> weights: array<f32, LANES>;
+var<workgroup> folded: array<f32, 16>;
+var<workgroup> parts_of_values: array<vec4<f32>, LANES>;
+
+// Return the largest of the scores. They must have been written before.
+fn largest_score(lane: u32) -> f32 {
+    workgroupBarrier();
+    if lane < 16u {
+        var top = LOWEST;
+        for (var i = lane; i < LANES; i += 16u) {
+            top = max(top, scores[i]);
+        }
+        folded[lane] = top;
+    }
+    workgroupBarrier();
+    var largest = folded[0];
+    for (var i = 1u; i < 16u; i++) {
+        largest = max(largest, folded[i]);
+    }
+    return largest;
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let slice = flat % SLICES;
+    let width = HEAD_DIM / 4u;
+    let head = flat / SLICES % HEADS;
+    let row = flat / SLICES / HEADS;
+    if row >= row_count() {
+        return;
+    }
+    let end = first_position() + row + 1u;
+    var begin = 0u;
+    if WINDOW > 0u {
+        begin = end - min(end, WINDOW);
+    }
+    let slice_tiles = ((end - begin + LANES - 1u) / LANES + SLICES - 1u) / SLICES;
+    let first = min(end, begin + slice * slice_tiles * LANES);
+    let last = min(end, first + slice_tiles * LANES);
+    let kv_head = head / (HEADS / KV_HEADS);
+    if lane < width {
+        query[lane] = t_in[(row * HEADS + head) * width + lane];
+    }
+    workgroupBarrier();
+
+    let parts = LANES / width;
+    let part = lane / width;
+    let d4 = lane % width;
+    var top = LOWEST;
+    var weight_sum = 0.0;
+    var sum = vec4<f32>(0.0);
+    for (var base = first; base < last; base += LANES) {
+        let position = base + lane;
+        var score = LOWEST;
+        if position < last {
+            var product = 0.0;
+            for (var i = 0u; i < width; i++) {
+                product += dot(load_key((kv_head * width + i) * CAPACITY + position), query[i]);
+            }
+            score = cap(product);
+        }
+        scores[lane] = score;
+        let next_top = max(top, largest_score(lane));
+        let rescale = exp(top - next_top);
+        let weight = select(0.0, exp(score - next_top), position < last);
+        weights[lane] = weight;
+        weight_sum = weight_sum * rescale + weight;
+        sum *= rescale;
+        top = next_top;
+        workgroupBarrier();
+        if part < parts {
+            let count = min(LANES, last - base);
+            for (var i = part; i < count; i += parts) {
+                let value = load_value((kv_head * CAPACITY + base + i) * width + d4);
+                sum = fma(vec4<f32>(weights[i]), value, sum);
+            }
+        }
+    }
+    workgroupBarrier();
+    parts_of_values[lane] = sum;
+    scores[lane] = weight_sum;
+    workgroupBarrier();
+    if lane < width {
+        var total = vec4<f32>(0.0);
+        for (var i = 0u; i < parts; i++) {
+            total += parts_of_values[i * width + lane];
+        }
+        var weight_total = 0.0;
+        for (var i = 0u; i < LANES; i++) {
+            weight_total += scores[i];
+        }
+        store_part(row, head, slice, lane, total, top, weight_total);
+    }
+}

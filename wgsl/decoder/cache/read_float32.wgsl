@@ -1,0 +1,14 @@
+// The cache of keys and values in single precision, to be read.
+//
+// Defines: load_key, load_value.
+
+@group(0) @binding(2) var<storage, read> t_keys: array<vec4<f32>>;  // [KV_HEADS][HEAD_DIM / 4][CAPACITY]
+@group(0) @binding(3) var<storage, read> t_values: array<vec4<f32>>;  // [KV_HEADS][CAPACITY][HEAD_DIM / 4]
+
+fn load_key(at: u32) -> vec4<f32> {
+    return t_keys[at];
+}
+
+fn load_value(at: u32) -> vec4<f32> {
+    return t_values[at];
+}

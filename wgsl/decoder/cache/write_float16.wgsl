@@ -1,0 +1,15 @@
+// The cache of keys and values in half precision, to be written.
+//
+// Needs: floats_to_halves.
+// Defines: store_key, store_value.
+
+@group(0) @binding(2) var<storage, read_write> t_keys: array<vec2<u32>>;  // [KV_HEADS][HEAD_DIM / 4][CAPACITY], four halves each
+@group(0) @binding(3) var<storage, read_write> t_values: array<vec2<u32>>;  // [KV_HEADS][CAPACITY][HEAD_DIM / 4], four halves each
+
+fn store_key(at: u32, value: vec4<f32>) {
+    t_keys[at] = floats_to_halves(value);
+}
+
+fn store_value(at: u32, value: vec4<f32>) {
+    t_values[at] = floats_to_halves(value);
+}

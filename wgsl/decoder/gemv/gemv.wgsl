@@ -1,0 +1,141 @@
+// W · x for one row of x, as a decode step needs it: what is done before and after the product is
+// part of it (prologue_*.wgsl, epilogue_*.wgsl).
+//
+// A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
+// 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
+// them; all of these are asked for before the first is used. The sums of a team meet in workgroup
+// memory. x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
+// quads.
+//
+// Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
+// says how many rows there are of each kind.
+// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and divides TEAM, which divides
+// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
+// memory besides the epilogue's.
+// In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
+// workgroup memory follow from the invocation's index alone.
+//
+// Needs: embed_dim, arrange, fold_squares, x_factor, load_chunk, weight_row, Chunk, dot_chunk,
+// put_squares, fetch_squares, finish.
+// Defines: INVOCATIONS, LANE_ROWS, totals, X, outputs, main.
+
+override INVOCATIONS: u32 = 128u;  // of a workgroup
+override TEAM: u32 = 32u;  // invocations that share rows of the weight
+override LANE_ROWS: u32 = 2u;  // rows that a team shares
+
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
+
+var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
+var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / LANE_ROWS][outputs]
+var<workgroup> totals: array<f32, INVOCATIONS>;  // [outputs]
+
+// A chunk of x.
+struct X {
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+}
+
+// Return the outputs of a workgroup.
+fn outputs() -> u32 {
+    return INVOCATIONS / TEAM * LANE_ROWS;
+}
+
+fn load_x(chunk: u32) -> X {
+    let chunks = embed_dim() / 32u;
+    return arrange(X(
+        t_x[chunk], t_x[chunks + chunk], t_x[2u * chunks + chunk], t_x[3u * chunks + chunk],
+        t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
+        t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
+    ));
+}
+
+// Add up what the teams' invocations left in `slots`, and leave it in `totals`.
+fn add_up(lane: u32) {
+    workgroupBarrier();
+    fold_squares(lane);
+    let output = lane % outputs();
+    let part = lane / outputs();
+    var sum = 0.0;
+    for (var i = 0u; i < LANE_ROWS; i++) {
+        sum += slots[output * (TEAM + 1u) + part * LANE_ROWS + i];
+    }
+    folded[lane] = sum;
+    workgroupBarrier();
+    if lane < outputs() {
+        var total = 0.0;
+        for (var i = 0u; i < TEAM / LANE_ROWS; i++) {
+            total += folded[i * outputs() + lane];
+        }
+        totals[lane] = total * x_factor();
+    }
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let first = lane / TEAM * LANE_ROWS;
+    let chunks = embed_dim() / 32u;
+    var near = vec4<f32>(0.0);
+    var far = vec4<f32>(0.0);
+    for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
+        let a = load_chunk(weight_row(flat, first), chunk);
+        var b: Chunk;
+        var c: Chunk;
+        var d: Chunk;
+        var e: Chunk;
+        var f: Chunk;
+        var g: Chunk;
+        var h: Chunk;
+        if LANE_ROWS > 1u {
+            b = load_chunk(weight_row(flat, first + 1u), chunk);
+        }
+        if LANE_ROWS > 2u {
+            c = load_chunk(weight_row(flat, first + 2u), chunk);
+            d = load_chunk(weight_row(flat, first + 3u), chunk);
+        }
+        if LANE_ROWS > 4u {
+            e = load_chunk(weight_row(flat, first + 4u), chunk);
+            f = load_chunk(weight_row(flat, first + 5u), chunk);
+            g = load_chunk(weight_row(flat, first + 6u), chunk);
+            h = load_chunk(weight_row(flat, first + 7u), chunk);
+        }
+        let x = load_x(chunk);
+        near.x += dot_chunk(a, x);
+        if LANE_ROWS > 1u {
+            near.y += dot_chunk(b, x);
+        }
+        if LANE_ROWS > 2u {
+            near.z += dot_chunk(c, x);
+            near.w += dot_chunk(d, x);
+        }
+        if LANE_ROWS > 4u {
+            far.x += dot_chunk(e, x);
+            far.y += dot_chunk(f, x);
+            far.z += dot_chunk(g, x);
+            far.w += dot_chunk(h, x);
+        }
+    }
+    put_squares(lane, fetch_squares(lane));
+    let at = first * (TEAM + 1u) + lane % TEAM;
+    slots[at] = near.x;
+    if LANE_ROWS > 1u {
+        slots[at + TEAM + 1u] = near.y;
+    }
+    if LANE_ROWS > 2u {
+        slots[at + 2u * (TEAM + 1u)] = near.z;
+        slots[at + 3u * (TEAM + 1u)] = near.w;
+    }
+    if LANE_ROWS > 4u {
+        slots[at + 4u * (TEAM + 1u)] = far.x;
+        slots[at + 5u * (TEAM + 1u)] = far.y;
+        slots[at + 6u * (TEAM + 1u)] = far.z;
+        slots[at + 7u * (TEAM + 1u)] = far.w;
+    }
+    add_up(lane);
+    finish(flat, lane);
+}

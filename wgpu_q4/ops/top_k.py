@@ -97,7 +97,7 @@ def top_k(
     """
     if isinstance(x, DeviceArray):
         on_device = check_device_product(x, weight, bias, device, accuracy)
-        return TopK(*top_k_on_device(on_device, "top_k", _check_k(k, weight.shape[0]), out))
+        return TopK(*top_k_on_device(on_device, "top_k", check_k(k, weight.shape[0]), out))
     refuse_out(out, "x")
     product = check_product(x, weight, bias, device, accuracy)
     kept = check_k(k, product.vocab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ class Submissions:
 
     A buffer for these ids serves every `IN_FLIGHT`th submission: the ids of the one before must
     have been read, or must never be.
+
+    Attributes:
+        seconds: what the host has spent on encoding and submitting.
     """
 
     def __init__(self, context: Context, ids: Any, most: int) -> None:
@@ -47,10 +51,11 @@ class Submissions:
             for i in range(IN_FLIGHT)
         ]
         self._next = 0
+        self.seconds = 0.0
 
     def submit(self, parts: Sequence[Commands], first: int = 0, count: int = 0) -> Ticket | None:
         """Submit ``parts`` in one pass, and the copy of ``count`` ids from the ``first``."""
-        device = self._context.device
+        start, device = time.perf_counter(), self._context.device
         encoder = device.create_command_encoder()
         compute_pass = encoder.begin_compute_pass()
         for commands in parts:
@@ -63,6 +68,7 @@ class Submissions:
             encoder.copy_buffer_to_buffer(self._ids, 4 * first, staging, 0, 4 * count)
             ticket = Ticket(staging, count)
         device.queue.submit([encoder.finish()])
+        self.seconds += time.perf_counter() - start
         return ticket
 
     def read(self, ticket: Ticket) -> NDArray[np.uint32]:

@@ -22,6 +22,7 @@ from wgpu_q4.arrays import DTypeLike, float_dtype
 from wgpu_q4.device import context_for
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
+from wgpu_q4.nn.modules import QuantizedLinear
 from wgpu_q4.nn.places import Places, find_places
 from wgpu_q4.nn.shared import BUFFERS, Quantized
 from wgpu_q4.nn.tying import put_in, tie
@@ -241,11 +242,12 @@ def saving(model: Any, state_dict: Mapping[str, Tensor] | None) -> Iterator[None
             "per checkpoint: save model.state_dict() with torch.save or the model with "
             "safetensors.torch.save_model, and load it into a model that went through tie"
         )
-    head = model.get_output_embeddings()
-    module = model.get_input_embeddings() if head is None else head
-    assert isinstance(module, Quantized)
-    weight = module.q4weight
-    accuracy: Accuracy = getattr(module, "accuracy", "exact")
+    modules = [module for module in model.modules() if isinstance(module, Quantized)]
+    weight = modules[0].q4weight
+    accuracies: list[Accuracy] = [
+        module.accuracy for module in modules if isinstance(module, QuantizedLinear)
+    ]
+    accuracy = accuracies[0] if accuracies else "exact"
     config = Q4Config(weight.group_size, weight.scales.dtype.name, accuracy)
     model.hf_quantizer = Q4Quantizer(config, state_dict)
     model.config.quantization_config = config

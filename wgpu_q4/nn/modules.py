@@ -17,7 +17,7 @@ from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.weight import Q4Weight
 
 
-class QuantizedEmbedding(Quantized):
+class QuantizedEmbedding(Quantized, nn.Embedding):  # type: ignore[misc]
     """Token embedding that reads a 4-bit matrix; use it where ``nn.Embedding`` stood.
 
     Rows are exact: each value is ``(u − 8) · scale`` in float32, rounded once to the module's
@@ -30,6 +30,7 @@ class QuantizedEmbedding(Quantized):
         embed_scale: multiplies every row after rounding, as Gemma's embeddings do.  A tensor is
             rounded to the module's dtype first, a float is not.
         dtype: of the result; float16, bfloat16, float32 or float64, as torch or numpy write it.
+        padding_idx: as in ``nn.Embedding``: the id whose row an adapter does not train, or None.
     """
 
     embed_scale: Tensor | float | None
@@ -41,9 +42,13 @@ class QuantizedEmbedding(Quantized):
         device: Any = None,
         embed_scale: Tensor | float | None = None,
         dtype: DTypeLike = torch.float32,
+        padding_idx: int | None = None,
     ) -> None:
         super().__init__(weight, device, torch_float(dtype))
         self.num_embeddings, self.embedding_dim = self.q4weight.shape
+        # What else an nn.Embedding has; peft's adapters read it.
+        self.padding_idx, self.max_norm, self.norm_type = padding_idx, None, 2.0
+        self.scale_grad_by_freq, self.sparse = False, False
         if isinstance(embed_scale, Tensor):
             self.register_buffer("embed_scale", embed_scale.detach().clone(), persistent=False)
         else:
@@ -67,7 +72,8 @@ class QuantizedEmbedding(Quantized):
         scale = check_embedding(embedding, "embedding")
         matrix = embedding.weight
         weight = Q4Weight.quantize(matrix, group_size, scales_dtype)
-        return cls(weight, device=device, embed_scale=scale, dtype=matrix.dtype)
+        options: dict[str, Any] = {"dtype": matrix.dtype, "padding_idx": embedding.padding_idx}
+        return cls(weight, device=device, embed_scale=scale, **options)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Rows ``ids.shape + (K,)`` in `dtype`, for ids of any integer type and shape.
@@ -105,7 +111,7 @@ class QuantizedEmbedding(Quantized):
         return f"{self._sizes()}, dtype={dtype_name(self.dtype)}{scale}"
 
 
-class QuantizedLinear(Quantized):
+class QuantizedLinear(Quantized, nn.Linear):  # type: ignore[misc]
     """Output head that reads a 4-bit matrix; use it where ``nn.Linear`` stood.
 
     Pass it a `QuantizedEmbedding` and the two are tied: they hold one matrix, and a state dict that
@@ -120,7 +126,7 @@ class QuantizedLinear(Quantized):
             has the dtype of x.
     """
 
-    bias: nn.Parameter | None
+    bias: nn.Parameter | None  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -74,6 +74,11 @@ def find_places(model: nn.Module, *, loaded: bool, headless: bool = False) -> Pl
     modules: dict[str, nn.Module] = {}
     scales: dict[nn.Module, Tensor | float | None] = {}
     for name, module in _holders(model, tied):
+        if name.endswith("original_module"):
+            raise TypeError(
+                f"{name} is the former half of what peft trains as modules_to_save or "
+                f"trainable_token_indices: call merge_and_unload() first"
+            )
         modules[name] = module
         if module in scales:
             continue
@@ -107,6 +112,8 @@ def _tied_matrix(
         ) from error
     if isinstance(embedding, Quantized) or isinstance(head, Quantized):
         raise ValueError(f"this {kind} already reads a 4-bit matrix: it went through tie before")
+    # What peft's adapters are around, if there are any.
+    embedding, head = (getattr(module, "base_layer", module) for module in (embedding, head))
     embedding, head = _pair(model, embedding, head)
     matrices: list[nn.Parameter] = []
     if head is None and headless:

@@ -8,6 +8,7 @@ it; it may name them under any or all of the modules when it is loaded.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,7 @@ class Quantized(nn.Module):
     def __init__(
         self, weight: Q4Weight | Q4Tensor | Quantized, device: Any, dtype: torch.dtype
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         # An empty buffer has a dtype, and torch converts it with the rest of the model.
         self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)
         holder = weight._holder if isinstance(weight, Quantized) else Holder(matrix_of(weight))
@@ -170,6 +171,14 @@ class Quantized(nn.Module):
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Quantized:
+        copying = sys._getframe(1).f_back
+        if copying is not None and copying.f_globals.get("__name__") == "peft.utils.other":
+            # The copy would be trained, without an effect: peft looks at parameters alone.
+            raise TypeError(
+                "peft's modules_to_save trains a copy of a module, and a 4-bit matrix cannot be "
+                "trained. Train the module before tie and call merge_and_unload(), or name it in "
+                "target_modules"
+            )
         for tensor in (self.weight_packed, self.weight_scales):
             memo[id(tensor)] = tensor  # a copied model keeps sharing the matrix
         memo[id(self._device)] = self._device

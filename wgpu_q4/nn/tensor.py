@@ -25,6 +25,12 @@ from wgpu_q4.weight import Q4Weight
 _ATEN, _OPS = torch.ops.aten, torch.ops.wgpu_q4
 
 
+_CHANGES = (
+    "would change a 4-bit matrix in place, which cannot be: change the float matrix before tie (an "
+    "adapter on it: merge_and_unload() before tie, or unload()), or change weight.dequantize()"
+)
+
+
 class Q4Tensor(Tensor):
     """A ``[V, K]`` matrix of `dtype`, held as packed bytes and scales; it never changes.
 
@@ -101,6 +107,16 @@ class Q4Tensor(Tensor):
         """Return what numpy makes of the tensor: the matrix, dequantized."""
         return np.asarray(self.numpy(), dtype)
 
+    @property  # type: ignore[override]
+    def data(self) -> Q4Tensor:
+        """The tensor itself, as torch has it: without gradients."""
+        return _like(self)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        # torch would take the values and lose them: ``weight.data += delta`` ends here.
+        raise TypeError(f"an assignment to weight.data {_CHANGES}")
+
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         of = "transposed " if self.is_transposed else ""
         return f"Q4Tensor({of}{list(self.shape)}, group_size={self.group_size}, dtype={self.dtype})"
@@ -133,10 +149,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if result is not NotImplemented:
             return result
     if func._schema.is_mutable and any(map(_is_own, args[:1])):
-        raise TypeError(
-            f"{func} would change a 4-bit matrix in place, which cannot be: change the float "
-            f"matrix before tie, or weight.dequantize()"
-        )
+        raise TypeError(f"{func} {_CHANGES}")
     result = func.decompose(*args, **kwargs)
     if result is not NotImplemented:
         return result

@@ -159,7 +159,13 @@ def put_in(places: Places, weight: Q4Weight, device: Any, accuracy: Accuracy) ->
     for module, scale in places.scales.items():
         held = next(iter(replacement.values()), weight)  # the first module, to which others tie
         replacement[module] = (
-            QuantizedEmbedding(held, device=device, embed_scale=scale, dtype=dtype)
+            QuantizedEmbedding(
+                held,
+                device=device,
+                embed_scale=scale,
+                dtype=dtype,
+                padding_idx=module.padding_idx,
+            )
             if isinstance(module, nn.Embedding)
             else QuantizedLinear(
                 held,

@@ -78,7 +78,7 @@ def test_the_installed_core_is_small(built: Built) -> None:
             count = code_lines(text) if name.endswith(".py") else wgsl_lines(text)
             counted[room] = counted.get(room, 0) + count
     assert min(counted[room] for room in CORE) > 0
-    assert sum(counted[room] for room in CORE) <= 8000
+    assert sum(counted[room] for room in CORE) <= 9500
     assert sum(counted[room] for room in COMMANDS) <= 2500
     rooms = {room for room, count in counted.items() if count}
     assert rooms == CORE | COMMANDS | FRONT_ENDS, "say which of the three a new room belongs to"

@@ -6,6 +6,11 @@
     next_ids = wgpu_q4.argmax(hidden, weight)        # hidden.shape[:-1]
     best = wgpu_q4.top_k(hidden, weight, k=40)       # best.values, best.ids: (…, 40)
 
+    ids = wgpu_q4.to_device(ids)                     # the ops on device arrays give device arrays
+    with wgpu_q4.recording() as step:                # submitted together, and as often as you like
+        wgpu_q4.argmax(wgpu_q4.embedding(ids, weight), weight, out=ids)
+    step.replay(100)
+
 Names are imported when first used: importing this package imports numpy and nothing heavier.
 """
 

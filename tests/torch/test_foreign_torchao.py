@@ -14,8 +14,10 @@ from torchao.quantization.quant_primitives import MappingType
 from torchao.quantization.quantize_.workflows.int4.int4_tensor import Int4Tensor
 
 import wgpu_q4
+from tests.tiny_models import llama
 from wgpu_q4.errors import FormatError
 from wgpu_q4.foreign import from_torchao
+from wgpu_q4.nn import tie
 
 V, K = 160, 64
 INT2, INT3, INT4 = (getattr(torch, f"int{bits}") for bits in (2, 3, 4))
@@ -51,6 +53,20 @@ def test_quantize_takes_torchaos_tensors_over() -> None:
         wgpu_q4.quantize(tensor, scales_dtype="float16")
     with pytest.raises(FormatError, match=r"^IntxUnpackedToInt8Tensor \[160, 64\]: its groups"):
         wgpu_q4.quantize(tensor, 24)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tied_model_that_torchao_has_quantized(dtype: torch.dtype) -> None:
+    model: Any = llama().to(dtype)
+    config = IntxWeightOnlyConfig(INT4, PerGroup(8))
+    quantize_(model, config, filter_fn=lambda module, _: module is model.model.embed_tokens)
+    tensor = model.lm_head.weight = model.model.embed_tokens.weight
+    weight = tie(model).weight
+    assert torch.equal(torch.from_numpy(weight.dequantize()).to(dtype), tensor.dequantize())
+    assert weight.group_size == 8
+    ids = torch.arange(5)[None]
+    with torch.no_grad():
+        assert torch.equal(model.get_input_embeddings()(ids), tensor.dequantize()[ids])
 
 
 def test_asymmetric_tensors_are_held_where_they_fit() -> None:

@@ -74,7 +74,8 @@ def tie(
         model: a transformers model with ``get_input_embeddings`` and ``get_output_embeddings``,
             its two matrices tied.  It must be loaded, unless ``weight`` is given: a model on
             torch's meta device will do then.
-        group_size: ``G``, a multiple of 8 that divides the hidden size; 32 by default.
+        group_size: ``G``, a multiple of 8 that divides the hidden size; 32 by default.  A matrix
+            that torchao has quantized is taken over as it is, by default in its own groups.
         weight: a 4-bit matrix ``[V, K]`` to use in place of the model's own, which is dropped
             unread.  The model's own is quantized if None.
         scales_dtype: float16 (by default) or float32, as numpy or torch write it.
@@ -106,9 +107,7 @@ def tie(
         context_for(device)  # no adapter, or not of that name: fails before the model changes
         if weight is not None:
             return places, weight
-        size = 32 if group_size is None else group_size
-        scales = "float16" if scales_dtype is None else scales_dtype
-        return places, Q4Weight.quantize(places.matrix, size, scales)
+        return places, Q4Weight.quantize(places.matrix, group_size, scales_dtype)
 
     if process_group is not _ALONE:
         from wgpu_q4.nn.ranks.tying import tie_ranks  # it imports torch.distributed

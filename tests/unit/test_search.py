@@ -129,8 +129,9 @@ def test_importance_moves_errors_to_other_columns() -> None:
     assert errors[1][:, 4:].mean() > errors[0][:, 4:].mean()
 
 
-@pytest.mark.usefixtures("ranges")
-def test_progress_counts_each_row_once() -> None:
+@pytest.mark.parametrize("range_bytes", [1 << 20, 1024, 64])
+def test_progress_counts_each_row_once(monkeypatch: pytest.MonkeyPatch, range_bytes: int) -> None:
+    monkeypatch.setattr("wgpu_q4.format.parallel.RANGE_BYTES", range_bytes)  # 8 rows in 1024
     matrix = np.random.default_rng(6).standard_normal((37, 32)).astype(np.float32)
     for rule in ("absmax", "mse"):
         done: list[int] = []

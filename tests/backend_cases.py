@@ -34,16 +34,21 @@ from tests.devices import default_device, leave_workgroup_memory_as_it_is
 from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_x
 from wgpu_q4 import Q4Weight, argmax, embedding, forced, linear, reference, top_k
 from wgpu_q4.decoder import Config, Decoder
-from wgpu_q4.device import context_for, default_context
+from wgpu_q4.decoder.choose import Logits, advance
+from wgpu_q4.device import Context, context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
+from wgpu_q4.device.pipelines import Step
+from wgpu_q4.device.upload import upload
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import (
+    Dispatch,
     HalfSupport,
     Layout,
     OutputDtype,
     Storage,
 )
 from wgpu_q4.kernels.decoder import CacheDtype, WeightType
+from wgpu_q4.kernels.reduction import reduction_shader
 from wgpu_q4.ops import linear_transposed
 
 Case = Callable[[Any], None]
@@ -198,6 +203,29 @@ def check_decoder(config: Config, body: WeightType, cache: CacheDtype, device: A
     assert np.abs(exact[range(3, 8), made] - exact[3:-1].max(axis=-1)).max() < bound
 
 
+def check_chooser(device: Any) -> None:
+    """One that leaves an entry for `advance`, as those do that sample."""
+    weights = random_weights(PLAIN, "q4gsw")
+    ids = [5, 17, 3, 99]
+    decoder = Decoder(weights, device=device, capacity=32, chooser=ByReduction())
+    made = list(decoder.generate(ids, 5, end_of_text=()))
+    assert made == list(
+        Decoder(weights, device=device, capacity=32).generate(ids, 5, end_of_text=())
+    )
+
+
+class ByReduction:
+    """Choose the largest logit by the reduction of `argmax`."""
+
+    def steps(self, context: Context, logits: Logits) -> list[Step]:
+        count = logits.best_count
+        constants = {"COLUMNS": count, "SLICE": 1 << (count - 1).bit_length()}
+        dispatch = Dispatch(reduction_shader("argmax", "candidates"), constants, (1, 1, 1))
+        sizes = upload(context, "one row", np.array([1, 0, 0, 0], np.int32), "UNIFORM")
+        resources = {"t_out": logits.choice, "t_in": logits.best, "sizes": sizes}
+        return [context.pipelines.step(dispatch, resources), advance(context, logits)]
+
+
 def check_default_device(device: Any) -> None:
     """Without ``device=``: the adapter's own limits, and what the plan chooses there."""
     weight, ids = weight_of(WIDE, "float16"), some_ids(WIDE)
@@ -236,6 +264,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "reduce", check_reduce
     yield "transposed-float16", partial(check_transposed, 1, "float16")
     yield "transposed-float32", partial(check_transposed, 5, "float32")
+    yield "decoder-chooser", check_chooser
     yield "decoder-q4gsw", partial(check_decoder, PLAIN, "q4gsw", "float16")
     yield "decoder-float16", partial(check_decoder, EVERYTHING, "float16", "float32")
     yield "integer-halves", check_integer_halves

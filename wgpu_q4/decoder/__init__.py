@@ -14,8 +14,19 @@ One file per idea:
 * `decoder`      `Decoder`
 """
 
+from wgpu_q4.decoder.choose import Chooser, Greedy, Logits, advance
 from wgpu_q4.decoder.config import Config, Rope
 from wgpu_q4.decoder.decoder import Decoder
 from wgpu_q4.decoder.weights import LayerWeights, Weights
 
-__all__ = ["Config", "Decoder", "LayerWeights", "Rope", "Weights"]
+__all__ = [
+    "Chooser",
+    "Config",
+    "Decoder",
+    "Greedy",
+    "LayerWeights",
+    "Logits",
+    "Rope",
+    "Weights",
+    "advance",
+]

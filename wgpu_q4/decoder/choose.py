@@ -1,8 +1,7 @@
 """The choice of the next id from the logits, on the device.
 
-`Decoder` asks a chooser for the steps that write an entry, the bits of a logit and its id, to a
-buffer.  They run after those that make the logits, and before the id becomes the next of the
-sequence.
+`Decoder` asks a chooser for the steps that make an id the next of the sequence.  They run after
+those that make the logits.
 """
 
 from __future__ import annotations
@@ -10,24 +9,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wgpu_q4.device.pipelines import Step
+from wgpu_q4.kernels.decoder import ADVANCE, plan_choose_best
 from wgpu_q4.kernels.dispatch import Dispatch
-from wgpu_q4.kernels.reduction import reduction_shader
 
 if TYPE_CHECKING:
     from wgpu_q4.device import Context
 
 
 class Logits(NamedTuple):
-    """What the head leaves on the device.
+    """What the head leaves on the device, and where the next id goes.
 
     Attributes:
         logits: buffer of float32 ``[vocab]``.
         vocab: how many there are.
         best: buffer of ``best_count`` entries (bits of a logit, id), the best of each workgroup.
         best_count: how many there are.
-        ids, state: the sequence, and the position of the row that the logits follow
+        ids: the ids of the sequence, one more than the cache has positions.
+        state: the position of the first row that was computed, and the number of rows
             (``wgsl/decoder/state.wgsl``).
-        choice: buffer of the entry to write.
+        choice: a buffer for the entry of the chosen id, which `advance` reads.
+        capacity: positions that the cache holds.
     """
 
     logits: Any
@@ -37,17 +38,25 @@ class Logits(NamedTuple):
     ids: Any
     state: Any
     choice: Any
+    capacity: int
 
 
 class Chooser(Protocol):
     """Choose the next id."""
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:
-        """Return the steps that write the chosen entry to ``logits.choice``.
+        """Return the steps that choose an id and make it the next of the sequence.
 
-        They are asked for once, and run for every token.
+        They are asked for once, and run for every token.  Those that write the chosen entry to
+        ``logits.choice`` end with `advance`.
         """
         ...
+
+
+def advance(context: Context, logits: Logits) -> Step:
+    """Return the step that makes the id in ``logits.choice`` the next of the sequence."""
+    resources = {"t_ids": logits.ids, "t_choice": logits.choice, "t_state": logits.state}
+    return context.pipelines.step(Dispatch(ADVANCE, {}, (1, 1, 1)), resources)
 
 
 class Greedy:
@@ -55,10 +64,6 @@ class Greedy:
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:
         """See `Chooser`."""
-        count = logits.best_count
-        constants = {"COLUMNS": count, "SLICE": 1 << (count - 1).bit_length()}
-        dispatch = Dispatch(reduction_shader("argmax", "candidates"), constants, (1, 1, 1))
-        sizes = context.create_buffer("wgpu_q4 decoder: one row", 16, "UNIFORM", "COPY_DST")
-        context.device.queue.write_buffer(sizes, 0, bytes([1] + [0] * 15))
-        resources = {"t_out": logits.choice, "t_in": logits.best, "sizes": sizes}
+        dispatch = plan_choose_best(logits.best_count, logits.capacity)
+        resources = {"t_ids": logits.ids, "t_in": logits.best, "t_state": logits.state}
         return [context.pipelines.step(dispatch, resources)]

@@ -20,8 +20,7 @@ from wgpu_q4.decoder.token import TokenSteps, slices_for
 from wgpu_q4.decoder.weights import Weights
 from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.context import Context, context_for
-from wgpu_q4.kernels.decoder import ADVANCE, CacheDtype, WeightType
-from wgpu_q4.kernels.dispatch import Dispatch
+from wgpu_q4.kernels.decoder import CacheDtype, WeightType
 from wgpu_q4.ops.arguments import check_indices, check_option
 
 if TYPE_CHECKING:
@@ -337,12 +336,9 @@ class Decoder:
             memory.ids,
             memory.state,
             memory.choice,
+            self.capacity,
         )
-        advance = self.context.pipelines.step(
-            Dispatch(ADVANCE, {}, (1, 1, 1)),
-            {"t_ids": memory.ids, "t_choice": memory.choice, "t_state": memory.state},
-        )
-        return Commands.of([*chooser.steps(self.context, logits), advance])
+        return Commands.of(chooser.steps(self.context, logits))
 
     def _check_prompt(self, ids: ArrayLike, keep: int, new: int) -> NDArray[np.uint32]:
         """Return a prompt, checked, after which ``new`` ids (at least one) are to be made."""

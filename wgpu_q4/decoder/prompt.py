@@ -19,7 +19,13 @@ from wgpu_q4.decoder.steps import Bound
 from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels import plan_linear
-from wgpu_q4.kernels.decoder import Source, plan_gemm_halves, plan_glu
+from wgpu_q4.kernels.decoder import (
+    Source,
+    plan_attention,
+    plan_gemm_halves,
+    plan_glu,
+    plan_heads,
+)
 from wgpu_q4.kernels.linear import LinearPlan
 
 if TYPE_CHECKING:
@@ -43,6 +49,8 @@ class PromptSteps(Bound):
     ) -> None:
         super().__init__(context, config, model, memory)
         self.rows = rows
+        attended = config.heads * config.head_dim
+        self._queries = memory.make("queries", memory.rows * attended * 4)
         self._sizes = memory.uniform(f"sizes of a pass of {rows} rows")
         self.layers = Commands.of(self._layers())
         self.last = Commands.of(self._last())
@@ -56,8 +64,8 @@ class PromptSteps(Bound):
         yield self._norm("embedding", rows, layers[0].attention_gain)
         for number, layer in enumerate(layers):
             yield from self._product(layer.qkv, self._x, layer.qkv_bias)
-            yield self._heads(number, rows)
-            yield from self._attention(number, rows, slices=1, chunked=False)
+            yield self._heads(number)
+            yield self._attention(number)
             yield from self._product(layer.output, self._attended)
             yield self._after(layer.unit_gain, layer.post_attention_gain)
             yield from self._product(layer.gate_up, self._x)
@@ -80,6 +88,48 @@ class PromptSteps(Bound):
     def _after(self, gain: Any, part_gain: Any | None) -> Step:
         source: Source = "add" if part_gain is None else "add_normed"
         return self._norm(source, self.rows, gain, part_gain=part_gain)
+
+    def _heads(self, number: int) -> Step:
+        """Return the step that makes queries ready and fills the cache."""
+        config, memory, context = self._config, self._memory, self._context
+        dispatch = plan_heads(
+            memory.heads,
+            self.rows,
+            config.query_factor,
+            context.limits,
+            context.half_support,
+            config.epsilon if config.head_norm else None,
+        )
+        return self._step(
+            dispatch,
+            t_out=self._queries,
+            t_in=self._made,
+            t_keys=memory.keys[number],
+            t_values=memory.values[number],
+            t_rope=memory.ropes[config.rope_of_layer[number]],
+            t_state=memory.state,
+            t_gain=self._model.layers[number].head_gains,
+        )
+
+    def _attention(self, number: int) -> Step:
+        config, memory, context = self._config, self._memory, self._context
+        dispatch = plan_attention(
+            memory.heads,
+            self.rows,
+            context.limits,
+            context.half_support,
+            window=config.windows[number],
+            cap=config.score_cap,
+            software=context.is_software,
+        )
+        return self._step(
+            dispatch,
+            t_out=self._attended,
+            t_in=self._queries,
+            t_keys=memory.keys[number],
+            t_values=memory.values[number],
+            t_state=memory.state,
+        )
 
     def _glu(self) -> Step:
         config, memory = self._config, self._memory

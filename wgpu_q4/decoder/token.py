@@ -17,7 +17,7 @@ from wgpu_q4.decoder.memory import Memory
 from wgpu_q4.decoder.steps import Bound
 from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.pipelines import Step
-from wgpu_q4.kernels.decoder import Epilogue, GemvPlan, plan_gemv
+from wgpu_q4.kernels.decoder import Epilogue, GemvPlan, plan_gemv, plan_token_attention
 
 if TYPE_CHECKING:
     from wgpu_q4.device import Context
@@ -71,8 +71,7 @@ class TokenSteps(Bound):
         yield self._norm("embedding", 1, layers[0].attention_gain, chunked=True)
         for number, layer in enumerate(layers):
             yield self._qkv(layer.qkv, layer.qkv_bias)
-            yield self._heads(number, 1)
-            yield from self._attention(number, 1, slices=slices, chunked=True)
+            yield from self._attention(number, slices)
             yield from self._add(
                 layer.output, self._attended, layer.unit_gain, layer.post_attention_gain
             )
@@ -81,6 +80,38 @@ class TokenSteps(Bound):
             gain = self._model.final_gain if last else layers[number + 1].attention_gain
             yield from self._add(layer.down, self._unit, gain, layer.post_unit_gain)
         yield self._head()
+
+    def _attention(self, number: int, slices: int) -> Iterator[Step]:
+        """Yield the steps of a layer's attention."""
+        config, memory, context = self._config, self._memory, self._context
+        dispatches = plan_token_attention(
+            memory.heads,
+            config.query_factor,
+            context.limits,
+            context.half_support,
+            epsilon=config.epsilon if config.head_norm else None,
+            window=config.windows[number],
+            cap=config.score_cap,
+            slices=slices,
+            software=context.is_software,
+        )
+        bound = {
+            "t_in": self._made,
+            "t_keys": memory.keys[number],
+            "t_values": memory.values[number],
+            "t_rope": memory.ropes[config.rope_of_layer[number]],
+            "t_state": memory.state,
+            "t_gain": self._model.layers[number].head_gains,
+        }
+        if slices == 1:
+            yield self._step(dispatches[0], t_out=self._attended, **bound)
+            return
+        size = config.heads * slices * 4
+        parts = memory.make("slices of attention", size * config.head_dim)
+        weights = memory.make("weights of slices", 2 * size)
+        yield self._step(dispatches[0], t_out=parts, t_out_weights=weights, **bound)
+        merged = {"t_in": parts, "t_weights": weights, "t_state": memory.state}
+        yield self._step(dispatches[1], t_out=self._attended, **merged)
 
     def _plan(
         self, matrix: DeviceMatrix, epilogue: Epilogue, squares: int, bias: bool = False

@@ -1,6 +1,8 @@
 // A workgroup has seen a slice of the positions: its sums are kept until decoder/merge.wgsl puts the
 // slices together.
 //
+// In range: callers keep the head below HEADS, the slice below SLICES and the quad below HEAD_DIM / 4.
+//
 // Needs: HEADS, HEAD_DIM.
 // Defines: SLICES, store_part.
 

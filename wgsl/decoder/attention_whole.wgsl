@@ -1,5 +1,7 @@
 // A workgroup has seen every position of its row: its sums are the result.
 //
+// In range: callers keep the head below HEADS and the quad below HEAD_DIM / 4.
+//
 // Needs: HEADS, HEAD_DIM, place_of_quad.
 // Defines: SLICES, store_part.
 

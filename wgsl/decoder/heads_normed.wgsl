@@ -1,5 +1,7 @@
 // Each head of queries and of keys is normalized (RMSNorm) and multiplied by a gain.
 //
+// In range: columns are below HEAD_DIM / 4, which is at most 64.
+//
 // Needs: HEAD_DIM.
 // Defines: normalize.
 
@@ -10,7 +12,10 @@ override EPSILON: u32;  // bits of the float that is added to the mean of the sq
 var<workgroup> squares: array<f32, 64>;
 
 fn normalize(value: vec4<f32>, d4: u32, is_key: bool, lane: u32) -> vec4<f32> {
-    squares[lane] = dot(value, value);
+    workgroupBarrier();  // it may be called twice
+    if lane < 64u {
+        squares[lane] = dot(value, value);
+    }
     workgroupBarrier();
     let width = HEAD_DIM / 4u;
     var sum = 0.0;

@@ -11,11 +11,11 @@ One file per idea:
 * `catalogue`  every shader, and an example of each
 """
 
-from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads
+from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads, plan_token_attention
 from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches, decoder_shaders
 from wgpu_q4.kernels.decoder.gemm import plan_gemm_halves
 from wgpu_q4.kernels.decoder.gemv import GemvPlan, plan_gemv
-from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_glu, plan_norm
+from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_choose_best, plan_glu, plan_norm
 from wgpu_q4.kernels.decoder.shapes import (
     Activation,
     CacheDtype,
@@ -41,9 +41,11 @@ __all__ = [
     "decoder_shaders",
     "float_bits",
     "plan_attention",
+    "plan_choose_best",
     "plan_gemm_halves",
     "plan_gemv",
     "plan_glu",
     "plan_heads",
     "plan_norm",
+    "plan_token_attention",
 ]

@@ -7,10 +7,10 @@ from itertools import product
 from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads
+from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads, plan_token_attention
 from wgpu_q4.kernels.decoder.gemm import plan_gemm_halves
 from wgpu_q4.kernels.decoder.gemv import plan_gemv
-from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_glu, plan_norm
+from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_choose_best, plan_glu, plan_norm
 from wgpu_q4.kernels.decoder.shapes import (
     Activation,
     CacheDtype,
@@ -62,6 +62,7 @@ def decoder_dispatches(
         yield from _products(limits, support, hidden, software)
         yield from _heads(limits, support, hidden, vocab, software)
     yield Dispatch(ADVANCE, {}, (1, 1, 1))
+    yield plan_choose_best(4008, 4096)
 
 
 def _rows(
@@ -86,9 +87,15 @@ def _attention(
         shape = HeadShape(hidden // 64, max(1, hidden // 256), 64, 2048, cache)
         for epsilon in (None, _EPSILON):
             yield plan_heads(shape, _ROWS, 0.125, limits, support, epsilon)
-        for cap, slices in product((None, 50.0), (1, 4)):
-            yield from plan_attention(
-                *(shape, 1, limits, support), cap=cap, slices=slices, software=software
+        for cap in (None, 50.0):
+            yield plan_attention(shape, _ROWS, limits, support, cap=cap, software=software)
+        for epsilon, cap, slices in product((None, _EPSILON), (None, 50.0), (1, 4)):
+            yield from plan_token_attention(
+                *(shape, 0.125, limits, support),
+                epsilon=epsilon,
+                cap=cap,
+                slices=slices,
+                software=software,
             )
 
 

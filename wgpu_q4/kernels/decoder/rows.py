@@ -23,6 +23,23 @@ _SAID: Mapping[Source, str] = {
 ADVANCE = Shader("decoder_advance", ("decoder/advance",), "a decoder's step ends: the id is next")
 """Bindings: ``t_ids``, ``t_choice``, ``t_state``."""
 
+CHOOSE_BEST = Shader(
+    "decoder_choose_best",
+    ("decoder/choose_best",),
+    "a greedy step ends: the id of the largest logit is next",
+)
+
+
+def plan_choose_best(count: int, capacity: int) -> Dispatch:
+    """Return the dispatch that ends a greedy step.
+
+    Args:
+        count: the entries that the head left.
+        capacity: positions that the cache holds.
+    """
+    needs = {"t_ids": (capacity + 1) * 4, "t_in": count * 8, "t_state": 8}
+    return Dispatch(CHOOSE_BEST, {"COUNT": count, "CAPACITY": capacity}, (1, 1, 1), needs)
+
 
 @cache
 def norm_shader(

@@ -5,8 +5,8 @@
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
 // workgroup stores one sum, at its own number.
 //
-// Needs: INVOCATIONS, outputs, vocab, totals.
-// Defines: weight_row, finish.
+// Needs: INVOCATIONS, outputs, vocab, row_sum, x_factor.
+// Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V], the residual stream
 @group(0) @binding(6) var<storage, read_write> t_out_squares: array<f32>;  // one for each workgroup
@@ -19,13 +19,23 @@ fn weight_row(workgroup: u32, output: u32) -> u32 {
     return min(workgroup * outputs() + output, vocab() - 1u);
 }
 
-fn finish(workgroup: u32, lane: u32) {
+struct AtEnd {
+    residual: f32,
+    gain: f32,
+}
+
+fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
+    let row = min(workgroup * outputs() + lane, vocab() - 1u);
+    return AtEnd(t_out[row], t_gain[row]);
+}
+
+fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let row = workgroup * outputs() + lane;
     var square = 0.0;
     if lane < outputs() && row < vocab() {
-        let value = t_out[row] + totals[lane];
+        let value = fetched.residual + row_sum(lane) * x_factor();
         t_out[row] = value;
-        t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * t_gain[row];
+        t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * fetched.gain;
         square = value * value;
     }
     output_squares[lane] = square;

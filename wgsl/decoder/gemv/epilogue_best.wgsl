@@ -4,30 +4,45 @@
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
 // workgroup stores one entry, at its own number.
 //
-// Needs: outputs, vocab, cap, totals.
-// Defines: weight_row, finish.
+// Needs: INVOCATIONS, outputs, vocab, cap, row_sum, x_factor.
+// Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
 @group(0) @binding(5) var<storage, read_write> t_out_best: array<vec2<u32>>;  // one for each workgroup: bits of a logit, id
+
+var<workgroup> logits: array<f32, INVOCATIONS>;  // [outputs]
 
 fn weight_row(workgroup: u32, output: u32) -> u32 {
     return min(workgroup * outputs() + output, vocab() - 1u);
 }
 
-fn finish(workgroup: u32, lane: u32) {
+struct AtEnd {
+    nothing: u32,
+}
+
+fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
+    return AtEnd(0u);
+}
+
+fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let first = workgroup * outputs();
-    if lane < outputs() && first + lane < vocab() {
-        t_out[first + lane] = cap(totals[lane]);
+    if lane < outputs() {
+        let logit = cap(row_sum(lane) * x_factor());
+        logits[lane] = logit;
+        if first + lane < vocab() {
+            t_out[first + lane] = logit;
+        }
     }
+    workgroupBarrier();
     if lane == 0u && first < vocab() {
-        var best = totals[0];
+        var best = logits[0];
         var id = first;
         for (var i = 1u; i < min(outputs(), vocab() - first); i++) {
-            if totals[i] > best {
-                best = totals[i];
+            if logits[i] > best {
+                best = logits[i];
                 id = first + i;
             }
         }
-        t_out_best[workgroup] = vec2<u32>(bitcast<u32>(cap(best)), id);
+        t_out_best[workgroup] = vec2<u32>(bitcast<u32>(best), id);
     }
 }

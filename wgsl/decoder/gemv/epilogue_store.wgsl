@@ -2,8 +2,8 @@
 //
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V.
 //
-// Needs: outputs, vocab, totals, load_bias.
-// Defines: weight_row, finish.
+// Needs: outputs, vocab, row_sum, x_factor, load_bias.
+// Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
 
@@ -11,9 +11,17 @@ fn weight_row(workgroup: u32, output: u32) -> u32 {
     return min(workgroup * outputs() + output, vocab() - 1u);
 }
 
-fn finish(workgroup: u32, lane: u32) {
+struct AtEnd {
+    nothing: u32,
+}
+
+fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
+    return AtEnd(0u);
+}
+
+fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let row = workgroup * outputs() + lane;
     if lane < outputs() && row < vocab() {
-        t_out[row] = totals[lane] + load_bias(row);
+        t_out[row] = row_sum(lane) * x_factor() + load_bias(row);
     }
 }

@@ -15,9 +15,9 @@
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //
-// Needs: embed_dim, arrange, fold_squares, x_factor, load_chunk, weight_row, Chunk, dot_chunk,
+// Needs: embed_dim, arrange, fold_squares, fetch_end, load_chunk, weight_row, Chunk, dot_chunk,
 // put_squares, fetch_squares, finish.
-// Defines: INVOCATIONS, LANE_ROWS, totals, X, outputs, main.
+// Defines: INVOCATIONS, LANE_ROWS, X, outputs, row_sum, main.
 
 override INVOCATIONS: u32 = 128u;  // of a workgroup
 override TEAM: u32 = 32u;  // invocations that share rows of the weight
@@ -27,7 +27,6 @@ override LANE_ROWS: u32 = 2u;  // rows that a team shares
 
 var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
 var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / LANE_ROWS][outputs]
-var<workgroup> totals: array<f32, INVOCATIONS>;  // [outputs]
 
 // A chunk of x.
 struct X {
@@ -49,8 +48,8 @@ fn load_x(chunk: u32) -> X {
     ));
 }
 
-// Add up what the teams' invocations left in `slots`, and leave it in `totals`.
-fn add_up(lane: u32) {
+// Add up what LANE_ROWS invocations of a team left in `slots`.
+fn fold(lane: u32) {
     workgroupBarrier();
     fold_squares(lane);
     let output = lane % outputs();
@@ -61,14 +60,15 @@ fn add_up(lane: u32) {
     }
     folded[lane] = sum;
     workgroupBarrier();
-    if lane < outputs() {
-        var total = 0.0;
-        for (var i = 0u; i < TEAM / LANE_ROWS; i++) {
-            total += folded[i * outputs() + lane];
-        }
-        totals[lane] = total * x_factor();
+}
+
+// Return an output of the workgroup, without the factor of x.
+fn row_sum(output: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < TEAM / LANE_ROWS; i++) {
+        sum += folded[i * outputs() + output];
     }
-    workgroupBarrier();
+    return sum;
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -80,6 +80,8 @@ fn main(
     let flat = workgroup.y * grid.x + workgroup.x;
     let first = lane / TEAM * LANE_ROWS;
     let chunks = embed_dim() / 32u;
+    // Asked for before the product, because nothing waits for it until the end.
+    let fetched = fetch_end(flat, lane);
     var near = vec4<f32>(0.0);
     var far = vec4<f32>(0.0);
     for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
@@ -136,6 +138,6 @@ fn main(
         slots[at + 6u * (TEAM + 1u)] = far.z;
         slots[at + 7u * (TEAM + 1u)] = far.w;
     }
-    add_up(lane);
-    finish(flat, lane);
+    fold(lane);
+    finish(flat, lane, fetched);
 }

@@ -68,7 +68,7 @@ def tie(
     (Gemma's) are kept, and the model lets go of the float matrix.  Nothing is changed if anything
     is refused.  Afterwards the matrix is frozen: gradients pass the head to the body, and none to
     the matrix.  ``state_dict()`` holds the packed matrix as plain tensors, and loads into a model
-    that went through `tie` itself.
+    that went through `tie` itself; ``save_pretrained`` writes a checkpoint for ``from_pretrained``.
 
     Args:
         model: a transformers model with ``get_input_embeddings`` and ``get_output_embeddings``,

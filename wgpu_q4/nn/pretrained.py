@@ -4,9 +4,9 @@ A checkpoint holds the packed matrix and its scales once, under the name of the 
 the rest of the model as it is.  ``config.json`` says how the matrix is held, in `Q4Config`.
 
 The float matrix is never made when such a checkpoint is loaded.  The packed one is mapped, and read
-as it is used: loading a 131072 × 512 matrix adds 13 MiB to the process, and the first logits bring
-it to 104 MiB on an adapter whose memory is the host's (``tests/torch/test_loading_memory.py``).  The
-packed matrix has 36 MiB, in float32 it would have 256 MiB.
+as it is used.  Loading a 131072 × 512 matrix, 36 MiB packed and 256 MiB in float32, adds 13 MiB to
+the process; with the first logits it is 104 MiB on an adapter whose memory is the host's
+(``tests/torch/test_loading_memory.py``).
 
 Requires transformers.
 """

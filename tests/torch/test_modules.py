@@ -27,8 +27,35 @@ from tests.tiny_models import (
     sum_bound,
     values_of,
 )
-from wgpu_q4 import Q4Weight, ops
+from wgpu_q4 import DeviceError, Q4Weight, ops
 from wgpu_q4.nn import QuantizedEmbedding, QuantizedLinear, tie
+
+
+class TestOnTheHost:
+    """``device="host"``: rows come from the bytes of the weight, and no device has a copy."""
+
+    @every_dtype
+    def test_rows_are_those_of_a_device(self, dtype: torch.dtype) -> None:
+        weight = random_weight()
+        host = QuantizedEmbedding(weight, device="host", dtype=dtype)
+        rows = host(IDS)
+        assert not list(weight.residents)
+        assert torch.equal(rows, QuantizedEmbedding(weight, dtype=dtype)(IDS))
+        again = pickle.loads(pickle.dumps(host))
+        assert torch.equal(again(IDS), rows)
+
+    def test_products_are_refused(self) -> None:
+        embed = QuantizedEmbedding(random_weight(), device="host")
+        for head in (embed.as_linear, QuantizedLinear(embed, device="host")):
+            with pytest.raises(DeviceError, match="only embedding takes it"):
+                head(torch.ones(1, HIDDEN))
+
+    def test_a_graph_looks_up_there_too(self) -> None:
+        weight = random_weight()
+        embed = QuantizedEmbedding(weight, device="host")
+        exported = torch.export.export(embed, (IDS,))
+        assert torch.equal(exported.module()(IDS), embed(IDS))
+        assert not list(weight.residents)
 
 
 class TestQuantizedEmbedding:

@@ -26,7 +26,8 @@ class QuantizedEmbedding(Quantized, nn.Embedding):  # type: ignore[misc]
 
     Args:
         weight: the matrix ``[V, K]``, or another module of this package: the two are tied then.
-        device: where it is read, as in `wgpu_q4.embedding`; the default device if None.
+        device: where it is read, as in `wgpu_q4.embedding`; the default device if None.  With
+            ``"host"`` there are rows, also of a file larger than memory, and no `as_linear`.
         embed_scale: multiplies every row after rounding, as Gemma's embeddings do.  A tensor is
             rounded to the module's dtype first, a float is not.
         dtype: of the result; float16, bfloat16, float32 or float64, as torch or numpy write it.

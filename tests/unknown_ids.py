@@ -23,7 +23,7 @@ from wgpu_q4.device.pipelines import BufferRange, Step
 from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import Dispatch, Layout, OutputDtype, Shader
-from wgpu_q4.ops.embedding import Lookup, lookup_steps
+from wgpu_q4.ops.lookup import Lookup, lookup_steps
 
 GUARD = 1024
 """Bytes before and after each array: NaN, whatever the type, and nibbles of 15."""

@@ -24,6 +24,7 @@ from wgpu_q4.device.residents import DeviceWeight
 from wgpu_q4.device.roundtrip import RoundTrip
 from wgpu_q4.device.scratch import Scratch
 from wgpu_q4.errors import DeviceError, DeviceLimitError
+from wgpu_q4.format.parallel import Reordered
 from wgpu_q4.kernels import HalfSupport, MatrixUnits
 from wgpu_q4.weight import Q4Weight
 
@@ -167,7 +168,7 @@ class Context:
         """Queue ``data``, a multiple of 4 bytes, for the start of ``buffer``."""
         self.round_trip.write(buffer, np.ascontiguousarray(data))
 
-    def run(self, steps: Sequence[Step], source: Any, out: NDArray[Any]) -> None:
+    def run(self, steps: Sequence[Step], source: Any, out: NDArray[Any] | Reordered) -> None:
         """Run ``steps`` in one compute pass and fill ``out`` with their result.
 
         Args:
@@ -176,10 +177,11 @@ class Context:
             out: C-contiguous, at least one byte.
         """
         target = source
+        flat = out if isinstance(out, Reordered) else out.reshape(-1).view(np.uint8)
         if not source.usage & self._mappable:
             target = self.scratch.staging(out.nbytes + -out.nbytes % 4)
         try:
-            self.round_trip.run(steps, source, target, out.reshape(-1).view(np.uint8))
+            self.round_trip.run(steps, source, target, flat)
         except BaseException:
             self.scratch.drop_mappable()
             raise

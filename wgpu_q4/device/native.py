@@ -22,7 +22,7 @@ from wgpu_q4.device.commands import MOST_IN_FLIGHT
 from wgpu_q4.device.implementation import implementation_of
 from wgpu_q4.device.native_commands import encode_commands
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.format.parallel import copy_bytes
+from wgpu_q4.format.parallel import Reordered, copy_bytes
 
 if TYPE_CHECKING:
     from wgpu_q4.device.commands import Commands
@@ -171,7 +171,9 @@ class NativeRoundTrip:
         pointer, write = self._ffi.from_buffer(data), self._lib.wgpuQueueWriteBuffer
         self._checked(write, self._queue, buffer._internal, 0, pointer, data.nbytes)
 
-    def run(self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8]) -> None:
+    def run(
+        self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8] | Reordered
+    ) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
         nbytes = out.nbytes + -out.nbytes % 4
         self._submit(partial(self._record, steps), source, target, nbytes)
@@ -245,7 +247,7 @@ class NativeRoundTrip:
         finally:
             lib.wgpuCommandEncoderRelease(encoder)
 
-    def read(self, target: Any, out: NDArray[np.uint8]) -> None:
+    def read(self, target: Any, out: NDArray[np.uint8] | Reordered) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
         lib, device, nothing = self._lib, self._device._internal, self._ffi.NULL
         buffer, nbytes = target._internal, out.nbytes + -out.nbytes % 4

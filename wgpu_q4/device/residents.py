@@ -38,13 +38,13 @@ class DeviceWeight:
             for first in range(0, vocab, self._part_rows)
         )
 
-    def parts_with(self, ids: NDArray[np.int32]) -> tuple[DevicePart, ...]:
-        """Return the parts that hold the rows of ``ids`` (at least one id, flat)."""
-        if len(self.parts) == 1:
-            return self.parts
-        is_asked = np.zeros(len(self.parts), bool)
-        is_asked[ids // self._part_rows] = True
-        return tuple(self.parts[number] for number in is_asked.nonzero()[0])
+    def places_of(self, ids: NDArray[np.int32]) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+        """Return the number of the part that holds the row of each id, and the row there.
+
+        numpy sorts numbers of 16 bits three times as fast as others.
+        """
+        numbers, rows = np.divmod(ids, np.int32(self._part_rows))
+        return numbers.astype(np.uint16), rows
 
     @property
     def layouts(self) -> tuple[Layout, ...]:

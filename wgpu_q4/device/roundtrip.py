@@ -27,7 +27,7 @@ from wgpu_q4.device.interrupts import Postponed
 from wgpu_q4.device.native import NativeRoundTrip
 from wgpu_q4.device.pipelines import Step, encode
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.format.parallel import copy_bytes
+from wgpu_q4.format.parallel import Reordered, copy_bytes
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_ROUND_TRIP"
 WAYS = ("native", "public")
@@ -51,7 +51,9 @@ class RoundTrip(Protocol):
         """Queue ``data``, C-contiguous and a multiple of 4 bytes, for the start of ``buffer``."""
         ...
 
-    def run(self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8]) -> None:
+    def run(
+        self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8] | Reordered
+    ) -> None:
         """Run ``steps`` in one compute pass, then `read` what they left in ``source``.
 
         Args:
@@ -62,7 +64,7 @@ class RoundTrip(Protocol):
         """
         ...
 
-    def read(self, target: Any, out: NDArray[np.uint8]) -> None:
+    def read(self, target: Any, out: NDArray[np.uint8] | Reordered) -> None:
         """Wait for what was submitted, then fill ``out`` from the start of ``target``.
 
         Args:
@@ -111,7 +113,9 @@ class PublicRoundTrip:
         """See `RoundTrip`."""
         self._device.queue.write_buffer(buffer, 0, data)
 
-    def run(self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8]) -> None:
+    def run(
+        self, steps: Sequence[Step], source: Any, target: Any, out: NDArray[np.uint8] | Reordered
+    ) -> None:
         """See `RoundTrip`."""
         encoder = self._device.create_command_encoder()
         encode(encoder, steps)
@@ -155,7 +159,7 @@ class PublicRoundTrip:
             create(label="wgpu_q4 end", size=4, usage=usages.COPY_DST | usages.MAP_READ),
         )
 
-    def read(self, target: Any, out: NDArray[np.uint8]) -> None:
+    def read(self, target: Any, out: NDArray[np.uint8] | Reordered) -> None:
         """See `RoundTrip`."""
         nbytes = out.nbytes + -out.nbytes % 4
         try:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,31 @@ _COPY_TOGETHER_BYTES = 4 << 20
 _COPY_THREADS = 4
 
 
-def copy_bytes(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+class Reordered:
+    """Rows that are filled from rows in another order; `copy_bytes` takes them as a target.
+
+    Attributes:
+        nbytes: bytes of all rows.
+    """
+
+    def __init__(self, rows: NDArray[Any], order: NDArray[np.intp]) -> None:
+        """Have row ``order[i]`` of ``rows`` (C-contiguous) filled from row i."""
+        self.nbytes = rows.nbytes
+        self._rows, self._order = rows.view(np.uint8), order
+
+    def fill(self, source: NDArray[np.uint8]) -> None:
+        """Fill the rows from bytes in their own order."""
+        self._rows[self._order] = source.reshape(self._rows.shape)
+
+
+def copy_bytes(source: NDArray[np.uint8], target: NDArray[np.uint8] | Reordered) -> None:
     """``target[:] = source``, by several threads where there is much to copy.
 
     One thread does not fill a memory bus: 16.8 MB take it 1.2 ms on an H200's host, four 0.4 ms.
     """
+    if isinstance(target, Reordered):
+        target.fill(source)
+        return
     if source.nbytes < _COPY_TOGETHER_BYTES:
         np.copyto(target, source)
         return

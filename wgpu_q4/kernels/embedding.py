@@ -74,13 +74,16 @@ def plan_embedding(
     limits: Mapping[str, int],
     half_support: HalfSupport,
     of_part: bool = False,
+    grouped: bool = False,
 ) -> Dispatch:
     """Return the dispatch that looks ``ids`` ids (at least one) up.
 
-    ``shape`` is that of the part if ``of_part`` (see `embedding_shader`).
+    ``shape`` is that of the part if ``of_part`` (see `embedding_shader`), and ``grouped`` says that
+    all ids are of that part.
     """
     shader = embedding_shader(layout, shape.scales, output, storage, half_support.halves, of_part)
     columns = 8 if "embedding/vectors_of_eight" in shader.pieces else 4
     vectors = ids * (shape.embed_dim // columns)
     workgroups = fold(-(-vectors // _VECTORS_PER_WORKGROUP), limits)
-    return Dispatch(shader, shape.constants, workgroups)
+    constants = {**shape.constants, "GROUPED": 1} if grouped else shape.constants
+    return Dispatch(shader, constants, workgroups)

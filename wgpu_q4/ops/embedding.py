@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +11,16 @@ from numpy.typing import NDArray
 from wgpu_q4.arrays import ArrayLike, DTypeLike, FloatDtype, HostArray, float_dtype, like
 from wgpu_q4.device.array import DeviceArray
 from wgpu_q4.device.context import Context, context_for, is_host
-from wgpu_q4.device.parts import DevicePart
-from wgpu_q4.device.pipelines import Step, encode
+from wgpu_q4.device.pipelines import encode
 from wgpu_q4.device.residents import DeviceWeight
 from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.errors import DeviceLimitError
-from wgpu_q4.kernels import Layout, plan_embedding
+from wgpu_q4.format.parallel import Reordered
+from wgpu_q4.kernels import plan_embedding
 from wgpu_q4.ops.arguments import check_indices, check_weight
 from wgpu_q4.ops.forced import Choices, current_choices
 from wgpu_q4.ops.host import look_up
+from wgpu_q4.ops.lookup import Lookup, by_part, group_steps, lookup_steps
 from wgpu_q4.ops.on_device import ArrayWorkspace, check_out, context_of, refuse_out, whole
 from wgpu_q4.weight import Q4Weight
 
@@ -123,11 +123,17 @@ def _look_up(
         for start in range(0, len(rows), at_a_time):
             some, out = flat_ids[start : start + at_a_time], rows[start : start + at_a_time]
             work = Workspace(context)
-            ids_buffer = work.scratch.input("ids", some)
             last = work.scratch.result("embedding", out.nbytes)
-            parts = resident.parts_with(some)
             lookup = Lookup(weight, choices.layout, output, some.size)
-            context.run(lookup_steps(work, parts, lookup, ids_buffer, last), last, out)
+            if len(resident.parts) == 1:
+                ids_buffer = work.scratch.input("ids", some)
+                steps = lookup_steps(work, resident.parts, lookup, ids_buffer, last)
+                context.run(steps, last, out)
+            else:
+                groups, places, order = by_part(resident, some)
+                ids_buffer = work.scratch.input("ids", places)
+                steps = group_steps(work, groups, lookup, ids_buffer, last)
+                context.run(steps, last, out if order is None else Reordered(out, order))
 
 
 def _look_up_on_device(
@@ -152,62 +158,6 @@ def _look_up_on_device(
             bound = whole(indices), whole(result)
             work.run(lookup_steps(work, resident.parts, lookup, *bound, unknown_ids=True))
     return result
-
-
-class Lookup(NamedTuple):
-    """What is looked up.
-
-    Attributes:
-        weight: the weight.
-        layout: how the device holds it.
-        output: the dtype of the rows.
-        ids: how many.
-    """
-
-    weight: Q4Weight
-    layout: Layout
-    output: FloatDtype
-    ids: int
-
-
-def lookup_steps(
-    work: Workspace,
-    parts: Iterable[DevicePart],
-    lookup: Lookup,
-    ids: Any,
-    out: Any,
-    *,
-    unknown_ids: bool = False,
-) -> list[Step]:
-    """Return the steps that look rows up, one for each part of the weight.
-
-    Args:
-        work: the workspace.
-        parts: the parts of the weight that are read: those that hold the rows.
-        lookup: what is looked up.
-        ids: what to bind of int32 ``[ids]``.
-        out: what to bind of the result ``[ids, K]``.
-        unknown_ids: True if nobody has checked that the ids are in the vocabulary, and ``parts``
-            are all of them.  The first step then writes zeros for what it does not know, and the
-            others what they know.
-    """
-    context, embed_dim = work.context, lookup.weight.shape[1]
-    given = {
-        "t_out": out,
-        "out_sizes": work.scratch.sizes("embedding", embed_dim, lookup.ids, 1, 1),
-        "t_indices": ids,
-    }
-    steps: list[Step] = []
-    for part in parts:
-        fills = part.is_whole or (unknown_ids and not steps)
-        dispatch = context.plan(
-            *(plan_embedding, part.shape, lookup.ids, lookup.layout, lookup.output, "buffer"),
-            half_support=context.half_support,
-            of_part=not fills,
-        )
-        resources = given | part.bindings(context, lookup.weight, lookup.layout)
-        steps.append(work.step(dispatch, resources, part))
-    return steps
 
 
 def _through_textures(

@@ -21,9 +21,12 @@ _SIZES = (*np.linspace(6, 9.5, 15), 10, 10.5, 11, 12)
 _TRIALS = tuple(np.float32(sign * size) for size in _SIZES for sign in (1, -1))
 """How many steps the largest value stands for: near 8, and more where to cut it off is better."""
 
-_BLOCK_BYTES = RANGE_BYTES // 4
+_BLOCK_BYTES = RANGE_BYTES // 2
 _FEWEST = 256
 """Groups of a block at the least: shorter rows would cost more in calls than in arithmetic."""
+
+_NO_SQUARES = np.float32(1e-9)
+"""Less than ``Σ h·q²`` of any integers but zeros."""
 
 LEAST_IMPORTANCE = 1e-6
 """Of a column, compared with the greatest: columns that do not matter need a scale too."""
@@ -45,20 +48,28 @@ def best_scales(
     flat = groups.reshape(-1, size)
     scales = np.empty(rows * count, np.float32)
     weights = None if importance is None else np.ascontiguousarray(np.tile(importance.T, rows))
-    step = max(_FEWEST, _BLOCK_BYTES // (4 * size))
+    step = min(len(flat), max(_FEWEST, _BLOCK_BYTES // (4 * size)))
+    scratch = np.empty((3, size * step), np.float32)  # new memory for each block is slow to get
     for start in range(0, len(flat), step):
         part = slice(start, start + step)
         h = None if weights is None else np.ascontiguousarray(weights[:, part])
-        scales[part] = _of_block(np.ascontiguousarray(flat[part].T), h)
+        columns = flat[part].T
+        x, q, hq = scratch[:, : columns.size].reshape(3, *columns.shape)
+        np.copyto(x, columns)
+        scales[part] = _of_block(x, h, q, hq)
     return scales.reshape(rows, count)
 
 
-def _of_block(w: NDArray[np.float32], h: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Return the scales of ``w`` ``[G, n]``, weighted by ``h``, of the same shape."""
-    at = np.abs(w).argmax(axis=0)[None]
-    largest: NDArray[np.float32] = np.take_along_axis(w, at, axis=0)[0]
-    x = w / np.where(largest == 0, np.float32(1), largest)
-    q, hq = np.empty_like(x), np.empty_like(x)
+def _of_block(
+    x: NDArray[np.float32],
+    h: NDArray[np.float32] | None,
+    q: NDArray[np.float32],
+    hq: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the scales of ``x`` ``[G, n]``, weighted by ``h``; all but ``h`` are overwritten."""
+    at = np.abs(x, out=q).argmax(axis=0)[None]
+    largest: NDArray[np.float32] = np.take_along_axis(x, at, axis=0)[0]
+    np.divide(x, np.where(largest == 0, np.float32(1), largest), out=x)
 
     def fit(steps: NDArray[np.float32] | np.float32) -> tuple[NDArray[np.float32], ...]:
         """Return ``Σ h·x·q`` and ``Σ h·q²`` of the integers ``q`` nearest to ``x · steps``."""
@@ -71,9 +82,10 @@ def _of_block(w: NDArray[np.float32], h: NDArray[np.float32] | None) -> NDArray[
     gain, scale = np.zeros_like(largest), np.zeros_like(largest)
     for steps in _TRIALS:
         products, squares = fit(steps)
-        found = products / np.where(squares == 0, np.float32(1), squares)
-        better = products * found > gain
-        np.copyto(gain, products * found, where=better)
+        found = products / np.maximum(squares, _NO_SQUARES)
+        taken = products * found
+        better = taken > gain
+        np.copyto(gain, taken, where=better)
         np.copyto(scale, found, where=better)
     for _ in range(2):
         products, squares = fit(np.reciprocal(np.where(scale == 0, np.float32(1), scale)))

@@ -85,8 +85,8 @@ def test_one_submission(own_device: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     recorded.replay()
     assert len(submitted) == 1
     submitted.clear()
-    recorded.replay(2 * (64 // 3) + 1)
-    assert len(submitted) == 3
+    recorded.replay(2 + 5 + 10 + 21 + 21 + 1)  # 3 dispatches fit so often into 8, 16, 32, 64, 64
+    assert len(submitted) == 6
 
 
 @pytest.mark.parametrize("own_pass", [False, True])

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from wgpu_q4.device.pipelines import Step
 
 DISPATCHES_AT_A_TIME = 64
-"""Dispatches after which a repeated sequence is submitted, so that the device starts to work while
-the host encodes the rest."""
+"""Dispatches after which a repeated sequence is submitted, so that the device works while the host
+encodes the rest.  The first submissions are shorter, so that it starts soon."""
+
+_DISPATCHES_AT_FIRST = 8
 
 MOST_IN_FLIGHT = 64
 """Submissions that a device may have before it; the host waits for all of them before the next."""
@@ -60,6 +62,9 @@ class Commands:
 
     def batches(self, times: int) -> Iterator[int]:
         """Yield how often the commands go into each submission; the sum is ``times``."""
-        most = max(1, DISPATCHES_AT_A_TIME // max(1, len(self)))
-        for start in range(0, times, most):
-            yield min(most, times - start)
+        at_a_time, left = min(_DISPATCHES_AT_FIRST, DISPATCHES_AT_A_TIME), times
+        while left > 0:
+            repeats = min(left, max(1, at_a_time // max(1, len(self))))
+            yield repeats
+            left -= repeats
+            at_a_time = min(2 * at_a_time, DISPATCHES_AT_A_TIME)

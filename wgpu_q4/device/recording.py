@@ -229,14 +229,14 @@ def recording(device: Any = None, *, submit: bool = True) -> Iterator[Recording]
     if _current.get() is not None:
         raise DeviceError("this is the block of another recording: end that one first")
     made = Recording(context_for(device))
-    token = _current.set(made)
     try:
+        _current.set(made)
         yield made
     except BaseException:
         made.close(is_failed=True)
         raise
     finally:
-        _current.reset(token)
+        _current.set(None)
     made.close()
     if submit:
         made.replay()

@@ -126,6 +126,7 @@ class PublicRoundTrip:
 
     def submit(self, commands: Commands, times: int = 1) -> None:
         """See `RoundTrip`."""
+        self._end = self._end or self._make_end()  # now, so that a repeated call makes nothing
         for repeats in commands.batches(times):
             encoder = self._device.create_command_encoder()
             compute_pass = encoder.begin_compute_pass()

@@ -18,11 +18,12 @@ import wgpu_q4
 from tests.cases import ODD, random_weight, random_x
 from tests.devices import drivers, run_python, swiftshader
 from tests.ways import IDS, Without, check, probes
-from wgpu_q4 import DeviceError, embedding, linear
+from wgpu_q4 import DeviceArray, DeviceError, embedding, linear, recording, to_device
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.adapter import list_adapters
 from wgpu_q4.device.context import _default_lock as default_lock
 from wgpu_q4.device.pipelines import Step
+from wgpu_q4.device.recording import current_recording
 from wgpu_q4.device.roundtrip import ENVIRONMENT_VARIABLE
 from wgpu_q4.kernels import PROBE_HALVES, Dispatch
 
@@ -139,6 +140,27 @@ def test_a_device_destroyed_during_a_call(each_way: Any) -> None:
         linear(random_x(1, ODD.embed_dim), random_weight(ODD, "float16"), device=each_way)
 
 
+def test_a_device_that_is_lost_under_device_arrays(each_way: Any) -> None:
+    """Not through `Guard.destroy`, so that nobody knows before the first call."""
+    weight, ids = random_weight(ODD, "float16"), to_device(IDS, each_way)
+    with recording(each_way) as recorded:
+        rows = embedding(ids, weight)
+    rows.numpy()
+    type(each_way).destroy(each_way)
+    uses: list[Callable[[], object]] = [
+        recorded.replay,
+        lambda: recorded.replay(500),
+        lambda: embedding(ids, weight, out=rows),
+        rows.wait,
+        rows.numpy,
+        lambda: ids.write(IDS),
+        lambda: to_device(IDS, each_way),
+    ]
+    for use in uses:
+        with pytest.raises(DeviceError, match="is lost"):
+            use()
+
+
 def test_a_dropped_device_is_not_kept(each_way: Any) -> None:
     import weakref
 
@@ -206,3 +228,24 @@ def test_interrupts_leave_nothing_behind(each_way: Any) -> None:
                 assert other_thread.submit(is_free, lock).result(), f"interrupted at {step}"
             step += 1
     assert step > 50, "a call runs more lines than that"
+
+
+def test_interrupts_of_calls_on_device_arrays(each_way: Any) -> None:
+    """Control-C at any line of a recording, a replay and a read, and the next result is right."""
+    weight = random_weight(ODD, "float16")
+    ids = to_device(IDS, each_way)
+    out = DeviceArray.empty((len(IDS), ODD.embed_dim), device=each_way)
+
+    def call() -> Any:
+        with recording(each_way) as recorded:
+            linear(embedding(ids, weight, out=out), weight)
+        recorded.replay(3)
+        embedding(ids, weight, out=out)
+        return linear(out, weight).numpy()
+
+    expected, step = call(), 1
+    while interrupt_at(step, call):
+        assert current_recording() is None, f"interrupted at {step}"
+        np.testing.assert_array_equal(call(), expected, err_msg=f"interrupted at {step}")
+        step += 3  # every line is too many; each kind of line comes
+    assert step > 300, "a call runs more lines than that"

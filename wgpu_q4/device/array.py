@@ -246,6 +246,8 @@ class DeviceArray:
         self.storage.check_computed()
         with context.lock, context.guard, context.guard.busy:
             context.round_trip.wait()
+            if context.guard.is_lost:  # its queue is empty, too
+                raise DeviceError("the device did not finish its work")
         return self
 
     def free(self) -> None:

@@ -47,9 +47,9 @@ class Storage:
     def __init__(self, context: Context, buffer: Any) -> None:
         self.context = context
         self.pending: Pending | None = None
+        self._buffer: Any = buffer
         self.bind_groups: WeakKeyDictionary[Any, BindGroups] = WeakKeyDictionary()
         self.bound_with: WeakSet[Storage] = WeakSet()
-        self._buffer: Any = buffer
 
     @property
     def is_freed(self) -> bool:
@@ -98,7 +98,8 @@ class Storage:
         self._forget()
 
     def __del__(self) -> None:
-        self._forget()
+        if hasattr(self, "bound_with"):  # the last attribute; an interrupt may have come before
+            self._forget()
 
     def _forget(self) -> None:
         """Drop the bind groups that would keep the buffer alive."""

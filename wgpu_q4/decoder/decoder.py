@@ -272,7 +272,8 @@ class Decoder:
                     batch = min(steps, count - submitted)
                     waiting.append(self._submit_steps(begun + submitted - 1, batch))
                     submitted += batch
-                found = self._submissions.read(waiting.popleft())
+                ticket = waiting.popleft()
+                found = self._submissions.read(ticket, is_last=not waiting)
             for id_ in found.tolist():
                 if id_ in end:
                     return

@@ -71,10 +71,10 @@ class Submissions:
         self.seconds += time.perf_counter() - start
         return ticket
 
-    def read(self, ticket: Ticket) -> NDArray[np.uint32]:
-        """Wait for a submission, and return its ids."""
+    def read(self, ticket: Ticket, *, is_last: bool) -> NDArray[np.uint32]:
+        """Wait for a submission, which is the last if ``is_last``, and return its ids."""
         ids = np.empty(ticket.count, np.uint32)
-        self._context.round_trip.read(ticket.staging, ids.view(np.uint8))
+        self._context.round_trip.read(ticket.staging, ids.view(np.uint8), is_last=is_last)
         return ids
 
     @property

@@ -36,6 +36,10 @@ _SPIN_SECONDS = 0.002
 """How long a GPU's result is polled for before the thread sleeps.  To be woken costs a thread 50 µs
 on an H200's host, where a decode step takes 200."""
 
+_NAP_SECONDS = 0.0001
+"""How long the thread sleeps between two polls for a result that was not submitted last: a poll
+that waits would wait for the rest too."""
+
 
 # Kernels without bounds checks.
 #
@@ -247,7 +251,9 @@ class NativeRoundTrip:
         finally:
             lib.wgpuCommandEncoderRelease(encoder)
 
-    def read(self, target: Any, out: NDArray[np.uint8] | Reordered) -> None:
+    def read(
+        self, target: Any, out: NDArray[np.uint8] | Reordered, *, is_last: bool = True
+    ) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
         lib, device, nothing = self._lib, self._device._internal, self._ffi.NULL
         buffer, nbytes = target._internal, out.nbytes + -out.nbytes % 4
@@ -261,7 +267,9 @@ class NativeRoundTrip:
             # A poll that waits returns when the device has nothing left to do.  The callback may
             # still be running then, in wgpu-py's own thread, which polls for the user's own reads.
             wait = time.perf_counter() >= patience
-            lib.wgpuDevicePoll(device, wait, nothing)
+            lib.wgpuDevicePoll(device, wait and is_last, nothing)
+            if wait and not is_last:
+                time.sleep(_NAP_SECONDS)
             if self._interrupts:
                 raise self._interrupts.pop()
         status, message = self._answers.pop(self._calls)

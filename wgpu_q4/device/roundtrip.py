@@ -64,12 +64,15 @@ class RoundTrip(Protocol):
         """
         ...
 
-    def read(self, target: Any, out: NDArray[np.uint8] | Reordered) -> None:
+    def read(
+        self, target: Any, out: NDArray[np.uint8] | Reordered, *, is_last: bool = True
+    ) -> None:
         """Wait for what was submitted, then fill ``out`` from the start of ``target``.
 
         Args:
             target: an unmapped buffer that may be mapped for reading.
             out: C-contiguous bytes, at most as many as ``target`` has, at least one.
+            is_last: False if more was submitted since, which need not be waited for.
 
         Raises:
             DeviceError: the buffer cannot be mapped, as when its device is lost.
@@ -160,7 +163,9 @@ class PublicRoundTrip:
             create(label="wgpu_q4 end", size=4, usage=usages.COPY_DST | usages.MAP_READ),
         )
 
-    def read(self, target: Any, out: NDArray[np.uint8] | Reordered) -> None:
+    def read(
+        self, target: Any, out: NDArray[np.uint8] | Reordered, *, is_last: bool = True
+    ) -> None:
         """See `RoundTrip`."""
         nbytes = out.nbytes + -out.nbytes % 4
         try:

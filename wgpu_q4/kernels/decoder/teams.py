@@ -45,7 +45,7 @@ def choose_team(matrix: Matrix, epilogue: Epilogue, software: bool) -> Team:
     """
     chunks, rows = matrix.shape.embed_dim // 32, matrix.shape.vocab
     if software:
-        return _team(8, 4, 64)
+        return _team(8, 8, 128)
     lanes = _lanes_for(chunks)
     lane_rows = 8 if rows >= _MANY_ROWS or lanes == _MOST_INVOCATIONS else 2
     if matrix.type == "float16":  # a chunk of a row takes 16 registers

@@ -20,10 +20,12 @@ from tests.unit.kernels.planning import (
     WEBGPU,
     check_grid,
     every_plan,
+    jobs,
     limits,
 )
 from wgpu_q4.kernels import (
     BLOCKS,
+    MATRIX_UNITS,
     Dispatch,
     Layout,
     LinearPlan,
@@ -31,6 +33,7 @@ from wgpu_q4.kernels import (
     OutputDtype,
     Storage,
     plan_embedding,
+    plan_linear,
     plan_pack,
     plan_reduce,
     plan_transposed,
@@ -244,3 +247,53 @@ def test_packing_covers_every_block(shape: MatrixShape) -> None:
         assert plan.constants == shape.constants
         # 64 invocations pack 8 rows × 8 columns each; the last rows may be padding.
         check_grid(plan, ceil(ceil(shape.vocab / 8) * shape.embed_dim / 8 / 64))
+
+
+# A weight in parts
+
+
+@every_shape
+def test_products_of_parts_are_columns_of_a_wider_result(shape: MatrixShape) -> None:
+    """A kernel without checks needs the last row of x up to the part's last column, and no more."""
+    wide = 3 * shape.vocab + 1
+    for rows, (kernel, layout), bias in product((1, 3, 70), jobs(shape), (False, True)):
+        plans = [
+            plan_linear(
+                *(shape, rows, layout, bias, WEBGPU, NATIVE, kernel),
+                matrix_units=[MATRIX_UNITS],
+                result_row=row,
+            )
+            for row in (None, shape.vocab, wide)
+        ]
+        alone, same, part = (plan.product for plan in plans)
+        assert alone == same
+        assert part.constants == {**alone.constants, "RESULT_ROW": wide}
+        assert part.workgroups == alone.workgroups
+        if part.needs is not None:
+            assert part.needs == {
+                **(alone.needs or {}),
+                "t_out": ((rows - 1) * wide + shape.vocab) * 4,
+            }
+
+
+def test_reductions_of_parts_fill_one_row_of_candidates() -> None:
+    for kept in (1, 40, 1024):
+        plan = plan_reduce((5000, 5000, 3), 7, "top_k", kept, WEBGPU)
+        slices = [ceil(5000 / stage.constants["SLICE"]) for stage in plan.first[:2]]
+        assert [stage.constants["COLUMNS"] for stage in plan.first] == [5000, 5000, 3]
+        assert plan.first_slots == (0, slices[0], sum(slices))
+        assert plan.slots == sum(slices) + 1
+        assert all(stage.constants["SLICE"] >= kept for stage in plan.stages)
+        assert plan.later[0].constants["COLUMNS"] == plan.slots * kept
+        assert plan.stage_bytes[0] == 7 * plan.slots * kept * 8
+
+
+def test_sections_of_parts_are_added_up_together() -> None:
+    shapes = tuple(MatrixShape(vocab, 264, 24, "float16") for vocab in (640, 640, 63))
+    plan = plan_transposed(shapes, 3, WEBGPU, NATIVE)
+    assert [each.constants["Y_ROW"] for each in plan.products] == [1343] * 3
+    for count, each, shape in zip(plan.sections, plan.products, shapes, strict=True):
+        section = each.constants["SECTION"]
+        assert (count - 1) * section < shape.vocab <= count * section
+    assert plan.add is not None
+    assert plan.section_bytes == sum(plan.sections) * 3 * 264 * 4

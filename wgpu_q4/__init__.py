@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         to_device,
     )
     from wgpu_q4.device.recording import Recording, recording
-    from wgpu_q4.errors import DeviceError, DeviceLimitError, ExportError, FormatError
+    from wgpu_q4.errors import DeviceError, DeviceLimitError, ExportError, FormatError, RankError
     from wgpu_q4.files import load_file, save_file
     from wgpu_q4.foreign import (
         from_compressed_tensors,
@@ -72,6 +72,7 @@ _HOMES = {
     "FormatError": "errors",
     "Layout": "kernels",
     "Q4Weight": "weight",
+    "RankError": "errors",
     "Recording": "device",
     "SoftwareAdapterWarning": "device",
     "Storage": "kernels",
@@ -109,6 +110,7 @@ __all__ = [
     "FormatError",
     "Layout",
     "Q4Weight",
+    "RankError",
     "Recording",
     "SoftwareAdapterWarning",
     "Storage",

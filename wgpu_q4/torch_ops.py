@@ -30,6 +30,7 @@ from torch import Tensor
 from wgpu_q4 import ops
 from wgpu_q4.errors import FormatError
 from wgpu_q4.format import Convention
+from wgpu_q4.ops.several import is_several
 from wgpu_q4.torch_cache import resident_weight
 
 __all__ = ["device_key", "embedding_q4gsw", "linear_q4gsw", "linear_transposed_q4gsw"]
@@ -223,6 +224,9 @@ def _(
     return self.new_empty((*self.shape[:-1], weights.shape[0]))
 
 
+_BETWEEN = "\n"
+"""What stands between several devices."""
+
 _devices: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The device objects that ops were given, by what stands for them in a graph."""
 
@@ -233,6 +237,8 @@ def device_key(device: Any) -> str:
     Args:
         device: as in `wgpu_q4.embedding`.  A graph with a ``GPUDevice`` works in this process.
     """
+    if is_several(device):
+        return _BETWEEN.join(map(device_key, device))
     if device is None or isinstance(device, str):
         return device or ""
     key = f"<device {id(device)}>"
@@ -241,6 +247,8 @@ def device_key(device: Any) -> str:
 
 
 def _device_of(key: str) -> Any:
+    if _BETWEEN in key:
+        return [_device_of(each) for each in key.split(_BETWEEN)]
     return _devices.get(key, key or None)
 
 

@@ -46,7 +46,7 @@ def test_the_best_adapter_is_used_unless_one_is_named(monkeypatch: pytest.Monkey
         fake_adapter("Radeon 9", "DiscreteGPU"),
     )
 
-    def chosen(name: str | None = None) -> str:
+    def chosen(name: str | int | None = None) -> str:
         return str(choose_adapter(name, module).info["device"])
 
     assert chosen() == "Radeon 9"
@@ -57,6 +57,7 @@ def test_the_best_adapter_is_used_unless_one_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WGPU_Q4_ADAPTER", "radeon 8")
     assert chosen() == "Radeon 8"
     assert chosen("slow") == "Slow CPU"  # the argument counts more
+    assert [chosen(place) for place in range(3)] == ["Radeon 9", "Radeon 8", "Slow CPU"]
     monkeypatch.setenv("WGPU_Q4_ADAPTER", "")
     assert chosen() == "Radeon 9"
 
@@ -66,6 +67,9 @@ def test_an_unknown_name_lists_the_adapters_there_are(monkeypatch: pytest.Monkey
     with pytest.raises(DeviceError, match="no adapter is called 'Voodoo'") as raised:
         choose_adapter("Voodoo", module)
     assert all(adapter_summary(item) in str(raised.value) for item in RANKED)
+    for place in (-1, len(RANKED)):
+        with pytest.raises(DeviceError, match=f"there is no adapter {place}. From 0 on there are"):
+            choose_adapter(place, module)
     monkeypatch.setenv("WGPU_Q4_ADAPTER", "Voodoo 2")
     with pytest.raises(DeviceError, match="no adapter is called 'Voodoo 2'"):
         request_device(implementation=module)

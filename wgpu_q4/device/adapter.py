@@ -99,7 +99,7 @@ def _ask_again(module: ModuleType) -> None:
 
 
 def choose_adapter(
-    name: str | None = None,
+    name: str | int | None = None,
     implementation: str | ModuleType | None = None,
     *,
     announce: bool = True,
@@ -107,23 +107,33 @@ def choose_adapter(
     """Return the adapter whose summary contains ``name``; without a name, the best one.
 
     Args:
-        name: part of an adapter's summary, in any case; by default ``WGPU_Q4_ADAPTER``.
+        name: part of an adapter's summary, in any case; by default ``WGPU_Q4_ADAPTER``.  Or the
+            place of an adapter in `list_adapters`, from 0.
         implementation: the WebGPU module or its name.
         announce: give a warning, once, if there are only software adapters.
 
     Raises:
-        TypeError: ``name`` is no string, or an empty one.
-        DeviceError: there is no adapter, or none of that name; the message lists those there are.
-            Or this process is a fork of one that used a device.
+        TypeError: ``name`` is neither a string nor an integer, or an empty string.
+        DeviceError: there is no adapter, or none of that name or in that place; the message lists
+            those there are.  Or this process is a fork of one that used a device.
     """
-    if name is not None and (not isinstance(name, str) or not name.strip()):  # type: ignore[redundant-expr]
-        raise TypeError(f"adapter must be part of an adapter's name, or None, not {name!r}")
+    is_empty = isinstance(name, str) and not name.strip()
+    if is_empty or isinstance(name, bool) or not isinstance(name, str | int | None):
+        raise TypeError(
+            f"adapter must be part of an adapter's name, its place among the adapters, or None, "
+            f"not {name!r}"
+        )
     adapters = list_adapters(implementation)
     if not adapters:
         module = load_implementation(implementation)
         raise DeviceError(f"{module.__name__} finds no GPU adapter. {_INSTALL_HINT}")
     if name is None:
         name = os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if isinstance(name, int):
+        if not 0 <= name < len(adapters):
+            there = "; ".join(map(adapter_summary, adapters))
+            raise DeviceError(f"there is no adapter {name}. From 0 on there are: {there}")
+        return adapters[name]
     if name is not None:
         named = [item for item in adapters if name.lower() in adapter_summary(item).lower()]
         if not named:
@@ -136,7 +146,7 @@ def choose_adapter(
 
 
 def request_device(
-    adapter: str | None = None, implementation: str | ModuleType | None = None
+    adapter: str | int | None = None, implementation: str | ModuleType | None = None
 ) -> Any:
     """Return a new device with all limits of its adapter, for the ``device=`` of every op.
 
@@ -145,7 +155,9 @@ def request_device(
     device has neither matrix units nor that gap.
 
     Args:
-        adapter: part of the adapter's name; by default ``WGPU_Q4_ADAPTER``, else the best one.
+        adapter: part of the adapter's name; by default ``WGPU_Q4_ADAPTER``, else the best one.  Or
+            its place in the list that ``wgpu-q4 info`` prints, from 0: GPUs of one kind have the
+            same name.
         implementation: ``"wgpu"``, ``"wgpudawn"`` or such a module; by default
             ``WGPU_Q4_IMPLEMENTATION``, else ``wgpu``.
 

@@ -24,7 +24,6 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from wgpu_q4.arrays import DTypeLike, float_dtype
-from wgpu_q4.device import context_for
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.modules import QuantizedLinear
@@ -32,6 +31,7 @@ from wgpu_q4.nn.places import Places, find_places
 from wgpu_q4.nn.shared import BUFFERS, Quantized
 from wgpu_q4.nn.tying import put_in, tie
 from wgpu_q4.ops.arguments import check_option
+from wgpu_q4.ops.several import contexts_for, upload
 from wgpu_q4.weight import Q4Weight
 
 QUANT_METHOD = "wgpu_q4"
@@ -113,7 +113,7 @@ class Q4Quantizer(HfQuantizer):
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
         """Raise `DeviceError` before anything is loaded if there is no such device."""
-        context_for(self.quantization_config.device)
+        contexts_for(self.quantization_config.device)
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         """Make room for the packed matrix where the model, still without values, has the float one.
@@ -147,7 +147,7 @@ class Q4Quantizer(HfQuantizer):
             )
         else:
             weight = _loaded(model, places.first_name)
-            context_for(config.device).weight(weight)  # fails here if it is too large
+            upload(weight, config.device)  # fails here if it is too large
             for name, module in places.modules.items():
                 if "bias" in module._parameters:
                     module._parameters["bias"] = model.get_submodule(name).bias

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from wgpu_q4.arrays import DTypeLike, float_dtype
-from wgpu_q4.device import context_for
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.huggingface import replace_methods
@@ -18,6 +17,7 @@ from wgpu_q4.nn.naming import dtype_name, mebibytes
 from wgpu_q4.nn.places import Places, find_places
 from wgpu_q4.nn.shared import Quantized
 from wgpu_q4.ops.arguments import check_option
+from wgpu_q4.ops.several import contexts_for, upload
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def tie(
         places = find_places(model, loaded=weight is None)
         if weight is not None:
             _check_weight(weight, places.matrix, group_size, scales_dtype)
-        context_for(device)  # no adapter, or not of that name: fails before the model changes
+        contexts_for(device)  # no adapter, or not of that name: fails before the model changes
         if weight is not None:
             return places, weight
         return places, Q4Weight.quantize(places.matrix, group_size, scales_dtype)
@@ -114,7 +114,7 @@ def tie(
 
         return tie_ranks(process_group, prepare, device, accuracy)
     places, held = prepare()
-    context_for(device).weight(held)  # fails here if it is too large
+    upload(held, device)  # fails here if it is too large
     put_in(places, held, device, accuracy)
     matrix = places.matrix
     bytes_before = matrix.numel() * matrix.element_size()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -22,6 +23,7 @@ from wgpu_q4.ops.forced import Choices, current_choices
 from wgpu_q4.ops.host import look_up
 from wgpu_q4.ops.lookup import Lookup, by_part, group_steps, lookup_steps
 from wgpu_q4.ops.on_device import ArrayWorkspace, check_out, context_of, refuse_out, whole
+from wgpu_q4.ops.several import Share, is_several, on_each, shares_of
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ def embedding(
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter.
             ``"host"`` dequantizes on the processor, with the same bits: only the pages of a mapped
             file that hold these rows are read, so the matrix may be larger than memory.
+            A list of devices: each holds a share of the rows, in every op.
         out: for device arrays: the `DeviceArray` to write to, of the result's shape and dtype.
 
     Returns:
@@ -97,6 +100,8 @@ def embedding(
     result = np.empty((*ids.shape, embed_dim), output)
     if ids.size and is_host(device):
         look_up(weight, ids.reshape(-1), result.reshape(-1, embed_dim))
+    elif ids.size and is_several(device):
+        _look_up_on_each(weight, ids.reshape(-1), output, result.reshape(-1, embed_dim), device)
     elif ids.size:
         _look_up(weight, ids, output, result, device)
     return like(result, indices)  # type: ignore[no-any-return]
@@ -134,6 +139,26 @@ def _look_up(
                 ids_buffer = work.scratch.input("ids", places)
                 steps = group_steps(work, groups, lookup, ids_buffer, last)
                 context.run(steps, last, out if order is None else Reordered(out, order))
+
+
+def _look_up_on_each(
+    weight: Q4Weight,
+    ids: NDArray[np.int32],
+    output: FloatDtype,
+    result: NDArray[Any],
+    devices: Sequence[Any],
+) -> None:
+    """Fill ``result``, ``[ids, K]``, from the devices that hold the rows."""
+
+    def look_up_own(share: Share) -> None:
+        is_own = (ids >= share.rows.start) & (ids < share.rows.stop)
+        if is_own.any():
+            own = ids[is_own] - np.int32(share.rows.start)
+            rows = np.empty((len(own), result.shape[1]), output)
+            _look_up(share.weight, own, output, rows, share.device)
+            result[is_own] = rows
+
+    on_each(shares_of(weight, devices), look_up_own)
 
 
 def _look_up_on_device(

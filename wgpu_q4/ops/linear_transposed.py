@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -17,6 +18,7 @@ from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.kernels.transposed import plan_transposed
 from wgpu_q4.ops.arguments import check_floats, check_weight
 from wgpu_q4.ops.on_device import ArrayWorkspace, check_out, context_of, in_turns, refuse_out
+from wgpu_q4.ops.several import Share, is_several, on_each, shares_of
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ def linear_transposed(
     _check_shape(values.shape, weight)
     rows = values.reshape(-1, vocab)
     result = np.empty((len(rows), embed_dim), np.float32)
-    if result.size:
+    if result.size and is_several(device):
+        _multiply_on_each(weight, rows, result, device)
+    elif result.size:
         context = context_for(device)
         with context.lock, context.guard, context.guard.busy:
             _multiply(context, weight, rows, result)
@@ -125,6 +129,21 @@ def _multiply(
         y_buffer = work.scratch.input("y", y, in_ranges=len(resident.parts) > 1)
         last = work.scratch.result("transposed", out.nbytes)
         context.run(transposed_steps(work, weight, resident, y_buffer, len(y), last), last, out)
+
+
+def _multiply_on_each(
+    weight: Q4Weight,
+    rows: NDArray[np.float32],
+    result: NDArray[np.float32],
+    devices: Sequence[Any],
+) -> None:
+    """Fill ``result`` ``[M, K]`` with the sum of what several devices compute."""
+
+    def multiply_own(share: Share) -> NDArray[np.float32]:
+        own = np.ascontiguousarray(rows[:, share.columns])
+        return linear_transposed(own, share.weight, share.device)
+
+    np.sum(on_each(shares_of(weight, devices), multiply_own), 0, out=result)
 
 
 def rows_of_y_at_a_time(context: Context, resident: DeviceWeight) -> int:

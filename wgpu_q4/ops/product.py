@@ -22,6 +22,8 @@ from wgpu_q4.ops.product_steps import (
     rows_at_a_time,
 )
 from wgpu_q4.ops.reduction import entries_kept
+from wgpu_q4.ops.several import Share, is_several, on_each, shares_of
+from wgpu_q4.ops.shares import best_of_all
 from wgpu_q4.weight import Q4Weight
 
 _ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
@@ -122,6 +124,9 @@ def _run(
     """Fill ``result`` with the logits, or with the best of them if there is a ``reduce``."""
     if not result.size:
         return
+    if is_several(product.device):
+        _run_on_each(product, reader, reduce, kept, result)
+        return
     context = context_for(product.device)
     with context.lock, context.guard, context.guard.busy:
         resident = context.weight(product.how.weight)
@@ -145,3 +150,30 @@ def _run(
                 steps = best_steps(work, resident, product.how, operands, reduction, entries)
                 last = entries["t_out"]
             context.run(steps, last, out)
+
+
+def _run_on_each(
+    product: Product, reader: str, reduce: Reduce | None, kept: int, result: NDArray[Any]
+) -> None:
+    """Fill ``result`` from several devices: side by side, or with the best of what each keeps."""
+
+    def run_own(share: Share) -> NDArray[Any]:
+        bias, how = product.bias, product.how._replace(weight=share.weight)
+        own = product._replace(
+            how=how, bias=None if bias is None else bias[share.columns], device=share.device
+        )
+        keeps = min(kept, len(share.rows))
+        sizes = (len(share.rows),) if reduce is None else (keeps, 2)
+        found = np.empty((len(result), *sizes), result.dtype)
+        _run(own, reader, reduce, keeps, found)
+        if reduce is not None:
+            found[..., 1] += np.uint32(share.rows.start)
+        return found
+
+    found = np.concatenate(on_each(shares_of(product.how.weight, product.device), run_own), 1)
+    if reduce is None:
+        result[:] = found
+    else:
+        bits, ids = np.ascontiguousarray(found[..., 0]), found[..., 1].astype(np.int64)
+        values, ids = best_of_all(bits.view(np.float32), ids, kept)
+        result[..., 0], result[..., 1] = values.view(np.uint32), ids

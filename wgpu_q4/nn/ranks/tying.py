@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from wgpu_q4.device import context_for
 from wgpu_q4.errors import RankError
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.huggingface import replace_methods
@@ -20,6 +19,7 @@ from wgpu_q4.nn.places import Places
 from wgpu_q4.nn.ranks.group import Ranks
 from wgpu_q4.nn.ranks.modules import RankEmbedding, RankLinear, RankModule
 from wgpu_q4.nn.ranks.rows import RankRows
+from wgpu_q4.ops.several import upload
 from wgpu_q4.weight import Q4Weight
 
 _SAMPLED = 64
@@ -84,7 +84,7 @@ def tie_ranks(
         places, whole = prepare()
         rows = RankRows(ranks, whole, device)
         if rows.weight is not None:
-            context_for(device).weight(rows.weight)  # fails here if it is too large
+            upload(rows.weight, device)  # fails here if it is too large
         facts = {
             "the shape [V, K] of the matrix": list(whole.shape),
             "group_size": whole.group_size,

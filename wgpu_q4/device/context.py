@@ -23,6 +23,7 @@ from wgpu_q4.device.pipelines import Pipelines, Step
 from wgpu_q4.device.residents import DeviceWeight
 from wgpu_q4.device.roundtrip import RoundTrip
 from wgpu_q4.device.scratch import Scratch
+from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.errors import DeviceError, DeviceLimitError
 from wgpu_q4.format.parallel import Reordered
 from wgpu_q4.kernels import HalfSupport, MatrixUnits
@@ -56,6 +57,7 @@ class Context:
         is_software: True if the adapter runs on the processor.
         pipelines: the compiled kernels.
         scratch: the buffers that calls share.
+        workspace: what the steps of calls from the host are made with.
         buffers_created: how many buffers were made so far.
     """
 
@@ -67,6 +69,7 @@ class Context:
         self.is_software = is_software(device.adapter)
         self.pipelines = Pipelines(device)
         self.scratch = Scratch(self)
+        self.workspace = Workspace(self, self.scratch)
         self.buffers_created = 0
         self._mappable = self.usage("MAP_READ")
         self.guard = Guard(self)

@@ -14,7 +14,6 @@ from wgpu_q4.device.array import DeviceArray
 from wgpu_q4.device.context import Context, context_for, is_host
 from wgpu_q4.device.pipelines import encode
 from wgpu_q4.device.residents import DeviceWeight
-from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.errors import DeviceLimitError
 from wgpu_q4.format.parallel import Reordered
 from wgpu_q4.kernels import plan_embedding
@@ -127,7 +126,7 @@ def _look_up(
         at_a_time = max(1, context.largest_binding // max(embed_dim * rows.itemsize, 4))
         for start in range(0, len(rows), at_a_time):
             some, out = flat_ids[start : start + at_a_time], rows[start : start + at_a_time]
-            work = Workspace(context)
+            work = context.workspace
             last = work.scratch.result("embedding", out.nbytes)
             lookup = Lookup(weight, choices.layout, output, some.size)
             if len(resident.parts) == 1:

@@ -121,7 +121,7 @@ def _multiply(
     context: Context, weight: Q4Weight, rows: NDArray[np.float32], result: NDArray[np.float32]
 ) -> None:
     """Fill ``result`` ``[M, K]``, with as many rows at a time as a binding holds."""
-    resident, work = context.weight(weight), Workspace(context)
+    resident, work = context.weight(weight), context.workspace
     resident.readers.add("linear_transposed")
     at_a_time = rows_of_y_at_a_time(context, resident)
     for start in range(0, len(rows), at_a_time):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from wgpu_q4.arrays import is_torch, refuse_gradient
 from wgpu_q4.device.context import context_for
-from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.kernels import Accuracy, Reduce
 from wgpu_q4.ops.arguments import check_floats, check_option, check_weight
 from wgpu_q4.ops.forced import Choices, current_choices
@@ -134,7 +133,7 @@ def _run(
         at_a_time = rows_at_a_time(context, resident, reduce, kept)
         for start in range(0, len(result), at_a_time):
             x, out = product.rows[start : start + at_a_time], result[start : start + at_a_time]
-            work, several = Workspace(context), len(resident.parts) > 1
+            work, several = context.workspace, len(resident.parts) > 1
             operands = Operands(
                 *(work.scratch.input("x", x), len(x)),
                 None

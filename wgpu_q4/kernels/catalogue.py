@@ -16,6 +16,7 @@ from wgpu_q4.kernels.pack import pack_shader
 from wgpu_q4.kernels.pieces import ways_to_convert
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Entries, Reduce, reduction_shader
+from wgpu_q4.kernels.sampling import sampling_shaders
 from wgpu_q4.kernels.transposed import ADD_SECTIONS, transposed_shader
 from wgpu_q4.kernels.wgsl import Shader
 
@@ -65,6 +66,7 @@ def _others() -> Iterator[Shader]:
             yield transposed_shader(scales, halves)
     yield ADD_SECTIONS
     yield from decoder_shaders()
+    yield from sampling_shaders()
 
 
 def _distinct(shaders: Iterator[Shader] | tuple[Shader, ...]) -> tuple[Shader, ...]:

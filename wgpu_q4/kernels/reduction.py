@@ -43,7 +43,7 @@ def reduction_shader(reduce: Reduce, entries: Entries, results: Results = "entri
     check_choice("input of a reduction", entries, get_args(Entries))
     check_choice("result of a reduction", results, get_args(Results))
     pieces = (
-        *(f"reduce/of_{entries}", "reduce/rank"),
+        *(f"reduce/of_{entries}", "reduce/order", "reduce/rank"),
         *(f"reduce/to_{results}", f"reduce/{reduce}"),
     )
     kept = "the largest" if reduce == "argmax" else "the k largest"

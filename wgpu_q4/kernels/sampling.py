@@ -1,0 +1,215 @@
+"""The draw of ids from logits: how a `Sampling` becomes settings, and the dispatches of a draw.
+
+With a top-k, `wgpu_q4.kernels.reduction` keeps the k best logits, and one workgroup a row draws
+from them.  Without, all logits take part: the end of the nucleus (top-p) is found digit by digit,
+and the draw finds first the slice, then the id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.kernels.dispatch import Dispatch, fold
+from wgpu_q4.kernels.reduction import LARGEST_TOP_K, plan_reduce
+from wgpu_q4.kernels.wgsl import Shader
+
+NO_ID = 0xFFFFFFFF
+"""The answer of a row in which no id may be drawn."""
+
+SETTINGS_BYTES = 48
+HISTOGRAM_BYTES = 8192
+"""Bytes of the histograms of a row."""
+
+_LEVELS = 4
+_SLICE = 2048
+_MOST_SLICES = 256
+_ALLOWED, _PENALIZED = 1, 2
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next id is drawn from logits.
+
+    The steps are those of Hugging Face's ``generate``, in its order: repetition penalty, mask,
+    temperature, top-k, top-p, min-p.  Logits that equal the last one that top-p keeps are kept,
+    too; of equal logits at the end of top-k, those with the lowest ids are.
+
+    Attributes:
+        temperature: divides the logits; above 0.
+        top_k: how many of the best ids take part, 1 … 1024; None for all.
+        top_p: the best ids that make up this share of the probability take part, in (0, 1].
+        min_p: ids of less than this share of the best one's probability take no part, in [0, 1].
+        repetition_penalty: divides the positive logits of ids that were there before, and
+            multiplies the negative ones; above 0, and 1 for none.
+        seed: of the random numbers, 0 … 2^64 − 1.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("temperature", self.temperature, 0 < self.temperature < math.inf, "above 0")
+        _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+        _check("min_p", self.min_p, 0 <= self.min_p <= 1, "in 0 … 1")
+        penalty = self.repetition_penalty
+        _check("repetition_penalty", penalty, 0 < penalty < math.inf, "above 0")
+        _check("seed", self.seed, 0 <= self.seed < 1 << 64, "in 0 … 2^64 − 1")
+        if self.top_k is not None:
+            right = 1 <= self.top_k <= LARGEST_TOP_K
+            _check("top_k", self.top_k, right, f"in 1 … {LARGEST_TOP_K}, or None for all ids")
+
+    @property
+    def penalizes(self) -> bool:
+        """True if ids that were there before are treated differently."""
+        return self.repetition_penalty != 1
+
+    def settings(self, vocab: int, rows: int, is_masked: bool) -> NDArray[np.uint32]:
+        """Return the words of ``sample/settings.wgsl``, uint32 ``[12]``."""
+        bits = weight_bits(vocab)
+        floats = np.array(
+            [
+                math.log2(math.e) / self.temperature,
+                self.repetition_penalty,
+                1 / self.repetition_penalty,
+            ],
+            np.float32,
+        )
+        flags = (_ALLOWED if is_masked else 0) | (_PENALIZED if self.penalizes else 0)
+        return np.array(
+            [
+                *(rows, 0, self.seed & 0xFFFFFFFF, self.seed >> 32),
+                *(*floats.view(np.uint32), flags),
+                *(round(self.top_p * 2**31), math.ceil(self.min_p * 2**bits), bits, 0),
+            ],
+            np.uint32,
+        )
+
+
+def _check(name: str, value: object, right: bool, allowed: str) -> None:
+    if not right:
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+
+
+def weight_bits(vocab: int) -> int:
+    """Return the exponent of the largest weight: the sum of all stays below 2^48."""
+    return min(29, 47 - (vocab - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One dispatch of a draw.
+
+    Attributes:
+        dispatch: what runs.
+        reads, writes: the names of the buffers that it binds as ``t_in`` and ``t_out``; others are
+            bound by the names of their bindings.
+    """
+
+    dispatch: Dispatch
+    reads: str
+    writes: str
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """The dispatches of a draw, in order, and the bytes of the buffers between them.
+
+    Attributes:
+        stages: the dispatches; ``"logits"`` and ``"ids"`` name the caller's buffers.
+        nbytes: by the names of the other buffers.
+    """
+
+    stages: tuple[Stage, ...]
+    nbytes: Mapping[str, int]
+
+
+@cache
+def sampling_shader(body: str) -> Shader:
+    """Return a kernel of ``sample/``, by the name of the piece with its ``main``."""
+    wide, settings = "sample/wide", "sample/settings"
+    row = ("reduce/order", wide, settings, "sample/weigh", "sample/scan", "sample/row")
+    nucleus = ("sample/share", "sample/nucleus")
+    end = ("sample/philox", "sample/answer")
+    pieces: dict[str, tuple[str, ...]] = {
+        "adjust": ("reduce/order", settings),
+        "digits": (*row, *nucleus),
+        "masses": (*row, *nucleus, "sample/kept"),
+        "draw": (*row, *nucleus, "sample/kept", *end),
+        "draw_best": (wide, settings, "sample/weigh", "sample/scan", "sample/share", *end),
+    }
+    summaries = {
+        "adjust": "the logits that a draw starts from: masked and penalized",
+        "digits": "the histogram of one level of the nucleus",
+        "masses": "the weight of each slice of the ids that take part in a draw",
+        "draw": "one id of each row, drawn from all that take part",
+        "draw_best": "one id of each row, drawn from the k best",
+    }
+    return Shader(f"sample_{body}", (*pieces[body], f"sample/{body}"), summaries[body])
+
+
+def sampling_shaders() -> Iterator[Shader]:
+    """Yield every kernel of a draw but those of the reduction."""
+    for body in ("adjust", "digits", "masses", "draw", "draw_best"):
+        yield sampling_shader(body)
+
+
+def plan_sampling(
+    vocab: int, rows: int, top_k: int | None, nucleus: bool, limits: Mapping[str, int]
+) -> SamplingPlan:
+    """Return the dispatches that draw one id from each of ``rows`` rows of ``vocab`` logits.
+
+    Args:
+        vocab: logits of a row, at most 2^24.
+        rows: at least 1.
+        top_k: as in `Sampling`; as many as there are logits if there are fewer.
+        nucleus: True if there is a top-p.
+        limits: the device's.
+    """
+    slice_ = max(_SLICE, -(-vocab // _MOST_SLICES // 256) * 256)
+    slices = -(-vocab // slice_)
+    constants = {"COLUMNS": vocab, "SLICE": slice_}
+    of_slices, of_rows = fold(rows * slices, limits), fold(rows, limits)
+    nbytes = {
+        "adjusted": rows * vocab * 4,
+        "t_best": rows * slices * 4,
+        "t_histograms": rows * HISTOGRAM_BYTES,
+    }
+
+    def of_all(body: str, **more: int) -> Dispatch:
+        return Dispatch(sampling_shader(body), constants | more, of_slices)
+
+    stages = [Stage(of_all("adjust"), "logits", "adjusted")]
+    if top_k is not None:
+        kept = min(top_k, vocab)
+        reduction = plan_reduce(vocab, rows, "top_k", kept, limits)
+        source = "adjusted"
+        pairs = zip(reduction.stages, reduction.stage_bytes, strict=True)
+        for number, (dispatch, stage_bytes) in enumerate(pairs):
+            target = f"candidates {number % 2}"
+            nbytes[target] = max(stage_bytes, nbytes.get(target, 0))
+            stages.append(Stage(dispatch, source, target))
+            source = target
+        draw = Dispatch(sampling_shader("draw_best"), {"VOCAB": vocab, "KEPT": kept}, of_rows)
+        stages.append(Stage(draw, source, "ids"))
+        return SamplingPlan(tuple(stages), nbytes)
+    if nucleus:
+        for level in range(_LEVELS):
+            stages.append(Stage(of_all("digits", LEVEL=level), "adjusted", ""))
+    nbytes["t_masses"] = rows * slices * 8
+    stages.append(Stage(of_all("masses", NUCLEUS=nucleus), "adjusted", "t_masses"))
+    draw = Dispatch(sampling_shader("draw"), constants | {"NUCLEUS": nucleus}, of_rows)
+    stages.append(Stage(draw, "adjusted", "ids"))
+    return SamplingPlan(tuple(stages), nbytes)

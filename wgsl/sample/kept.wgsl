@@ -1,0 +1,21 @@
+// The weight with which an id takes part in the draw: 0 outside the nucleus and below min-p.
+//
+// Needs: least_weight, logit_order, logit_weight, nucleus_digits.
+// Defines: find_nucleus, kept_weight.
+
+override NUCLEUS: bool = false;  // there is a top-p
+
+var<private> nucleus_end: u32 = 0u;
+
+// Find the last logit of the nucleus, for kept_weight(). All lanes call it.
+fn find_nucleus(row: u32, lane: u32) {
+    if NUCLEUS {
+        nucleus_end = nucleus_digits(row, 4u, lane);
+    }
+}
+
+fn kept_weight(row: u32, column: u32) -> u32 {
+    let weight = logit_weight(row, column);
+    let is_kept = weight >= least_weight() && logit_order(row, column) >= nucleus_end;
+    return select(0u, weight, is_kept);
+}

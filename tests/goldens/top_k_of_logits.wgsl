@@ -19,16 +19,29 @@ fn slot_of(row: u32, slice: u32, slices: u32) -> u32 {
     return row * sizes.w + sizes.z + slice;
 }
 
-// ---- reduce/rank.wgsl
+// ---- reduce/order.wgsl
 
 // The order of floats as an order of unsigned integers: NaN first, then from infinity down.
 //
 // Implementations may assume that no float is NaN, so floats are compared by their bits: those of
-// positive floats lie above those of negative floats, which are mirrored. −0 and 0 have one rank,
-// and so have all NaN. Among equals the smaller place wins. It has the smaller id, because slices
-// are taken in order and keep their order.
+// positive floats lie above those of negative floats, which are mirrored. −0 and 0 are equal, and
+// so are all NaN.
 //
-// Needs: load_entry.
+// Defines: order.
+
+// Return 0x007fffff for −∞ and more for larger floats.
+fn order(bits: u32) -> u32 {
+    let magnitude = bits & 0x7fffffffu;
+    let found = select(magnitude | 0x80000000u, ~bits, bits > 0x80000000u);
+    return select(found, 0xffffffffu, magnitude > 0x7f800000u);
+}
+
+// ---- reduce/rank.wgsl
+
+// Entries by rank: the larger the float, the higher; among equals the smaller place wins. It has the
+// smaller id, because slices are taken in order and keep their order.
+//
+// Needs: load_entry, order.
 // Defines: COLUMNS, NO_ID, entry_at, rank, comes_first.
 
 override COLUMNS: u32;  // entries in a row of the input
@@ -42,13 +55,9 @@ fn entry_at(row: u32, column: u32) -> vec2<u32> {
     return vec2<u32>(0u, NO_ID);
 }
 
-// Return 0x007fffff for −∞ and more for larger floats; 0 for an entry that only fills a slice.
+// Return the order of an entry's float; 0 for an entry that only fills a slice.
 fn rank(entry: vec2<u32>) -> u32 {
-    let bits = entry.x;
-    let magnitude = bits & 0x7fffffffu;
-    var order = select(magnitude | 0x80000000u, ~bits, bits > 0x80000000u);
-    order = select(order, 0xffffffffu, magnitude > 0x7f800000u);
-    return select(order, 0u, entry.y == NO_ID);
+    return select(order(entry.x), 0u, entry.y == NO_ID);
 }
 
 // Tell whether the entry of rank and place `a` comes before that of `b`.

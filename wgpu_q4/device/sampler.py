@@ -55,7 +55,7 @@ class Sampler:
             )
         self.nbytes = sum(sizes.values()) + SETTINGS_BYTES + 16
         self._bind_groups: BindGroups = {}
-        context.write(self._buffers["sizes"], np.array([rows, 0, 0, 0], np.uint32))
+        context.write(self._buffers["sizes"], np.array([rows, 0, 0, self._plan.slots], np.uint32))
         self.restart()
         self.allow(None)
 

@@ -18,6 +18,7 @@ from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
 from wgpu_q4.kernels.pack import plan_pack
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Reduce, Results, plan_reduce
+from wgpu_q4.kernels.sampling import plan_sampling
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
 from wgpu_q4.kernels.transposed import plan_transposed
 
@@ -83,6 +84,9 @@ def _examples() -> Iterator[Example]:
         yield Example("4096 numbers", plan_convert(4096, output, _LIMITS, support))
     for dispatch in decoder_dispatches(_LIMITS):
         yield Example("the shape of Llama 3.2 1B", dispatch)
+    for top_k in (40, None):
+        for stage in plan_sampling(shapes[0].vocab, 1, top_k, True, _LIMITS).stages:
+            yield Example("128256 logits in one row, with top-p", stage.dispatch)
 
 
 def _reductions(vocab: int) -> Iterator[Example]:

@@ -130,10 +130,12 @@ class SamplingPlan:
     Attributes:
         stages: the dispatches; ``"logits"`` and ``"ids"`` name the caller's buffers.
         nbytes: by the names of the other buffers.
+        slots: of the reduction, see `ReducePlan`; 0 without a top-k.
     """
 
     stages: tuple[Stage, ...]
     nbytes: Mapping[str, int]
+    slots: int = 0
 
 
 @cache
@@ -194,7 +196,7 @@ def plan_sampling(
     stages = [Stage(of_all("adjust"), "logits", "adjusted")]
     if top_k is not None:
         kept = min(top_k, vocab)
-        reduction = plan_reduce(vocab, rows, "top_k", kept, limits)
+        reduction = plan_reduce((vocab,), rows, "top_k", kept, limits)
         source = "adjusted"
         pairs = zip(reduction.stages, reduction.stage_bytes, strict=True)
         for number, (dispatch, stage_bytes) in enumerate(pairs):
@@ -204,7 +206,7 @@ def plan_sampling(
             source = target
         draw = Dispatch(sampling_shader("draw_best"), {"VOCAB": vocab, "KEPT": kept}, of_rows)
         stages.append(Stage(draw, source, "ids"))
-        return SamplingPlan(tuple(stages), nbytes)
+        return SamplingPlan(tuple(stages), nbytes, reduction.slots)
     if nucleus:
         for level in range(_LEVELS):
             stages.append(Stage(of_all("digits", LEVEL=level), "adjusted", ""))

@@ -106,6 +106,8 @@ def _bytes_of(type_: str, values: Mapping[str, int]) -> int:
         return _bytes_of(array[1].strip(), values) * evaluate(array[2], values)
     if vector := re.fullmatch(r"vec([24])<(\w+)>", type_):
         return int(vector[1]) * _SCALAR_BYTES[vector[2]]
+    if atomic := re.fullmatch(r"atomic<(\w+)>", type_):
+        return _SCALAR_BYTES[atomic[1]]
     return _SCALAR_BYTES[type_]
 
 

@@ -10,7 +10,7 @@
 // In range: workgroups past the last row do nothing; columns are below COLUMNS, their words below
 // ⌈COLUMNS / 32⌉; t_allowed and t_seen are read only if the flags say that they have so many.
 //
-// Needs: order, ALLOWED, PENALIZED, rows, penalty, flags.
+// Needs: flags, ALLOWED, PENALIZED, penalty, rows, order.
 // Defines: main.
 
 override COLUMNS: u32;  // logits of a row

@@ -3,7 +3,7 @@
 // In range: callers keep the row below the number of rows, and the id below `vocab`; the words of
 // t_seen are ⌈vocab / 32⌉ a row.
 //
-// Needs: multiply_wide, add_wide, PENALIZED, seed, flags, random_words.
+// Needs: random_words, seed, add_wide, multiply_wide, flags, PENALIZED.
 // Defines: NO_ID, random_place, answer.
 
 const NO_ID = 0xffffffffu;  // the answer if no id may be drawn

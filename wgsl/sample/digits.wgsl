@@ -9,7 +9,8 @@
 // In range: workgroups past the last row do nothing; columns are below COLUMNS; digits are below
 // 256 and levels below 4.
 //
-// Needs: rows, LANES, COLUMNS, SLICE, slices_of_row, find_best, logit_order, logit_weight, t_histograms, nucleus_digits.
+// Needs: slices_of_row, rows, find_best, nucleus_digits, COLUMNS, SLICE, LANES, logit_order,
+// logit_weight, t_histograms.
 // Defines: main.
 
 override LEVEL: u32;  // digits that are known

@@ -9,7 +9,8 @@
 // In range: workgroups past the last row do nothing; lanes past the last slice read none; columns
 // are below COLUMNS.
 //
-// Needs: add_wide, at_least, rows, LANES, sum_up_to, sum_of_all, sum_before, COLUMNS, SLICE, slices_of_row, find_best, find_nucleus, kept_weight, NO_ID, random_place, answer.
+// Needs: rows, find_best, find_nucleus, slices_of_row, sum_up_to, sum_of_all, random_place, answer,
+// COLUMNS, NO_ID, at_least, sum_before, SLICE, LANES, add_wide, kept_weight.
 // Defines: main.
 
 @group(0) @binding(2) var<storage, read> t_masses: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉]

@@ -7,7 +7,8 @@
 // Assumes: KEPT is at most 1024.
 // In range: workgroups past the last row do nothing; places are below KEPT.
 //
-// Needs: add_wide, at_least, rows, share_of, least_weight, weight_of, LANES, sum_up_to, sum_of_all, sum_before, NO_ID, random_place, answer.
+// Needs: rows, weight_of, add_wide, sum_up_to, share_of, sum_of_all, sum_before, at_least,
+// least_weight, random_place, answer, NO_ID.
 // Defines: main.
 
 override VOCAB: u32;  // ids that a row had

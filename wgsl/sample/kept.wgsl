@@ -1,6 +1,6 @@
 // The weight with which an id takes part in the draw: 0 outside the nucleus and below min-p.
 //
-// Needs: least_weight, logit_order, logit_weight, nucleus_digits.
+// Needs: nucleus_digits, logit_weight, least_weight, logit_order.
 // Defines: find_nucleus, kept_weight.
 
 override NUCLEUS: bool = false;  // there is a top-p

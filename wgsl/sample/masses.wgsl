@@ -5,7 +5,8 @@
 // Grid: rows · ⌈COLUMNS / SLICE⌉ workgroups, those of a row side by side, folded over x and y.
 // In range: workgroups past the last row do nothing; columns are below COLUMNS.
 //
-// Needs: add_wide, rows, LANES, sum_up_to, sum_of_all, COLUMNS, SLICE, slices_of_row, find_best, find_nucleus, kept_weight.
+// Needs: slices_of_row, rows, find_best, find_nucleus, COLUMNS, SLICE, LANES, add_wide,
+// kept_weight, sum_up_to, sum_of_all.
 // Defines: main.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉]

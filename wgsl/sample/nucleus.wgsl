@@ -1,4 +1,4 @@
-// The nucleus: the best ids whose weights make up the share top-p of all, found digit by digit.
+// The best ids whose weights make up the share top-p of all: the nucleus, found digit by digit.
 //
 // A logit's order has four digits of 8 bits, the highest first. The histogram of a level has, for
 // each digit, the weight of the logits whose higher digits are those of the nucleus's last logit,
@@ -7,7 +7,7 @@
 //
 // In range: callers keep the row below the number of rows; levels are below 4, digits below 256.
 //
-// Needs: add_wide, at_least, share_of, LANES, sum_up_to, sum_of_all, sum_before.
+// Needs: LANES, add_wide, sum_up_to, share_of, sum_of_all, sum_before, at_least.
 // Defines: t_histograms, nucleus_digits.
 
 @group(0) @binding(5) var<storage, read_write> t_histograms: array<atomic<u32>>;  // [rows][4][256][2]

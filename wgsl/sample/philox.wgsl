@@ -1,4 +1,4 @@
-// Random words: Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
+// Random words by Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
 //
 // Needs: multiply_wide.
 // Defines: random_words.

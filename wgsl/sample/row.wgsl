@@ -3,7 +3,7 @@
 // In range: callers keep the row below the number of rows and the column below COLUMNS; slices are
 // ⌈COLUMNS / SLICE⌉.
 //
-// Needs: order, weight_of, LANES.
+// Needs: LANES, order, weight_of.
 // Defines: COLUMNS, SLICE, slices_of_row, find_best, logit_order, logit_weight.
 
 override COLUMNS: u32;  // logits of a row

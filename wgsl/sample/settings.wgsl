@@ -1,6 +1,7 @@
 // What a draw depends on, as `wgpu_q4.kernels.sampling` writes it.
 //
-// Defines: ALLOWED, PENALIZED, rows, seed, scale, penalty, flags, nucleus_share, least_weight, weight_bits.
+// Defines: ALLOWED, PENALIZED, rows, seed, scale, penalty, flags, nucleus_share, least_weight,
+// weight_bits.
 
 @group(0) @binding(4) var<uniform> settings: array<vec4<u32>, 3>;  // the accessors below name each word
 

@@ -1,6 +1,6 @@
 // The share top-p of a sum of weights.
 //
-// Needs: multiply_wide, add_wide, nucleus_share.
+// Needs: multiply_wide, nucleus_share, add_wide.
 // Defines: share_of.
 
 // Return the share of a sum below 2^48, at least 1.

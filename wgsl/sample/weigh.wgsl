@@ -6,7 +6,7 @@
 // polynomial of degree 6 that is fitted to 2^-x at Chebyshev's points and exact at 0; with its
 // 32-bit arithmetic it is right to 2^-27.
 //
-// Needs: multiply_wide, scale, weight_bits.
+// Needs: scale, weight_bits, multiply_wide.
 // Defines: weight_of.
 
 // Return the weight of a logit that is at most `best`; 0 for −∞.

@@ -29,6 +29,7 @@ from wgpu_q4.kernels import (
     plan_transposed,
 )
 from wgpu_q4.kernels.decoder import decoder_dispatches
+from wgpu_q4.kernels.sampling import plan_sampling
 
 WEBGPU_LIMITS = {
     "max-storage-buffer-binding-size": 1 << 27,
@@ -87,6 +88,10 @@ def plans(limits: Mapping[str, int]) -> Iterator[Dispatch]:
     for output, support in product(get_args(OutputDtype), (NATIVE, NONE)):
         yield plan_convert(1001, output, limits, support)
     yield Dispatch(PROBE_HALVES, {}, (1, 1, 1))
+    for vocab, top_k, nucleus in product((1, 5000, 128256), (None, 1, 40), (False, True)):
+        yield from (
+            stage.dispatch for stage in plan_sampling(vocab, 2, top_k, nucleus, limits).stages
+        )
     for hidden, vocab in ((64, 50), (576, 49152), (2048, 128256)):
         yield from decoder_dispatches(limits, hidden, vocab)
 

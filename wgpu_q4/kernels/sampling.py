@@ -211,7 +211,7 @@ def plan_sampling(
         for level in range(_LEVELS):
             stages.append(Stage(of_all("digits", LEVEL=level), "adjusted", ""))
     nbytes["t_masses"] = rows * slices * 8
-    stages.append(Stage(of_all("masses", NUCLEUS=nucleus), "adjusted", "t_masses"))
-    draw = Dispatch(sampling_shader("draw"), constants | {"NUCLEUS": nucleus}, of_rows)
+    stages.append(Stage(of_all("masses", NUCLEUS=int(nucleus)), "adjusted", "t_masses"))
+    draw = Dispatch(sampling_shader("draw"), constants | {"NUCLEUS": int(nucleus)}, of_rows)
     stages.append(Stage(draw, "adjusted", "ids"))
     return SamplingPlan(tuple(stages), nbytes)

@@ -14,7 +14,7 @@
 // Defines: main.
 
 override COLUMNS: u32;  // logits of a row
-override SLICE: u32 = 2048u;  // logits of a workgroup
+override SLICE: u32;  // logits of a workgroup
 
 const LANES = 256u;
 const HISTOGRAM_WORDS = 2048u;  // of a row: 4 levels of 256 bins of 2 words

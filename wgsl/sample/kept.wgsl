@@ -3,13 +3,13 @@
 // Needs: nucleus_digits, logit_weight, least_weight, logit_order.
 // Defines: find_nucleus, kept_weight.
 
-override NUCLEUS: bool = false;  // there is a top-p
+override NUCLEUS: u32 = 0u;  // 1 if there is a top-p
 
 var<private> nucleus_end: u32 = 0u;
 
 // Find the last logit of the nucleus, for kept_weight(). All lanes call it.
 fn find_nucleus(row: u32, lane: u32) {
-    if NUCLEUS {
+    if NUCLEUS != 0u {
         nucleus_end = nucleus_digits(row, 4u, lane);
     }
 }

@@ -7,7 +7,7 @@
 // Defines: COLUMNS, SLICE, slices_of_row, find_best, logit_order, logit_weight.
 
 override COLUMNS: u32;  // logits of a row
-override SLICE: u32 = 2048u;  // logits of a slice
+override SLICE: u32;  // logits of a slice
 
 @group(0) @binding(1) var<storage, read> t_in: array<u32>;  // [rows][COLUMNS], bits of floats
 @group(0) @binding(6) var<storage, read> t_best: array<u32>;  // [rows][⌈COLUMNS / SLICE⌉], orders

@@ -217,6 +217,9 @@ def check_chooser(device: Any) -> None:
 class ByReduction:
     """Choose the largest logit by the reduction of `argmax`."""
 
+    def begin(self, history: object) -> None:
+        """Keep nothing."""
+
     def steps(self, context: Context, logits: Logits) -> list[Step]:
         count = logits.best_count
         constants = {"COLUMNS": count, "SLICE": 1 << (count - 1).bit_length()}

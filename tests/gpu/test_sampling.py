@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tests.devices import run_on_swiftshader
 from wgpu_q4 import DeviceError
+from wgpu_q4.decoder.sampler import Sampler
 from wgpu_q4.device import context_for
-from wgpu_q4.device.sampler import Sampler
-from wgpu_q4.kernels.sampling import Sampling
+from wgpu_q4.kernels.decoder.sampling import Sampling
 
 SETTINGS = [
     Sampling(),

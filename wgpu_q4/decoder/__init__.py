@@ -9,7 +9,7 @@ One file per idea:
 * `memory`       the sequence, the cache, and what kernels hand on
 * `limits`       what a device can hold
 * `steps`        the dispatches that are common to the steps of a `token` and of a `prompt`
-* `choose`       from logits to the next id
+* `choose`       from logits to the next id; `draw`, by chance; `sampler`, what that keeps
 * `submission`   steps submitted ahead of the host
 * `decoder`      `Decoder`
 """
@@ -17,16 +17,20 @@ One file per idea:
 from wgpu_q4.decoder.choose import Chooser, Greedy, Logits, advance
 from wgpu_q4.decoder.config import Config, Rope
 from wgpu_q4.decoder.decoder import Decoder
+from wgpu_q4.decoder.draw import Draw
 from wgpu_q4.decoder.weights import LayerWeights, Weights
+from wgpu_q4.kernels.decoder.sampling import Sampling
 
 __all__ = [
     "Chooser",
     "Config",
     "Decoder",
+    "Draw",
     "Greedy",
     "LayerWeights",
     "Logits",
     "Rope",
+    "Sampling",
     "Weights",
     "advance",
 ]

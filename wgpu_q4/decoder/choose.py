@@ -6,7 +6,11 @@ those that make the logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels.decoder import ADVANCE, plan_choose_best
@@ -44,6 +48,10 @@ class Logits(NamedTuple):
 class Chooser(Protocol):
     """Choose the next id."""
 
+    def begin(self, history: Callable[[], NDArray[np.uint32]]) -> None:
+        """Begin a sequence; ``history`` returns its ids so far, those of the prompt included."""
+        ...
+
     def steps(self, context: Context, logits: Logits) -> list[Step]:
         """Return the steps that choose an id and make it the next of the sequence.
 
@@ -61,6 +69,9 @@ def advance(context: Context, logits: Logits) -> Step:
 
 class Greedy:
     """Choose the id of the largest logit, the first of equals."""
+
+    def begin(self, history: Callable[[], NDArray[np.uint32]]) -> None:
+        """Do nothing: the choice depends on the logits alone."""
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:
         """See `Chooser`."""

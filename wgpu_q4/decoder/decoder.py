@@ -15,6 +15,7 @@ from wgpu_q4.decoder.choose import Chooser, Greedy, Logits
 from wgpu_q4.decoder.layers import DeviceModel
 from wgpu_q4.decoder.memory import Memory
 from wgpu_q4.decoder.prompt import PASS_ROWS, PromptSteps
+from wgpu_q4.decoder.sampler import check_drawn
 from wgpu_q4.decoder.submission import Submissions, Ticket
 from wgpu_q4.decoder.token import TokenSteps, slices_for
 from wgpu_q4.decoder.weights import Weights
@@ -113,7 +114,8 @@ class Decoder:
             self._memory = Memory(context, config, capacity, self._pass_rows[-1], cache)
             self._model = DeviceModel(context, weights)
             self._token = TokenSteps(context, config, self._model, self._memory, slices)
-            self._end = self._end_of_step(chooser or Greedy())
+            self._chooser = chooser or Greedy()
+            self._end = self._end_of_step(self._chooser)
             self._passes: dict[int, PromptSteps] = {}
             self._submissions = Submissions(context, self._memory.ids, most_steps)
         self._length = 0
@@ -274,6 +276,7 @@ class Decoder:
                     submitted += batch
                 ticket = waiting.popleft()
                 found = self._submissions.read(ticket, is_last=not waiting)
+            check_drawn(found)
             for id_ in found.tolist():
                 if id_ in end:
                     return
@@ -300,6 +303,7 @@ class Decoder:
             # Until the passes are submitted, nothing is known of the cache behind `keep`.
             self._length = keep
             queue = context.device.queue
+            self._chooser.begin(lambda: np.concatenate([self._ids_so_far(keep), prompt]))
             queue.write_buffer(memory.ids, 4 * keep, prompt)
             ticket = None
             for start in range(0, len(prompt), self._pass_rows[-1]):
@@ -315,6 +319,13 @@ class Decoder:
             assert ticket is not None
             self._length = keep + len(prompt)
             return ticket
+
+    def _ids_so_far(self, count: int) -> NDArray[np.uint32]:
+        """Return the first ids of the sequence, from the device."""
+        if not count:
+            return np.empty(0, np.uint32)
+        found = self.context.device.queue.read_buffer(self._memory.ids, 0, 4 * count)
+        return np.frombuffer(found, np.uint32)
 
     def _pass(self, rows: int) -> PromptSteps:
         """Return the smallest pass for so many rows, compiled when it is first needed."""

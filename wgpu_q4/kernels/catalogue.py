@@ -9,6 +9,7 @@ from typing import get_args
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import convert_shader
 from wgpu_q4.kernels.decoder.catalogue import decoder_shaders
+from wgpu_q4.kernels.decoder.sampling import sampling_shaders
 from wgpu_q4.kernels.embedding import embedding_shader
 from wgpu_q4.kernels.linear import LINEAR_KERNELS
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
@@ -16,7 +17,6 @@ from wgpu_q4.kernels.pack import pack_shader
 from wgpu_q4.kernels.pieces import ways_to_convert
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Entries, Reduce, reduction_shader
-from wgpu_q4.kernels.sampling import sampling_shaders
 from wgpu_q4.kernels.transposed import ADD_SECTIONS, transposed_shader
 from wgpu_q4.kernels.wgsl import Shader
 

@@ -11,6 +11,7 @@ from typing import get_args
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import plan_convert
 from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches
+from wgpu_q4.kernels.decoder.sampling import plan_sampling
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.embedding import plan_embedding
 from wgpu_q4.kernels.linear import LINEAR_KERNELS, plan_linear
@@ -18,7 +19,6 @@ from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
 from wgpu_q4.kernels.pack import plan_pack
 from wgpu_q4.kernels.probe import PROBE_HALVES
 from wgpu_q4.kernels.reduction import Reduce, Results, plan_reduce
-from wgpu_q4.kernels.sampling import plan_sampling
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
 from wgpu_q4.kernels.transposed import plan_transposed
 

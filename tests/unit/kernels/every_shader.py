@@ -29,7 +29,7 @@ from wgpu_q4.kernels import (
     plan_transposed,
 )
 from wgpu_q4.kernels.decoder import decoder_dispatches
-from wgpu_q4.kernels.sampling import plan_sampling
+from wgpu_q4.kernels.decoder.sampling import plan_sampling
 
 WEBGPU_LIMITS = {
     "max-storage-buffer-binding-size": 1 << 27,

@@ -4,7 +4,7 @@
 // ⌈COLUMNS / SLICE⌉.
 //
 // Needs: LANES, order, weight_of.
-// Defines: COLUMNS, SLICE, slices_of_row, find_best, logit_order, logit_weight.
+// Defines: COLUMNS, SLICE, slices_of_row, find_best, logit_bits, logit_order, logit_weight.
 
 override COLUMNS: u32;  // logits of a row
 override SLICE: u32;  // logits of a slice
@@ -33,12 +33,16 @@ fn find_best(row: u32, lane: u32) {
     best = bitcast<f32>(select(~found, found & 0x7fffffffu, found >= 0x80000000u));
 }
 
+fn logit_bits(row: u32, column: u32) -> u32 {
+    return t_in[row * COLUMNS + column];
+}
+
 fn logit_order(row: u32, column: u32) -> u32 {
-    return order(t_in[row * COLUMNS + column]);
+    return order(logit_bits(row, column));
 }
 
 fn logit_weight(row: u32, column: u32) -> u32 {
-    let bits = t_in[row * COLUMNS + column];
+    let bits = logit_bits(row, column);
     if bits == 0xff800000u {
         return 0u;
     }

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from wgpu_q4.arrays import ArrayLike, to_numpy
 from wgpu_q4.device.pipelines import BindGroups, Step
 from wgpu_q4.errors import DeviceError
-from wgpu_q4.kernels.sampling import NO_ID, SETTINGS_BYTES, Sampling, SamplingPlan, plan_sampling
+from wgpu_q4.kernels.decoder.sampling import (
+    NO_ID,
+    SETTINGS_BYTES,
+    Sampling,
+    SamplingPlan,
+    plan_sampling,
+)
 
 if TYPE_CHECKING:
     from wgpu_q4.device.context import Context
@@ -107,7 +113,8 @@ class Sampler:
 
         Args:
             logits: buffer, float32 ``[rows, V]``.
-            ids: buffer, uint32 ``[rows]``; a row in which no id may be drawn gets 2^32 − 1.
+            ids: buffer, uint32 ``[rows, 2]``: the bits of the adjusted logit, and its id, which is
+                2^32 − 1 if none may be drawn.
         """
         callers: Mapping[str, Any] = {"logits": logits, "ids": ids}
         steps = []
@@ -135,13 +142,13 @@ class Sampler:
             raise ValueError(
                 f"logits must be [rows, V] = [{self.rows}, {self.vocab}], not {list(values.shape)}"
             )
-        context, found = self._context, np.empty(self.rows, np.uint32)
+        context, found = self._context, np.empty((self.rows, 2), np.uint32)
         with context.lock, context.guard, context.guard.busy:
             source = context.scratch.input("logits to draw from", values)
             ids = context.scratch.result("ids", found.nbytes)
             context.run(self.steps(source, ids), ids, found)
-        check_drawn(found)
-        return found.astype(np.int64)
+        check_drawn(found[:, 1])
+        return found[:, 1].astype(np.int64)
 
 
 def check_drawn(ids: NDArray[Any]) -> None:

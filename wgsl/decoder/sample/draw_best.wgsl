@@ -58,7 +58,7 @@ fn main(
     let total = sum_of_all();
     let place = random_place(row, total);
     if lane == 0u && total.x == 0u && total.y == 0u {
-        answer(row, VOCAB, NO_ID);
+        answer(row, VOCAB, vec2<u32>(0u, NO_ID));
     }
     before = sum_before(lane);
     if at_least(place, up_to) || !at_least(place, before) {
@@ -67,7 +67,7 @@ fn main(
     for (var i = 0u; i < EACH; i++) {
         before = add_wide(before, vec2<u32>(weights[i], 0u));
         if !at_least(place, before) {
-            answer(row, VOCAB, t_in[row * KEPT + lane * EACH + i].y);
+            answer(row, VOCAB, t_in[row * KEPT + lane * EACH + i]);
             return;
         }
     }

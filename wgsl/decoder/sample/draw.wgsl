@@ -10,7 +10,7 @@
 // are below COLUMNS.
 //
 // Needs: rows, find_best, find_nucleus, slices_of_row, sum_up_to, sum_of_all, random_place, answer,
-// COLUMNS, NO_ID, at_least, sum_before, SLICE, LANES, add_wide, kept_weight.
+// COLUMNS, NO_ID, at_least, sum_before, SLICE, LANES, add_wide, kept_weight, logit_bits.
 // Defines: main.
 
 @group(0) @binding(2) var<storage, read> t_masses: array<vec2<u32>>;  // [rows][⌈COLUMNS / SLICE⌉]
@@ -42,7 +42,7 @@ fn main(
     let total = sum_of_all();
     let place = random_place(row, total);
     if lane == 0u && total.x == 0u && total.y == 0u {
-        answer(row, COLUMNS, NO_ID);
+        answer(row, COLUMNS, vec2<u32>(0u, NO_ID));
     }
     if !at_least(place, up_to) && at_least(place, sum_before(lane)) {
         chosen_slice = lane;
@@ -64,7 +64,7 @@ fn main(
     for (var column = first; column < end; column++) {
         before = add_wide(before, vec2<u32>(kept_weight(row, column), 0u));
         if !at_least(place, before) {
-            answer(row, COLUMNS, column);
+            answer(row, COLUMNS, vec2<u32>(logit_bits(row, column), column));
             return;
         }
     }

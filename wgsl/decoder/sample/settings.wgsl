@@ -1,4 +1,4 @@
-// What a draw depends on, as `wgpu_q4.kernels.sampling` writes it.
+// What a draw depends on, as `wgpu_q4.kernels.decoder.sampling` writes it.
 //
 // Defines: ALLOWED, PENALIZED, rows, seed, scale, penalty, flags, nucleus_share, least_weight,
 // weight_bits.

@@ -8,7 +8,7 @@
 
 const NO_ID = 0xffffffffu;  // the answer if no id may be drawn
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<u32>;  // [rows], ids
+@group(0) @binding(0) var<storage, read_write> t_out: array<vec2<u32>>;  // [rows], bits of a logit and its id
 @group(0) @binding(3) var<storage, read_write> t_seen: array<atomic<u32>>;  // [rows][⌈vocab / 32⌉], bits
 @group(0) @binding(7) var<storage, read> t_state: array<u32>;  // the number of the step
 
@@ -20,8 +20,9 @@ fn random_place(row: u32, total: vec2<u32>) -> vec2<u32> {
     );
 }
 
-fn answer(row: u32, vocab: u32, id: u32) {
-    t_out[row] = id;
+fn answer(row: u32, vocab: u32, entry: vec2<u32>) {
+    t_out[row] = entry;
+    let id = entry.y;
     if (flags() & PENALIZED) != 0u && id != NO_ID {
         atomicOr(&t_seen[row * ((vocab + 31u) / 32u) + id / 32u], 1u << id % 32u);
     }

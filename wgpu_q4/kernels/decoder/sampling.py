@@ -77,7 +77,7 @@ class Sampling:
         return self.repetition_penalty != 1
 
     def settings(self, vocab: int, rows: int, is_masked: bool) -> NDArray[np.uint32]:
-        """Return the words of ``sample/settings.wgsl``, uint32 ``[12]``."""
+        """Return the words of ``decoder/sample/settings.wgsl``, uint32 ``[12]``."""
         bits = weight_bits(vocab)
         floats = np.array(
             [
@@ -140,17 +140,16 @@ class SamplingPlan:
 
 @cache
 def sampling_shader(body: str) -> Shader:
-    """Return a kernel of ``sample/``, by the name of the piece with its ``main``."""
-    wide, settings = "sample/wide", "sample/settings"
-    row = ("reduce/order", wide, settings, "sample/weigh", "sample/scan", "sample/row")
-    nucleus = ("sample/share", "sample/nucleus")
-    end = ("sample/philox", "sample/answer")
+    """Return a kernel of ``decoder/sample/``, by the name of the piece with its ``main``."""
+    row = ("weigh", "scan", "row")
+    nucleus = ("share", "nucleus")
+    end = ("philox", "answer")
     pieces: dict[str, tuple[str, ...]] = {
-        "adjust": ("reduce/order", settings),
+        "adjust": (),
         "digits": (*row, *nucleus),
-        "masses": (*row, *nucleus, "sample/kept"),
-        "draw": (*row, *nucleus, "sample/kept", *end),
-        "draw_best": (wide, settings, "sample/weigh", "sample/scan", "sample/share", *end),
+        "masses": (*row, *nucleus, "kept"),
+        "draw": (*row, *nucleus, "kept", *end),
+        "draw_best": ("weigh", "scan", "share", *end),
     }
     summaries = {
         "adjust": "the logits that a draw starts from: masked and penalized",
@@ -159,7 +158,10 @@ def sampling_shader(body: str) -> Shader:
         "draw": "one id of each row, drawn from all that take part",
         "draw_best": "one id of each row, drawn from the k best",
     }
-    return Shader(f"sample_{body}", (*pieces[body], f"sample/{body}"), summaries[body])
+    first = () if body == "draw_best" else ("reduce/order",)
+    names = (*(("wide",) if body != "adjust" else ()), "settings", *pieces[body], body)
+    own = tuple(f"decoder/sample/{name}" for name in names)
+    return Shader(f"sample_{body}", (*first, *own), summaries[body])
 
 
 def sampling_shaders() -> Iterator[Shader]:

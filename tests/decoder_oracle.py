@@ -181,9 +181,11 @@ def doubles(matrix: LayerMatrix) -> Doubles:
     return values.astype(np.float64)
 
 
-BOUND = 1e-4
-"""How far the decoder's logits may be from these, which are around 10.
+def bound(logits: Doubles) -> float:
+    """Return how far the decoder's float32 logits may be from these.
 
-A logit of these models comes of some 2,000 sums in a row, each off by 2⁻²⁴ of its size, which norms
-and soft maxima pass on with about their size: 2,000 · 2⁻²⁴ · 10 is 1.2e-3 if all pull one way, and
-its root's part, 3e-5, if they do not."""
+    A logit of these models comes of some 2,000 sums in a row, each off by 2⁻²⁴ of its size, which
+    norms and soft maxima pass on with about their size: 1.2e-4 of the largest logit if all pull one
+    way, and the root's part of it, 3e-6, if they do not.
+    """
+    return 1e-5 * float(np.abs(logits).max())

@@ -78,7 +78,7 @@ class Decoder:
             cache: the type of the numbers of keys and values.
             chooser: chooses the next id; by default that of the largest logit.
             prompt_rows: rows of a prompt that a pass takes at most, which decides how much memory
-                passes take; by default 512, on a processor 128.
+                passes take; by default 512, on a processor 32.
             slices: workgroups that share the positions which a head looks at, once there are more
                 than 512; by default as many as keep a GPU busy, on a processor 1.
             most_steps: the most steps of a submission.
@@ -108,7 +108,7 @@ class Decoder:
         if slices is None:
             slices = slices_for(config.heads, context.is_software)
         if prompt_rows is None:
-            prompt_rows = 128 if context.is_software else 512
+            prompt_rows = 32 if context.is_software else 512
         self._pass_rows = [rows for rows in PASS_ROWS if rows <= prompt_rows] or [PASS_ROWS[0]]
         with context.lock, context.guard, context.guard.busy:
             self._memory = Memory(context, config, capacity, self._pass_rows[-1], cache)

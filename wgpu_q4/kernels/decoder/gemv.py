@@ -153,7 +153,7 @@ def plan_gemv(
         activation if epilogue == "glu" else "silu",
         cap is not None,
     )
-    team = choose_team(matrix, epilogue, software) if team is None else team
+    team = choose_team(matrix, software) if team is None else team
     shape = matrix.shape
     constants = {**shape.constants, **team.constants}
     if squares:

@@ -1,0 +1,78 @@
+"""The plans of a decoder: teams that a workgroup holds, outputs that are all computed."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from tests.unit.kernels.every_shader import WEBGPU_LIMITS
+from wgpu_q4.kernels import HalfSupport, MatrixShape
+from wgpu_q4.kernels.decoder import Epilogue, Matrix, WeightType, float_bits, plan_gemv
+from wgpu_q4.kernels.decoder.teams import choose_team
+
+NATIVE = HalfSupport(subnormals=True, rounding=True)
+LLAMA = ((3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (128256, 2048))
+SMOLLM2 = ((960, 576), (576, 576), (3072, 576), (576, 1536), (49152, 576))
+OTHERS = ((64, 32), (192, 64), (1024, 1056), (640, 2048), (9216, 3072), (262144, 640))
+
+
+def matrix(rows: int, columns: int, type_: WeightType = "q4gsw") -> Matrix:
+    return Matrix(MatrixShape(rows, columns, 32, "float16"), type_)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [*LLAMA, *SMOLLM2, *OTHERS])
+def test_teams(rows: int, columns: int) -> None:
+    types: tuple[WeightType, ...] = ("q4gsw", "float16")
+    for type_, software in product(types, (False, True)):
+        team = choose_team(matrix(rows, columns, type_), software)
+        assert team.lanes % team.rows == 0
+        assert team.invocations % team.lanes == 0
+        assert 16 <= team.invocations <= 256
+        assert team.rows in (2, 4, 8)  # even: a gated unit has gate and up
+        if type_ == "float16" and not software:
+            assert team.rows <= 4
+        chunks = columns // 32
+        if not software:
+            assert team.lanes <= 2 * chunks or team.lanes == 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"),
+    [
+        (3072, 2048, (64, 2, 256)),
+        (16384, 2048, (64, 8, 256)),
+        (2048, 8192, (256, 8, 256)),
+        (128256, 2048, (64, 8, 128)),
+        (960, 576, (32, 2, 128)),
+        (576, 1536, (48, 4, 144)),
+        (49152, 576, (32, 8, 128)),
+        (64, 64, (8, 2, 128)),
+    ],
+)
+def test_the_fastest_team_that_was_measured(
+    rows: int, columns: int, expected: tuple[int, int, int]
+) -> None:
+    team = choose_team(matrix(rows, columns), software=False)
+    assert (team.lanes, team.rows, team.invocations) == expected
+
+
+@pytest.mark.parametrize(("rows", "columns"), [*LLAMA, *SMOLLM2, *OTHERS])
+def test_every_output_has_a_workgroup(rows: int, columns: int) -> None:
+    epilogues: tuple[Epilogue, ...] = ("store", "add", "glu", "best")
+    for epilogue, software in product(epilogues, (False, True)):
+        plan = plan_gemv(
+            *(matrix(rows, columns), epilogue, WEBGPU_LIMITS, NATIVE), software=software
+        )
+        constants, (x, y, z) = plan.dispatch.constants, plan.dispatch.workgroups
+        outputs = constants["INVOCATIONS"] // constants["TEAM"] * constants["LANE_ROWS"]
+        assert (plan.workgroups - 1) * outputs < rows <= plan.workgroups * outputs
+        assert plan.workgroups <= x * y < plan.workgroups + x
+        assert z == 1
+        assert plan.dispatch.needs is not None
+        assert plan.dispatch.needs["t_weight"] == rows * columns // 2
+
+
+def test_floats_in_constants() -> None:
+    assert float_bits(1.0) == 0x3F800000
+    assert float_bits(-2.5) == 0xC0200000

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from tests import on_device
 from tests.cases import (
     ODD,
     PRIME,
@@ -25,6 +26,7 @@ from tests.cases import (
     Shape,
     anew,
     assert_same_bits,
+    bindings_of,
     random_weight,
     random_x,
     some_ids,
@@ -170,6 +172,21 @@ def check_wrong_ids(storage: Storage, layout: Layout, device: Any) -> None:
     np.testing.assert_array_equal(result, expected)
 
 
+def check_parts(device: Any) -> None:
+    """A weight in three parts, whose rows and logits must come together."""
+    weight = anew(random_weight(Shape(192, 128, 32), "float16"))
+    ids, x = some_ids(Shape(192, 128, 32)), random_x(2, 128)
+    with bindings_of(4096, device) as context:
+        assert len(context.weight(weight).parts) == 3
+        for dtype in ("float32", "float16"):
+            rows = embedding(ids, weight, dtype, device)
+            assert_same_bits(rows, reference.embedding(ids, weight, dtype))
+        logits = linear(x, weight, device=device)
+        np.testing.assert_array_equal(argmax(x, weight, device=device), logits.argmax(-1))
+    error = np.abs(logits - reference.linear(x, weight))
+    assert np.all(error <= reference.linear_bound(x, weight))
+
+
 def check_reduce(device: Any) -> None:
     """Of a wide vocabulary, so that there are candidates to reduce again."""
     weight, x = weight_of(Shape(2053, 8, 8), "float16"), random_x(3, 8)
@@ -265,6 +282,8 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"wrong-ids-{storage}", partial(check_wrong_ids, storage, "rows")
     yield "wrong-ids-blocks", partial(check_wrong_ids, "texture3d", "blocks_texture2d")
     yield "reduce", check_reduce
+    yield "device-arrays", on_device.check
+    yield "parts", check_parts
     yield "transposed-float16", partial(check_transposed, 1, "float16")
     yield "transposed-float32", partial(check_transposed, 5, "float32")
     yield "decoder-chooser", check_chooser

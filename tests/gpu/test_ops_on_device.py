@@ -22,7 +22,6 @@ from tests.cases import (
     random_x,
     some_ids,
 )
-from tests.devices import run_on_swiftshader
 from tests.recorder import Recorder
 from tests.reductions import best
 from wgpu_q4 import (
@@ -139,12 +138,6 @@ def test_linear_transposed(device: Any, dtype: Any) -> None:
     exact = reference.linear_transposed(floats, weight)
     bound = reference.linear_transposed_bound(floats, weight)
     assert_close(found.reshape(6, -1), exact, bound)
-
-
-@pytest.mark.parametrize("implementation", ["wgpu", "wgpudawn"])
-def test_the_second_driver(implementation: str) -> None:
-    """Through both implementations, on a driver without half-precision subnormals."""
-    assert run_on_swiftshader("tests.on_device", implementation).split() == ["right"]
 
 
 def test_nothing_in_nothing_out(device: Any) -> None:

@@ -129,6 +129,23 @@ def test_a_device_with_default_limits(webgpu_device: Any) -> None:
     assert bound(exact) < error < 2**-5  # keys and values are rounded to float16
 
 
+@pytest.mark.parametrize("accuracy", ["fast", "int8"])
+def test_accuracy_of_prompts(
+    accuracy: Any, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """x is rounded to 2⁻¹⁴ or 2⁻⁷ of its largest in 32 columns, or not at all."""
+    monkeypatch.setattr(context, "is_software", False)  # it would choose the exact kernel
+    weights = random_weights(PLAIN, "q4gsw")
+    decoder = decoder_of(weights, accuracy=accuracy)
+    decoder.prefill(4 * IDS)  # a pass of 128 rows
+    exact = logits_of(weights, 4 * IDS)
+    error = np.abs(decoder.logits() - exact[-1]).max()
+    if accuracy == "int8":
+        assert "linear_q4gsw_gemm_int8_rows_float16_scales" in context.pipelines.kernels
+        assert error > bound(exact)
+    assert error < (0.2 if accuracy == "int8" else 2e-3) * np.abs(exact).max()
+
+
 def test_each_way_to_use_a_device(each_way: Any) -> None:
     weights = random_weights(PLAIN)
     check(decoder_of(weights, each_way), weights)
@@ -169,6 +186,7 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception], words: str
         ({"capacity": 0}, ValueError, r"capacity must be in 1\.\.4096"),
         ({"capacity": 4097}, ValueError, r"capacity must be in 1\.\.4096"),
         ({"cache": "int8"}, ValueError, "cache must be one of float16, float32"),
+        ({"accuracy": "low"}, ValueError, "accuracy must be one of exact, fast, int8"),
         ({"most_steps": 0}, ValueError, "most_steps must be at least 1"),
         ({"slices": 0}, ValueError, "slices must be at least 1"),
     ],
@@ -187,6 +205,15 @@ def test_a_cache_larger_than_a_binding_is_refused_before_the_weights_are_uploade
     with pytest.raises(DeviceLimitError, match="the cache of a layer's keys"):
         decoder_of(random_weights(config), webgpu_device, capacity=1 << 21)
     assert created(context_for(webgpu_device)) == before
+
+
+def test_a_matrix_larger_than_a_binding_is_refused(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {**context.limits, "max-storage-buffer-binding-size": 60_000}
+    monkeypatch.setattr(context, "limits", limits)
+    with pytest.raises(DeviceLimitError, match="embedding or of the head takes 64,000 bytes"):
+        decoder_of(random_weights(replace(PLAIN, vocab=2000)))
 
 
 def test_a_full_cache_makes_as_many_ids_as_there_is_room_for() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from wgpu_q4.decoder.token import TokenSteps, slices_for
 from wgpu_q4.decoder.weights import Weights
 from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.context import Context, context_for
+from wgpu_q4.kernels import Accuracy
 from wgpu_q4.kernels.decoder import CacheDtype, WeightType
 from wgpu_q4.ops.arguments import check_indices, check_option
 
@@ -65,6 +66,7 @@ class Decoder:
         capacity: int | None = None,
         cache: CacheDtype = "float16",
         chooser: Chooser | None = None,
+        accuracy: Accuracy = "exact",
         prompt_rows: int | None = None,
         slices: int | None = None,
         most_steps: int = 64,
@@ -77,6 +79,8 @@ class Decoder:
             capacity: positions of the cache; by default those of the model, at most 4096.
             cache: the type of the numbers of keys and values.
             chooser: chooses the next id; by default that of the largest logit.
+            accuracy: as in `wgpu_q4.linear`, of the products with many rows of a prompt and a
+                4-bit matrix of a layer; a generated token is always exact.
             prompt_rows: rows of a prompt that a pass takes at most, which decides how much memory
                 passes take; by default 512, on a processor 32.
             slices: workgroups that share the positions which a head looks at, once there are more
@@ -92,6 +96,7 @@ class Decoder:
         config = weights.config
         self.config, self.embedding = config, weights.embedding
         check_option("cache", cache, ("float16", "float32"))
+        self._accuracy = check_option("accuracy", accuracy, get_args(Accuracy))
         if capacity is None:
             capacity = min(config.positions, DEFAULT_CAPACITY)
         if not 1 <= capacity <= config.positions:
@@ -333,7 +338,7 @@ class Decoder:
         found = self._passes.get(size)
         if found is None:
             found = self._passes[size] = PromptSteps(
-                self.context, self.config, self._model, self._memory, size
+                self.context, self.config, self._model, self._memory, size, self._accuracy
             )
         return found
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from wgpu_q4.decoder.limits import check_binding
 from wgpu_q4.decoder.weights import LayerMatrix
+from wgpu_q4.device.residents import exponent_of
 from wgpu_q4.device.upload import upload
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels.decoder import Matrix
@@ -24,10 +25,12 @@ class DeviceMatrix(NamedTuple):
     Attributes:
         matrix: its shape and type.
         bindings: its buffers, by the names of the kernels' bindings.
+        exponent: as in `wgpu_q4.device.DeviceWeight`.
     """
 
     matrix: Matrix
     bindings: dict[str, Any]
+    exponent: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +71,8 @@ def shared_matrix(context: Context, weight: Q4Weight) -> DeviceMatrix:
     resident = context.weight(weight)
     resident.readers.add("decoder")
     (part,) = resident.parts
-    return DeviceMatrix(shape_of(weight), dict(part.bindings(context, weight, "rows")))
+    bindings = dict(part.bindings(context, weight, "rows"))
+    return DeviceMatrix(shape_of(weight), bindings, resident.exponent)
 
 
 def own_matrix(context: Context, label: str, matrix: LayerMatrix) -> DeviceMatrix:
@@ -77,8 +81,11 @@ def own_matrix(context: Context, label: str, matrix: LayerMatrix) -> DeviceMatri
     Raises:
         DeviceLimitError: it is larger than a binding may be.
     """
+    exponent = 0
     if isinstance(matrix, Q4Weight):
         check_matrix(matrix, label)
+        if context.matrix_units:
+            exponent = exponent_of(matrix.scales)
         check_binding(context, label, matrix.packed.nbytes)
         bindings = {
             "t_weight": upload(context, label, matrix.packed_as("linear")),
@@ -87,4 +94,4 @@ def own_matrix(context: Context, label: str, matrix: LayerMatrix) -> DeviceMatri
     else:
         check_binding(context, label, matrix.nbytes)
         bindings = {"t_weight": upload(context, label, matrix)}
-    return DeviceMatrix(shape_of(matrix), bindings)
+    return DeviceMatrix(shape_of(matrix), bindings, exponent)

@@ -18,7 +18,7 @@ from wgpu_q4.decoder.memory import Memory
 from wgpu_q4.decoder.steps import Bound
 from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.pipelines import Step
-from wgpu_q4.kernels import plan_linear
+from wgpu_q4.kernels import Accuracy, plan_linear
 from wgpu_q4.kernels.decoder import (
     Source,
     plan_attention,
@@ -45,19 +45,27 @@ class PromptSteps(Bound):
     """
 
     def __init__(
-        self, context: Context, config: Config, model: DeviceModel, memory: Memory, rows: int
+        self,
+        context: Context,
+        config: Config,
+        model: DeviceModel,
+        memory: Memory,
+        rows: int,
+        accuracy: Accuracy,
     ) -> None:
         super().__init__(context, config, model, memory)
         self.rows = rows
         attended = config.heads * config.head_dim
         self._queries = memory.make("queries", memory.rows * attended * 4)
-        self._sizes = memory.uniform(f"sizes of a pass of {rows} rows")
+        self._accuracy = accuracy
+        self._sizes: dict[tuple[int, int], Any] = {}
         self.layers = Commands.of(self._layers())
         self.last = Commands.of(self._last())
 
     def write_sizes(self, rows: int) -> None:
         """Queue the number of rows of the next pass."""
-        self._context.write(self._sizes, np.array([rows, self.rows, 0, 0], np.int32))
+        for (padded_rows, exponent), buffer in self._sizes.items():
+            self._context.write(buffer, np.array([rows, padded_rows, exponent, 0], np.int32))
 
     def _layers(self) -> Iterator[Step]:
         layers, rows = self._model.layers, self.rows
@@ -137,15 +145,24 @@ class PromptSteps(Bound):
         return self._step(plan, t_out=self._unit, t_in=self._made, t_state=memory.state)
 
     def _product(self, matrix: DeviceMatrix, x: Any, bias: Any | None = None) -> Iterator[Step]:
-        plan = self._plan(matrix, bias is not None)
-        prepared = x
-        resources = {"sizes": self._sizes, "t_bias": bias, **matrix.bindings}
+        plan, memory = self._plan(matrix, bias is not None), self._memory
+        resources = {"t_x": x, "t_bias": bias, **matrix.bindings}
+        resources["sizes"] = self._sizes_of(plan.padded_rows, matrix.exponent)
         if plan.preparation is not None:
-            widest = max(self._config.hidden, self._config.intermediate)
-            widest = max(widest, self._config.heads * self._config.head_dim)
-            prepared = self._memory.make("x transposed", self._memory.rows * widest * 4)
-            yield self._step(plan.preparation, **{**resources, "t_x": x, "t_out": prepared})
-        yield self._step(plan.product, **{**resources, "t_x": prepared, "t_out": self._made})
+            prepared = memory.make("x prepared", plan.x_bytes)
+            scales = memory.make("scales of x", max(4, plan.x_scale_bytes))
+            written = {"t_out": prepared, "t_out_scales": scales}
+            yield self._step(plan.preparation, **resources, **written)
+            resources |= {"t_x": prepared, "t_x_scales": scales}
+        yield self._step(plan.product, t_out=self._made, **resources)
+
+    def _sizes_of(self, padded_rows: int, exponent: int) -> Any:
+        """Return the buffer of the sizes of a product, which `write_sizes` fills."""
+        key = padded_rows, exponent
+        if key not in self._sizes:
+            name = f"sizes of a pass of {self.rows} rows in {padded_rows}, exponent {exponent}"
+            self._sizes[key] = self._memory.uniform(name)
+        return self._sizes[key]
 
     def _plan(self, matrix: DeviceMatrix, bias: bool) -> LinearPlan:
         context, shape = self._context, matrix.matrix.shape
@@ -153,5 +170,7 @@ class PromptSteps(Bound):
             return plan_gemm_halves(shape, self.rows, bias, context.limits, context.half_support)
         return plan_linear(
             *(shape, self.rows, "rows", bias, context.limits, context.half_support),
-            kernel="gemm",
+            accuracy=self._accuracy,
+            matrix_units=context.matrix_units,
+            software=context.is_software,
         )

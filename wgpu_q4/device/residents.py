@@ -31,7 +31,7 @@ class DeviceWeight:
         self.adapter_summary = context.adapter_summary
         self.shape = shape_of(weight)
         vocab, self._part_rows = self.shape.vocab, rows_of_a_part(context, self.shape)
-        self.exponent = _exponent(weight.scales) if context.matrix_units else 0
+        self.exponent = exponent_of(weight.scales) if context.matrix_units else 0
         self.readers: set[str] = set()
         self.parts = tuple(
             DevicePart(context, weight, slice(first, min(first + self._part_rows, vocab)))
@@ -69,7 +69,7 @@ class DeviceWeight:
         return f"{self.adapter_summary}: {layouts}{parts}, {self.nbytes:,} bytes, read by {readers}"
 
 
-def _exponent(scales: NDArray[Any]) -> int:
+def exponent_of(scales: NDArray[Any]) -> int:
     """Return the exponent of the power of two that brings the largest of ``scales`` to 2^11 … 2^12.
 
     Eight times that, the largest weight, is within half precision, and a scale may be 2^26 times

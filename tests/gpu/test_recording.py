@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from functools import partial
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.cases import LONG, random_weight, random_x
 from tests.recorder import Recorder
 from tests.user_kernels import UserKernels
-from wgpu_q4 import DeviceArray, DeviceError, Recording, recording, to_device
+from wgpu_q4 import DeviceArray, DeviceError, Recording, linear, recording, to_device
 from wgpu_q4.device import commands, context_for
 
 START = np.arange(100, dtype=np.uint32)
@@ -246,3 +248,27 @@ def test_one_recording_in_many_threads(each_way: Any, values: DeviceArray) -> No
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal(values.numpy(), expected(START, 20))
+
+
+def test_a_wait_ends_when_the_device_is_done(each_way: Any) -> None:
+    """Also where the host polls before it sleeps, as it does for a GPU."""
+    weight, x = random_weight(LONG, "float16"), to_device(random_x(8, LONG.embed_dim), each_way)
+    out = DeviceArray.empty((8, LONG.vocab), device=each_way)
+    with recording(each_way, submit=False) as recorded:
+        for _ in range(60):
+            linear(x, weight, out=out)
+    round_trip = context_for(each_way).round_trip
+    if round_trip.name == "native":
+        vars(round_trip)["_spin"] = 10.0
+    recorded.replay()
+    out.numpy()
+
+    def waits_longer_than_it_reads() -> bool:
+        recorded.replay()
+        start = time.perf_counter()
+        round_trip.wait()
+        waited = time.perf_counter()
+        out.numpy()
+        return waited - start > time.perf_counter() - waited
+
+    assert any(waits_longer_than_it_reads() for _ in range(5))

@@ -166,6 +166,11 @@ class NativeRoundTrip:
         self._map_is = ffi.new("WGPUBufferMapCallbackInfo *")
         self._map_is.mode = self._lib.WGPUCallbackMode_AllowProcessEvents
         self._map_is.callback = self._mapped
+        self._asked, self._done = 0, [0]
+        self._done_called = _done_callback(ffi, self._done, self._interrupts)
+        self._done_is = ffi.new("WGPUQueueWorkDoneCallbackInfo *")
+        self._done_is.mode = self._lib.WGPUCallbackMode_AllowProcessEvents
+        self._done_is.callback = self._done_called
         self._in_flight = 0
         # A driver that runs on the processor needs the cores to get anything done.
         self._spin = 0.0 if is_software(device.adapter) else _SPIN_SECONDS
@@ -197,9 +202,13 @@ class NativeRoundTrip:
 
     def wait(self) -> None:
         """See `wgpu_q4.device.roundtrip.RoundTrip`."""
+        # What a poll returns does not tell whether the device is done.
+        lib, device, nothing = self._lib, self._device._internal, self._ffi.NULL
+        self._asked += 1
+        lib.wgpuQueueOnSubmittedWorkDone(self._queue, self._done_is[0])
         patience = time.perf_counter() + self._spin
-        poll, device, nothing = self._lib.wgpuDevicePoll, self._device._internal, self._ffi.NULL
-        while not poll(device, time.perf_counter() >= patience, nothing):
+        while self._done[0] < self._asked:
+            lib.wgpuDevicePoll(device, time.perf_counter() >= patience, nothing)
             if self._interrupts:
                 raise self._interrupts.pop()
         self._in_flight = 0
@@ -321,3 +330,19 @@ def _map_callback(
         answers[int(ffi.cast("uintptr_t", call))] = status, text
 
     return mapped
+
+
+def _done_callback(ffi: Any, done: list[int], interrupts: list[BaseException]) -> Any:
+    """Return a C callback that counts its calls in ``done``; see `_map_callback`."""
+
+    def interrupted(_kind: object, error: BaseException, _trace: object) -> None:
+        done[0] += 1
+        interrupts.append(error)
+
+    @ffi.callback(  # type: ignore[untyped-decorator]
+        "void(WGPUQueueWorkDoneStatus, WGPUStringView, void *, void *)", onerror=interrupted
+    )
+    def called(_status: int, _message: Any, _one: Any, _other: Any) -> None:
+        done[0] += 1
+
+    return called

@@ -215,5 +215,6 @@ def _try_out(way: RoundTrip, source: Any, staging: Any) -> None:
     for known in (_KNOWN_BYTES, _KNOWN_BYTES[::-1].copy()):
         way.write(source, known)
         way.run([], source, staging, found)
+        way.wait()
         if not np.array_equal(found, known):
             raise DeviceError(f"{PROBE_BYTES} known bytes came back changed")

@@ -16,7 +16,7 @@ from wgpu_q4.decoder.layers import DeviceModel
 from wgpu_q4.decoder.memory import Memory
 from wgpu_q4.decoder.prompt import PASS_ROWS, PromptSteps
 from wgpu_q4.decoder.sampler import check_drawn
-from wgpu_q4.decoder.submission import Submissions, Ticket
+from wgpu_q4.decoder.submission import Submission, Submissions
 from wgpu_q4.decoder.token import TokenSteps, slices_for
 from wgpu_q4.decoder.weights import Weights
 from wgpu_q4.device.commands import Commands
@@ -263,9 +263,9 @@ class Decoder:
         return self._generate(first, max_new_tokens or room, end, steps, self._turn)
 
     def _generate(
-        self, first: Ticket, count: int, end: frozenset[int], steps: int, turn: int
+        self, first: Submission, count: int, end: frozenset[int], steps: int, turn: int
     ) -> Iterator[int]:
-        """Yield up to ``count`` ids, the first of which a ticket of `_prefill` holds."""
+        """Yield up to ``count`` ids, the first of which the submission ``first`` makes."""
         begun = self._length
         waiting, submitted, made = deque([first]), 1, 0
         while waiting:
@@ -275,12 +275,11 @@ class Decoder:
                 )
             context = self.context
             with context.lock, context.guard, context.guard.busy:
-                if submitted < count:
+                while submitted < count and len(waiting) < self._submissions.at_once:
                     batch = min(steps, count - submitted)
-                    waiting.append(self._submit_steps(begun + submitted - 1, batch))
+                    waiting.append(self._start_steps(begun + submitted - 1, batch))
                     submitted += batch
-                ticket = waiting.popleft()
-                found = self._submissions.read(ticket, is_last=not waiting)
+                found = self._submissions.read_first(waiting)
             check_drawn(found)
             for id_ in found.tolist():
                 if id_ in end:
@@ -291,17 +290,15 @@ class Decoder:
                 if turn != self._turn:
                     break
 
-    def _submit_steps(self, position: int, count: int) -> Ticket:
-        """Submit ``count`` steps, the first with the row at ``position``."""
+    def _start_steps(self, position: int, count: int) -> Submission:
+        """Begin to submit ``count`` steps, the first with the row at ``position``."""
         parts: list[Commands] = []
         for at in range(position, position + count):
             parts += (self._token.at(at), self._end)
-        ticket = self._submissions.submit(parts, position + 1, count)
-        assert ticket is not None
-        return ticket
+        return self._submissions.start(parts, position + 1, count)
 
-    def _prefill(self, prompt: NDArray[np.uint32], keep: int) -> Ticket:
-        """Submit the passes of a prompt, and return the ticket of the id that follows it."""
+    def _prefill(self, prompt: NDArray[np.uint32], keep: int) -> Submission:
+        """Submit the passes of a prompt, and return the last: it makes the id that follows."""
         context, memory = self.context, self._memory
         self._turn += 1
         with context.lock, context.guard, context.guard.busy:
@@ -310,20 +307,20 @@ class Decoder:
             queue = context.device.queue
             self._chooser.begin(lambda: np.concatenate([self._ids_so_far(keep), prompt]))
             queue.write_buffer(memory.ids, 4 * keep, prompt)
-            ticket = None
             for start in range(0, len(prompt), self._pass_rows[-1]):
                 rows = min(self._pass_rows[-1], len(prompt) - start)
                 passed = self._pass(rows)
                 passed.write_sizes(rows)
                 queue.write_buffer(memory.state, 0, np.array([keep + start, rows], np.uint32))
-                if start + rows < len(prompt):
-                    self._submissions.submit([passed.layers])
-                    continue
-                parts = [passed.layers, passed.last, self._token.head, self._end]
-                ticket = self._submissions.submit(parts, keep + len(prompt), 1)
-            assert ticket is not None
+                parts = [passed.layers]
+                if start + rows == len(prompt):
+                    parts += (passed.last, self._token.head, self._end)
+                    break
+                self._submissions.submit(self._submissions.start(parts))
+            last = self._submissions.start(parts, keep + len(prompt), 1)
+            self._submissions.submit(last)
             self._length = keep + len(prompt)
-            return ticket
+            return last
 
     def _ids_so_far(self, count: int) -> NDArray[np.uint32]:
         """Return the first ids of the sequence, from the device."""

@@ -1,10 +1,15 @@
-"""Commands submitted without waiting, and the ids that they make read later."""
+"""Commands submitted without waiting, and the ids that they make read later.
+
+To encode a dispatch takes the host about as long as a small kernel takes a GPU, so another thread
+encodes while this one waits for ids.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,31 +20,35 @@ from wgpu_q4.device.commands import Commands
 if TYPE_CHECKING:
     from wgpu_q4.device import Context
 
-IN_FLIGHT = 3
-"""Submissions whose ids may wait to be read: the one that is read, and two that the device has."""
+_AT_ONCE = 3
+"""Submissions whose ids are not read yet: the one that is waited for, one that the device has after
+it, and one that another thread encodes meanwhile."""
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """A submission whose ids were copied to where the host can read them.
+class Submission:
+    """Commands of which the last copies ids to where the host can read them.
 
     Attributes:
-        staging: the buffer that they are in.
-        count: how many there are.
+        encoded: the ``GPUCommandBuffer``, which another thread may still be making.
+        staging: the buffer of the ids.
+        count: how many there are; 0 for none.
+        is_submitted: True once the device has it.
     """
 
-    staging: Any
-    count: int
+    def __init__(self, encoded: Future[Any], staging: Any, count: int) -> None:
+        self.encoded, self.staging, self.count = encoded, staging, count
+        self.is_submitted = False
 
 
 class Submissions:
-    """Submissions that end by copying ids of the sequence to the host's reach.
+    """The submissions of one decoder; use it with the context's lock held.
 
-    A buffer for these ids serves every `IN_FLIGHT`th submission: the ids of the one before must
-    have been read, or must never be.
+    A buffer for ids serves every third submission: the ids of the one before must have been read,
+    or must never be.
 
     Attributes:
-        seconds: what the host has spent on encoding and submitting.
+        at_once: how many may wait to be read.
+        seconds: what the host has spent on encoding.
     """
 
     def __init__(self, context: Context, ids: Any, most: int) -> None:
@@ -48,34 +57,66 @@ class Submissions:
             context.create_buffer(
                 f"wgpu_q4 decoder: ids to read {i}", 4 * most, "COPY_DST", "MAP_READ"
             )
-            for i in range(IN_FLIGHT)
+            for i in range(_AT_ONCE)
         ]
         self._next = 0
         self.seconds = 0.0
+        # A device that runs on the processor needs the cores; Dawn is used by one thread at a time.
+        has_worker = context.round_trip.name == "native" and not context.is_software
+        self._worker = ThreadPoolExecutor(1, "wgpu_q4 encoder") if has_worker else None
+        self.at_once = _AT_ONCE if has_worker else _AT_ONCE - 1
 
-    def submit(self, parts: Sequence[Commands], first: int = 0, count: int = 0) -> Ticket | None:
-        """Submit ``parts`` in one pass, and the copy of ``count`` ids from the ``first``."""
-        start, device = time.perf_counter(), self._context.device
-        encoder = device.create_command_encoder()
+    def start(self, parts: Sequence[Commands], first: int = 0, count: int = 0) -> Submission:
+        """Begin to encode ``parts`` in one pass, and the copy of ``count`` ids from the ``first``.
+
+        `submit` or `read_first` must follow before the context's lock is given up.
+        """
+        staging = self._staging[self._next]
+        if count:
+            self._next = (self._next + 1) % _AT_ONCE
+        if self._worker is not None:
+            encoded = self._worker.submit(self._encode, parts, first, staging, count)
+        else:
+            encoded = Future()
+            encoded.set_result(self._encode(parts, first, staging, count))
+        return Submission(encoded, staging, count)
+
+    def submit(self, submission: Submission) -> Submission:
+        """Give a submission to the device once it is encoded, and return it."""
+        if not submission.is_submitted:
+            self._context.device.queue.submit([submission.encoded.result()])
+            submission.is_submitted = True
+        return submission
+
+    def read_first(self, waiting: deque[Submission]) -> NDArray[np.uint32]:
+        """Submit what is ``waiting``, take the first out of it, and wait for its ids.
+
+        The last is submitted after that if it might still be being encoded.
+        """
+        for submission in list(waiting)[: _AT_ONCE - 1]:
+            self.submit(submission)
+        first = waiting.popleft()
+        ids = np.empty(first.count, np.uint32)
+        try:
+            self._context.round_trip.read(first.staging, ids.view(np.uint8), is_last=not waiting)
+        finally:
+            wait([submission.encoded for submission in waiting])
+        for submission in waiting:
+            self.submit(submission)
+        return ids
+
+    def _encode(self, parts: Sequence[Commands], first: int, staging: Any, count: int) -> Any:
+        start = time.perf_counter()
+        encoder = self._context.device.create_command_encoder()
         compute_pass = encoder.begin_compute_pass()
         for commands in parts:
             self._context.round_trip.append(compute_pass, commands)
         compute_pass.end()
-        ticket = None
         if count:
-            staging = self._staging[self._next]
-            self._next = (self._next + 1) % IN_FLIGHT
             encoder.copy_buffer_to_buffer(self._ids, 4 * first, staging, 0, 4 * count)
-            ticket = Ticket(staging, count)
-        device.queue.submit([encoder.finish()])
+        commands = encoder.finish()
         self.seconds += time.perf_counter() - start
-        return ticket
-
-    def read(self, ticket: Ticket, *, is_last: bool) -> NDArray[np.uint32]:
-        """Wait for a submission, which is the last if ``is_last``, and return its ids."""
-        ids = np.empty(ticket.count, np.uint32)
-        self._context.round_trip.read(ticket.staging, ids.view(np.uint8), is_last=is_last)
-        return ids
+        return commands
 
     @property
     def nbytes(self) -> int:

@@ -37,8 +37,8 @@ _SPIN_SECONDS = 0.002
 on an H200's host, where a decode step takes 200."""
 
 _NAP_SECONDS = 0.0001
-"""How long the thread sleeps between two polls for a result that was not submitted last: a poll
-that waits would wait for the rest too."""
+"""How long the thread sleeps between two polls for a result that was not submitted last.  A poll
+that waits would wait for the rest too, and the device has enough to do until then."""
 
 
 # Kernels without bounds checks.
@@ -275,9 +275,9 @@ class NativeRoundTrip:
         while self._calls not in self._answers:
             # A poll that waits returns when the device has nothing left to do.  The callback may
             # still be running then, in wgpu-py's own thread, which polls for the user's own reads.
-            wait = time.perf_counter() >= patience
-            lib.wgpuDevicePoll(device, wait and is_last, nothing)
-            if wait and not is_last:
+            wait = is_last and time.perf_counter() >= patience
+            lib.wgpuDevicePoll(device, wait, nothing)
+            if not is_last:
                 time.sleep(_NAP_SECONDS)
             if self._interrupts:
                 raise self._interrupts.pop()

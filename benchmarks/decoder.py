@@ -114,7 +114,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "adapter": decoder.context.adapter_summary,
         "round trip": decoder.context.round_trip.name,
         "bytes": decoder.nbytes,
-        "dispatches": len(decoder._token.near) + len(decoder._end),
+        "dispatches": len(decoder._engine.token.near) + len(decoder._engine.end),
         "tokens": chosen.tokens,
     }
     print(f"{chosen.model}, {config.layers} layers in {chosen.body}: {document['adapter']}")
@@ -138,10 +138,10 @@ def decode(
     for _ in range(chosen.repeats):
         made = decoder.generate(ids, chosen.tokens + 1, end_of_text=(), steps=steps)
         next(made)
-        before, start = decoder._submissions.seconds, time.perf_counter()
+        before, start = decoder._engine.submissions.seconds, time.perf_counter()
         count = sum(1 for _ in made)
         seconds.append(time.perf_counter() - start)
-        host.append(decoder._submissions.seconds - before)
+        host.append(decoder._engine.submissions.seconds - before)
     one, submitting = min(seconds) / count, median(host) / count
     print(
         f"decode behind {len(ids)} ids, {steps} steps a submission: {1 / one:,.1f} tokens/s, "
@@ -174,7 +174,7 @@ def device_times(decoder: Decoder, ids: Any) -> dict[str, Any]:
     context = decoder.context
     with context.lock, context.guard, context.guard.busy:
         timer = DeviceTimer(context, Effort(repeats=16, seconds=1.0))
-        steps = list(_steps(decoder._token.near))
+        steps = list(_steps(decoder._engine.token.near))
         whole = timer.measure([steps]).median
         kernels = {}
         for key, count in Counter(map(_name, steps)).items():

@@ -111,7 +111,10 @@ def test_a_decoder_that_goes_leaves_nothing(context: Context) -> None:
     weights = random_weights(PLAIN)
     decoder = decoder_of(weights)
     list(decoder.generate(IDS, 3))
-    buffers = [*decoder._memory.keys, decoder._model.layers[0].qkv.bindings["t_weight"]]
+    buffers = [
+        *decoder._engine.memory.keys,
+        decoder._engine.model.layers[0].qkv.bindings["t_weight"],
+    ]
     references = [weakref.ref(buffer) for buffer in buffers]
     del decoder, buffers
     gc.collect()
@@ -189,6 +192,7 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception], words: str
         ({"accuracy": "low"}, ValueError, "accuracy must be one of exact, fast, int8"),
         ({"most_steps": 0}, ValueError, "most_steps must be at least 1"),
         ({"slices": 0}, ValueError, "slices must be at least 1"),
+        ({"prompt_rows": 0}, ValueError, "prompt_rows must be at least 1"),
     ],
     ids=str,
 )

@@ -11,6 +11,7 @@ One file per idea:
 * `steps`        the dispatches that are common to the steps of a `token` and of a `prompt`
 * `choose`       from logits to the next id; `draw`, by chance; `sampler`, what that keeps
 * `submission`   steps submitted ahead of the host
+* `engine`       what is on the device, and what runs there
 * `decoder`      `Decoder`
 """
 

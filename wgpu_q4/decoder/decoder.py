@@ -11,15 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.arrays import ArrayLike
-from wgpu_q4.decoder.choose import Chooser, Greedy, Logits
-from wgpu_q4.decoder.layers import DeviceModel
-from wgpu_q4.decoder.memory import Memory
-from wgpu_q4.decoder.prompt import PASS_ROWS, PromptSteps
+from wgpu_q4.decoder.choose import Chooser, Greedy
+from wgpu_q4.decoder.engine import Engine, Options
 from wgpu_q4.decoder.sampler import check_drawn
-from wgpu_q4.decoder.submission import Submission, Submissions
-from wgpu_q4.decoder.token import TokenSteps, slices_for
+from wgpu_q4.decoder.submission import Submission
 from wgpu_q4.decoder.weights import Weights
-from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.context import Context, context_for
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.kernels.decoder import CacheDtype, WeightType
@@ -94,9 +90,8 @@ class Decoder:
             DeviceLimitError: a buffer would be larger than the device allows.
         """
         config = weights.config
-        self.config, self.embedding = config, weights.embedding
         check_option("cache", cache, ("float16", "float32"))
-        self._accuracy = check_option("accuracy", accuracy, get_args(Accuracy))
+        check_option("accuracy", accuracy, get_args(Accuracy))
         if capacity is None:
             capacity = min(config.positions, DEFAULT_CAPACITY)
         if not 1 <= capacity <= config.positions:
@@ -104,27 +99,24 @@ class Decoder:
                 f"capacity must be in 1..{config.positions}, the positions that the model was made "
                 f"for, not {capacity}"
             )
-        for name, value in (("most_steps", most_steps), ("slices", slices)):
+        numbers = {"prompt_rows": prompt_rows, "slices": slices, "most_steps": most_steps}
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        self.capacity, self._most_steps = capacity, most_steps
+        self.config, self.embedding, self.capacity = config, weights.embedding, capacity
         self.context: Context = context_for(device)
-        context = self.context
-        if slices is None:
-            slices = slices_for(config.heads, context.is_software)
-        if prompt_rows is None:
-            prompt_rows = 32 if context.is_software else 512
-        self._pass_rows = [rows for rows in PASS_ROWS if rows <= prompt_rows] or [PASS_ROWS[0]]
-        with context.lock, context.guard, context.guard.busy:
-            self._memory = Memory(context, config, capacity, self._pass_rows[-1], cache)
-            self._model = DeviceModel(context, weights)
-            self._token = TokenSteps(context, config, self._model, self._memory, slices)
-            self._chooser = chooser or Greedy()
-            self._end = self._end_of_step(self._chooser)
-            self._passes: dict[int, PromptSteps] = {}
-            self._submissions = Submissions(context, self._memory.ids, most_steps)
-        self._length = 0
-        self._turn = 0
+        self._most_steps, self._length, self._turn = most_steps, 0, 0
+        options = Options(
+            capacity=capacity,
+            cache=cache,
+            chooser=chooser or Greedy(),
+            accuracy=accuracy,
+            prompt_rows=prompt_rows,
+            slices=slices,
+            most_steps=most_steps,
+        )
+        with self.context.lock, self.context.guard, self.context.guard.busy:
+            self._engine = Engine(self.context, weights, options)
 
     @classmethod
     def from_gguf(cls, path: StrPath, **options: Any) -> Decoder:
@@ -183,14 +175,7 @@ class Decoder:
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes on the device: the matrix of embedding and head, the layers, the cache, others."""
-        memory, model = self._memory, self._model
-        cache = memory.cache_bytes
-        return {
-            "embedding and head": model.tied_bytes,
-            "layers": model.body_bytes,
-            "cache": cache,
-            "work": memory.nbytes - cache + self._submissions.nbytes,
-        }
+        return self._engine.nbytes
 
     def prefill(self, ids: ArrayLike, *, keep: int = 0) -> None:
         """Begin a sequence with ``ids``; what follows them is computed, and chosen, too.
@@ -221,7 +206,7 @@ class Decoder:
         context = self.context
         result = np.empty(self.config.vocab, np.float32)
         with context.lock, context.guard, context.guard.busy:
-            context.run([], self._memory.logits, result)
+            context.run([], self._engine.memory.logits, result)
         return result
 
     def generate(
@@ -273,13 +258,13 @@ class Decoder:
                 raise RuntimeError(
                     "the decoder has begun another sequence: make another one to have two at once"
                 )
-            context = self.context
+            context, engine = self.context, self._engine
             with context.lock, context.guard, context.guard.busy:
-                while submitted < count and len(waiting) < self._submissions.at_once:
+                while submitted < count and len(waiting) < engine.submissions.at_once:
                     batch = min(steps, count - submitted)
-                    waiting.append(self._start_steps(begun + submitted - 1, batch))
+                    waiting.append(engine.start_steps(begun + submitted - 1, batch))
                     submitted += batch
-                found = self._submissions.read_first(waiting)
+                found = engine.submissions.read_first(waiting)
             check_drawn(found)
             for id_ in found.tolist():
                 if id_ in end:
@@ -290,69 +275,16 @@ class Decoder:
                 if turn != self._turn:
                     break
 
-    def _start_steps(self, position: int, count: int) -> Submission:
-        """Begin to submit ``count`` steps, the first with the row at ``position``."""
-        parts: list[Commands] = []
-        for at in range(position, position + count):
-            parts += (self._token.at(at), self._end)
-        return self._submissions.start(parts, position + 1, count)
-
     def _prefill(self, prompt: NDArray[np.uint32], keep: int) -> Submission:
-        """Submit the passes of a prompt, and return the last: it makes the id that follows."""
-        context, memory = self.context, self._memory
+        """Submit a prompt, and return what makes the id that follows it."""
+        context = self.context
         self._turn += 1
         with context.lock, context.guard, context.guard.busy:
-            # Until the passes are submitted, nothing is known of the cache behind `keep`.
+            # Until the prompt is submitted, nothing is known of the cache behind `keep`.
             self._length = keep
-            queue = context.device.queue
-            self._chooser.begin(lambda: np.concatenate([self._ids_so_far(keep), prompt]))
-            queue.write_buffer(memory.ids, 4 * keep, prompt)
-            for start in range(0, len(prompt), self._pass_rows[-1]):
-                rows = min(self._pass_rows[-1], len(prompt) - start)
-                passed = self._pass(rows)
-                passed.write_sizes(rows)
-                queue.write_buffer(memory.state, 0, np.array([keep + start, rows], np.uint32))
-                parts = [passed.layers]
-                if start + rows == len(prompt):
-                    parts += (passed.last, self._token.head, self._end)
-                    break
-                self._submissions.submit(self._submissions.start(parts))
-            last = self._submissions.start(parts, keep + len(prompt), 1)
-            self._submissions.submit(last)
+            last = self._engine.submit_prompt(prompt, keep)
             self._length = keep + len(prompt)
             return last
-
-    def _ids_so_far(self, count: int) -> NDArray[np.uint32]:
-        """Return the first ids of the sequence, from the device."""
-        if not count:
-            return np.empty(0, np.uint32)
-        found = self.context.device.queue.read_buffer(self._memory.ids, 0, 4 * count)
-        return np.frombuffer(found, np.uint32)
-
-    def _pass(self, rows: int) -> PromptSteps:
-        """Return the smallest pass for so many rows, compiled when it is first needed."""
-        size = next(size for size in self._pass_rows if rows <= size)
-        found = self._passes.get(size)
-        if found is None:
-            found = self._passes[size] = PromptSteps(
-                self.context, self.config, self._model, self._memory, size, self._accuracy
-            )
-        return found
-
-    def _end_of_step(self, chooser: Chooser) -> Commands:
-        """Return the commands from the logits to the next id of the sequence."""
-        memory, token = self._memory, self._token
-        logits = Logits(
-            memory.logits,
-            self.config.vocab,
-            token.best,
-            token.best_count,
-            memory.ids,
-            memory.state,
-            memory.choice,
-            self.capacity,
-        )
-        return Commands.of(chooser.steps(self.context, logits))
 
     def _check_prompt(self, ids: ArrayLike, keep: int, new: int) -> NDArray[np.uint32]:
         """Return a prompt, checked, after which ``new`` ids (at least one) are to be made."""

@@ -17,6 +17,7 @@ from wgpu_q4.kernels import (
     embedding_shader,
     pack_shader,
 )
+from wgpu_q4.kernels.decoder import decoder_shaders
 from wgpu_q4.kernels.reduction import reduction_shader
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "goldens"
@@ -24,6 +25,19 @@ COMMAND = "python -m tools.goldens"
 
 _LAYOUTS: tuple[Layout, ...] = ("rows", "blocks_buffer")
 _OUTPUTS: tuple[OutputDtype, ...] = ("float32", "float16")
+
+_OF_A_DECODER = {
+    "decoder_attention_float16_cache",
+    "decoder_attention_token_float16_cache",
+    "decoder_choose_best",
+    "decoder_gemm_float16",
+    "decoder_gemv_float16_add",
+    "decoder_gemv_q4gsw_float16_scales_subnormal_add",
+    "decoder_gemv_q4gsw_float16_scales_subnormal_best_normed",
+    "decoder_gemv_q4gsw_float16_scales_subnormal_glu_normed_silu",
+    "decoder_gemv_q4gsw_float16_scales_subnormal_store_normed",
+    "decoder_norm_embedding_float16_scales",
+}
 
 
 def goldens() -> dict[str, str]:
@@ -39,6 +53,7 @@ def goldens() -> dict[str, str]:
     found.append(pack_shader("blocks_buffer"))
     found.append(reduction_shader("argmax", "logits"))
     found.append(reduction_shader("top_k", "logits"))
+    found += (shader for shader in decoder_shaders() if shader.name in _OF_A_DECODER)
     return {f"{shader.name}.wgsl": shader.source for shader in found}
 
 

@@ -31,7 +31,15 @@ def test_there_is_a_golden_of_every_kernel() -> None:
     names = goldens.goldens()
     for kernel in LINEAR_KERNELS:
         assert any(name.startswith(f"linear_q4gsw_{kernel}_rows_float16") for name in names), kernel
-    for start in ("embedding_q4gsw_rows", "embedding_q4gsw_blocks", "pack", "argmax", "top_k"):
+    for start in (
+        "decoder_attention",
+        "decoder_gemv",
+        "embedding_q4gsw_rows",
+        "embedding_q4gsw_blocks",
+        "pack",
+        "argmax",
+        "top_k",
+    ):
         assert any(name.startswith(start) for name in names), start
 
 

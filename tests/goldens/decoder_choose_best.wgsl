@@ -1,0 +1,70 @@
+// ---- decoder/choose_best.wgsl
+
+// The end of a greedy step: the id of the largest logit, the first of equals, is the next of the
+// sequence, and its position becomes the first.
+//
+// A workgroup of 256 invocations reduces the entries that the head left, four of them at a time.
+//
+// Grid: one workgroup.
+// In range: entries are clamped to the last; the position is clamped to CAPACITY.
+//
+// Defines: main.
+
+override COUNT: u32;  // entries
+override CAPACITY: u32;  // positions that the cache holds
+
+@group(0) @binding(0) var<storage, read_write> t_ids: array<u32>;  // of the whole sequence, CAPACITY + 1
+@group(0) @binding(1) var<storage, read> t_in: array<vec2<u32>>;  // [COUNT], bits of a logit and its id
+@group(0) @binding(7) var<storage, read_write> t_state: array<u32>;  // position of the first row, rows
+
+var<workgroup> values: array<f32, 256>;
+var<workgroup> ids: array<u32, 256>;
+
+struct Entry {
+    value: f32,
+    id: u32,
+}
+
+fn load_entry(at: u32) -> Entry {
+    let entry = t_in[min(at, COUNT - 1u)];
+    return Entry(bitcast<f32>(entry.x), entry.y);
+}
+
+fn better(a: Entry, b: Entry) -> Entry {
+    if b.value > a.value || (b.value == a.value && b.id < a.id) {
+        return b;
+    }
+    return a;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    var best = load_entry(lane);
+    for (var at = lane + 256u; at < COUNT; at += 1024u) {
+        let first = load_entry(at);
+        let second = load_entry(at + 256u);
+        let third = load_entry(at + 512u);
+        let fourth = load_entry(at + 768u);
+        best = better(best, better(better(first, second), better(third, fourth)));
+    }
+    values[lane] = best.value;
+    ids[lane] = best.id;
+    workgroupBarrier();
+    if lane < 16u {
+        for (var i = lane + 16u; i < 256u; i += 16u) {
+            best = better(best, Entry(values[i], ids[i]));
+        }
+        values[lane] = best.value;
+        ids[lane] = best.id;
+    }
+    workgroupBarrier();
+    if lane == 0u {
+        for (var i = 1u; i < 16u; i++) {
+            best = better(best, Entry(values[i], ids[i]));
+        }
+        let next = min(t_state[0] + t_state[1], CAPACITY);
+        t_ids[next] = best.id;
+        t_state[0] = next;
+        t_state[1] = 1u;
+    }
+}

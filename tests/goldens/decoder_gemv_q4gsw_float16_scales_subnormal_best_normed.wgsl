@@ -1,0 +1,412 @@
+// ---- shape/overrides.wgsl
+
+// The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
+// into shifts and multiplications.
+//
+// Defines: VOCAB, embed_dim, group_size, vocab.
+
+override EMBED_DIM: u32;  // K
+override GROUP_SIZE: u32;  // G
+override VOCAB: u32;  // V
+
+fn embed_dim() -> u32 {
+    return EMBED_DIM;
+}
+
+fn group_size() -> u32 {
+    return GROUP_SIZE;
+}
+
+fn vocab() -> u32 {
+    return VOCAB;
+}
+
+// ---- weight/rows_wide.wgsl
+
+// The weight as rows of K/2 bytes in the linear convention, read 16 bytes at a time: nibble i of
+// component c of chunk k32 is column 32·k32 + 8·c + i.
+//
+// Assumes: K % 32 == 0, so that every row starts at a multiple of 16 bytes.
+// In range: callers keep the row below V and the chunk below K / 32.
+//
+// Needs: embed_dim.
+// Defines: load_weight_chunk.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 32], 32 columns each
+
+fn load_weight_chunk(row: u32, k32: u32) -> vec4<u32> {
+    return t_weight[row * (embed_dim() / 32u) + k32];
+}
+
+// ---- half/native.wgsl
+
+// Half-precision numbers converted by the built-in functions.
+//
+// WGSL leaves open how these functions round, what they make of values out of range, and whether
+// they keep subnormals. This piece is only for devices on which probe/halves.wgsl found that they
+// round to nearest even, overflow to infinity and keep subnormals. half/integer.wgsl works
+// everywhere.
+//
+// Defines: half_to_float, floats_to_halves.
+
+// Return the half-precision number in the low 16 bits.
+fn half_to_float(half: u32) -> f32 {
+    return unpack2x16float(half).x;
+}
+
+// Return four floats rounded to half precision.
+fn floats_to_halves(values: vec4<f32>) -> vec2<u32> {
+    return vec2<u32>(pack2x16float(values.xy), pack2x16float(values.zw));
+}
+
+// ---- scales/f16.wgsl
+
+// Scales [V, K/G] as 16-bit floats, two to a word.
+//
+// In range: callers keep the row below V and the group below K / G.
+//
+// Needs: embed_dim, group_size, half_to_float.
+// Defines: t_scales, load_scale.
+
+@group(0) @binding(3) var<storage, read> t_scales: array<u32>;  // [V][K / G] halves, two each
+
+fn load_scale(row: u32, group: u32) -> f32 {
+    let at = row * (embed_dim() / group_size()) + group;
+    return half_to_float((t_scales[at >> 1u] >> ((at & 1u) * 16u)) & 0xFFFFu);
+}
+
+// ---- linear/gemv/nibbles_subnormal.wgsl
+
+// Eight nibbles of a word for eight columns of x, with fewer instructions: two nibbles are read at
+// once as half-precision subnormals, n·2^−24 where a nibble lies at bit 0 of a half and n·2^−20
+// where it lies at bit 4. Subtracting 8·2^−24 or 8·2^−20 is exact. The even columns (0, 4, 2, 6)
+// are the first quad, the odd ones (1, 5, 3, 7) the second; x has the same order, and its odd
+// columns are divided by 16.
+//
+// WGSL allows a device to flush half-precision subnormals to zero. This piece is only for devices
+// on which probe/halves.wgsl found that they are kept.
+//
+// Defines: UNSCALE, arrange_first, arrange_second, unpack_first, unpack_second.
+
+const UNSCALE = 16777216.0;
+
+fn arrange_first(low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(low.x, high.x, low.z, high.z);
+}
+
+fn arrange_second(low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(low.y, high.y, low.w, high.w) * 0.0625;
+}
+
+fn unpack_first(word: u32) -> vec4<f32> {
+    let low = unpack2x16float(word & 0x000F000Fu);
+    let high = unpack2x16float((word >> 8u) & 0x000F000Fu);
+    return vec4<f32>(low, high) - 4.76837158203125e-7;
+}
+
+fn unpack_second(word: u32) -> vec4<f32> {
+    let low = unpack2x16float(word & 0x00F000F0u);
+    let high = unpack2x16float((word >> 8u) & 0x00F000F0u);
+    return vec4<f32>(low, high) - 7.62939453125e-6;
+}
+
+// ---- decoder/gemv/weight_q4gsw.wgsl
+
+// The GEMV's weight in 4 bits: a chunk is 16 bytes and a scale, unpacked as
+// linear/gemv/nibbles_*.wgsl does it.
+//
+// Assumes: K % 32 == 0 and G % 32 == 0.
+//
+// Needs: load_weight_chunk, load_scale, group_size, X, arrange_first, arrange_second, unpack_first,
+// unpack_second, UNSCALE.
+// Defines: Chunk, load_chunk, arrange, dot_chunk.
+
+struct Chunk {
+    words: vec4<u32>,
+    scale: f32,
+}
+
+fn load_chunk(row: u32, chunk: u32) -> Chunk {
+    return Chunk(load_weight_chunk(row, chunk), load_scale(row, chunk * 32u / group_size()));
+}
+
+// Put x into the order in which nibbles are unpacked.
+fn arrange(x: X) -> X {
+    return X(
+        arrange_first(x.a, x.b), arrange_second(x.a, x.b),
+        arrange_first(x.c, x.d), arrange_second(x.c, x.d),
+        arrange_first(x.e, x.f), arrange_second(x.e, x.f),
+        arrange_first(x.g, x.h), arrange_second(x.g, x.h),
+    );
+}
+
+// Return sum + the eight products of a word and x.
+fn dot_word(word: u32, low: vec4<f32>, high: vec4<f32>, sum: f32) -> f32 {
+    let first = unpack_first(word);
+    let second = unpack_second(word);
+    let part = fma(first.w, low.w, fma(first.z, low.z, fma(first.y, low.y, fma(first.x, low.x, sum))));
+    return fma(second.w, high.w, fma(second.z, high.z, fma(second.y, high.y, fma(second.x, high.x, part))));
+}
+
+fn dot_chunk(chunk: Chunk, x: X) -> f32 {
+    var sum = dot_word(chunk.words.x, x.a, x.b, 0.0);
+    sum = dot_word(chunk.words.y, x.c, x.d, sum);
+    sum = dot_word(chunk.words.z, x.e, x.f, sum);
+    sum = dot_word(chunk.words.w, x.g, x.h, sum);
+    return sum * UNSCALE * chunk.scale;
+}
+
+// ---- decoder/gemv/prologue_norm.wgsl
+
+// x is normalized (RMSNorm). Whoever wrote x has multiplied it by the gain, and has left sums of the
+// squares of what it was before; the reciprocal of their root is a factor of every output.
+//
+// In range: sums are below SQUARES; places in workgroup memory are below INVOCATIONS and 16.
+//
+// Needs: INVOCATIONS, embed_dim.
+// Defines: fetch_squares, put_squares, fold_squares, x_factor.
+
+override SQUARES: u32;  // how many sums of squares there are
+override EPSILON: u32;  // bits of the float that is added to the mean of the squares
+
+@group(0) @binding(6) var<storage, read> t_squares: array<f32>;  // [SQUARES]
+
+var<workgroup> lane_squares: array<f32, INVOCATIONS>;
+var<workgroup> folded_squares: array<f32, 16>;
+
+fn fetch_squares(lane: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = lane; i < SQUARES; i += INVOCATIONS) {
+        sum += t_squares[i];
+    }
+    return sum;
+}
+
+fn put_squares(lane: u32, value: f32) {
+    lane_squares[lane] = value;
+}
+
+fn fold_squares(lane: u32) {
+    if lane < 16u {
+        var sum = 0.0;
+        for (var i = lane; i < INVOCATIONS; i += 16u) {
+            sum += lane_squares[i];
+        }
+        folded_squares[lane] = sum;
+    }
+}
+
+fn x_factor() -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < 16u; i++) {
+        sum += folded_squares[i];
+    }
+    return inverseSqrt(sum / f32(embed_dim()) + bitcast<f32>(EPSILON));
+}
+
+// ---- decoder/cap_none.wgsl
+
+// Scores are not capped.
+//
+// Defines: cap.
+
+fn cap(score: f32) -> f32 {
+    return score;
+}
+
+// ---- decoder/gemv/epilogue_best.wgsl
+
+// The product is the logits: they are stored, and each workgroup leaves the best of its own, the first
+// of the largest, for a reduction (reduce/of_candidates.wgsl).
+//
+// In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
+// workgroup stores one entry, at its own number.
+//
+// Needs: INVOCATIONS, outputs, vocab, cap, row_sum, x_factor.
+// Defines: weight_row, fetch_end, finish.
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
+@group(0) @binding(5) var<storage, read_write> t_out_best: array<vec2<u32>>;  // one for each workgroup: bits of a logit, id
+
+var<workgroup> logits: array<f32, INVOCATIONS>;  // [outputs]
+
+fn weight_row(workgroup: u32, output: u32) -> u32 {
+    return min(workgroup * outputs() + output, vocab() - 1u);
+}
+
+struct AtEnd {
+    nothing: u32,
+}
+
+fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
+    return AtEnd(0u);
+}
+
+fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
+    let first = workgroup * outputs();
+    if lane < outputs() {
+        let logit = cap(row_sum(lane) * x_factor());
+        logits[lane] = logit;
+        if first + lane < vocab() {
+            t_out[first + lane] = logit;
+        }
+    }
+    workgroupBarrier();
+    if lane == 0u && first < vocab() {
+        var best = logits[0];
+        var id = first;
+        for (var i = 1u; i < min(outputs(), vocab() - first); i++) {
+            if logits[i] > best {
+                best = logits[i];
+                id = first + i;
+            }
+        }
+        t_out_best[workgroup] = vec2<u32>(bitcast<u32>(best), id);
+    }
+}
+
+// ---- decoder/gemv/gemv.wgsl
+
+// W · x for one row of x, as a decode step needs it: what is done before and after the product is
+// part of it (prologue_*.wgsl, epilogue_*.wgsl).
+//
+// A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
+// 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
+// them; all of these are asked for before the first is used. The sums of a team meet in workgroup
+// memory. x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
+// quads.
+//
+// Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
+// says how many rows there are of each kind.
+// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and divides TEAM, which divides
+// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
+// memory besides the epilogue's.
+// In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
+// workgroup memory follow from the invocation's index alone.
+//
+// Needs: embed_dim, arrange, fold_squares, fetch_end, load_chunk, weight_row, Chunk, dot_chunk,
+// put_squares, fetch_squares, finish.
+// Defines: INVOCATIONS, LANE_ROWS, X, outputs, row_sum, main.
+
+override INVOCATIONS: u32 = 128u;  // of a workgroup
+override TEAM: u32 = 32u;  // invocations that share rows of the weight
+override LANE_ROWS: u32 = 2u;  // rows that a team shares
+
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
+
+var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
+var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / LANE_ROWS][outputs]
+
+// A chunk of x.
+struct X {
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+}
+
+// Return the outputs of a workgroup.
+fn outputs() -> u32 {
+    return INVOCATIONS / TEAM * LANE_ROWS;
+}
+
+fn load_x(chunk: u32) -> X {
+    let chunks = embed_dim() / 32u;
+    return arrange(X(
+        t_x[chunk], t_x[chunks + chunk], t_x[2u * chunks + chunk], t_x[3u * chunks + chunk],
+        t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
+        t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
+    ));
+}
+
+// Add up what LANE_ROWS invocations of a team left in `slots`.
+fn fold(lane: u32) {
+    workgroupBarrier();
+    fold_squares(lane);
+    let output = lane % outputs();
+    let part = lane / outputs();
+    var sum = 0.0;
+    for (var i = 0u; i < LANE_ROWS; i++) {
+        sum += slots[output * (TEAM + 1u) + part * LANE_ROWS + i];
+    }
+    folded[lane] = sum;
+    workgroupBarrier();
+}
+
+// Return an output of the workgroup, without the factor of x.
+fn row_sum(output: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < TEAM / LANE_ROWS; i++) {
+        sum += folded[i * outputs() + output];
+    }
+    return sum;
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let first = lane / TEAM * LANE_ROWS;
+    let chunks = embed_dim() / 32u;
+    // Asked for before the product, because nothing waits for it until the end.
+    let fetched = fetch_end(flat, lane);
+    var near = vec4<f32>(0.0);
+    var far = vec4<f32>(0.0);
+    for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
+        let a = load_chunk(weight_row(flat, first), chunk);
+        var b: Chunk;
+        var c: Chunk;
+        var d: Chunk;
+        var e: Chunk;
+        var f: Chunk;
+        var g: Chunk;
+        var h: Chunk;
+        if LANE_ROWS > 1u {
+            b = load_chunk(weight_row(flat, first + 1u), chunk);
+        }
+        if LANE_ROWS > 2u {
+            c = load_chunk(weight_row(flat, first + 2u), chunk);
+            d = load_chunk(weight_row(flat, first + 3u), chunk);
+        }
+        if LANE_ROWS > 4u {
+            e = load_chunk(weight_row(flat, first + 4u), chunk);
+            f = load_chunk(weight_row(flat, first + 5u), chunk);
+            g = load_chunk(weight_row(flat, first + 6u), chunk);
+            h = load_chunk(weight_row(flat, first + 7u), chunk);
+        }
+        let x = load_x(chunk);
+        near.x += dot_chunk(a, x);
+        if LANE_ROWS > 1u {
+            near.y += dot_chunk(b, x);
+        }
+        if LANE_ROWS > 2u {
+            near.z += dot_chunk(c, x);
+            near.w += dot_chunk(d, x);
+        }
+        if LANE_ROWS > 4u {
+            far.x += dot_chunk(e, x);
+            far.y += dot_chunk(f, x);
+            far.z += dot_chunk(g, x);
+            far.w += dot_chunk(h, x);
+        }
+    }
+    put_squares(lane, fetch_squares(lane));
+    let at = first * (TEAM + 1u) + lane % TEAM;
+    slots[at] = near.x;
+    if LANE_ROWS > 1u {
+        slots[at + TEAM + 1u] = near.y;
+    }
+    if LANE_ROWS > 2u {
+        slots[at + 2u * (TEAM + 1u)] = near.z;
+        slots[at + 3u * (TEAM + 1u)] = near.w;
+    }
+    if LANE_ROWS > 4u {
+        slots[at + 4u * (TEAM + 1u)] = far.x;
+        slots[at + 5u * (TEAM + 1u)] = far.y;
+        slots[at + 6u * (TEAM + 1u)] = far.z;
+        slots[at + 7u * (TEAM + 1u)] = far.w;
+    }
+    fold(lane);
+    finish(flat, lane, fetched);
+}

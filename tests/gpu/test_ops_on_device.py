@@ -356,6 +356,7 @@ def test_what_does_not_fit(device: Any, here: Any) -> None:
         (lambda: embedding(ids, weight, np.float64), ValueError, "dtype must be one of"),
         (lambda: embedding(ids, on_host), TypeError, "weight must be a Q4Weight"),
         (lambda: embedding(ids, weight, device=other), DeviceError, "indices is on another device"),
+        (lambda: embedding(ids, weight, device=[device]), DeviceError, "list of devices is for"),
         (lambda: embedding(freed, weight), DeviceError, "was freed"),
         (in_textures, ValueError, "storage='texture3d' cannot be forced"),
         (lambda: linear(ids, weight), TypeError, "x must be float32 or float16, not int32"),

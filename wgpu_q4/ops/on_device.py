@@ -39,6 +39,11 @@ def context_of(given: Mapping[str, DeviceArray], device: Any) -> Context:
             raise DeviceError(
                 f"{name} is on another device than {first}, which is on {context.adapter_summary}"
             )
+    if isinstance(device, (list, tuple)):
+        raise DeviceError(
+            f"{first} is on one device: a list of devices is for arrays of the host. Leave device "
+            f"out"
+        )
     if device is not None and context_for(device) is not context:
         raise DeviceError(
             f"{first} is on another device, {context.adapter_summary}: leave device out, or pass "

@@ -118,6 +118,26 @@ def test_many_threads_and_orders(devices: list[Any]) -> None:
     assert not wrong
 
 
+def test_calls_while_the_interpreter_ends() -> None:
+    """It starts no more threads, for the functions that `atexit` runs and for daemon threads."""
+    program = """
+import atexit, threading, time
+import wgpu_q4
+threading.excepthook = lambda failed: print(failed.exc_value)
+weight = wgpu_q4.quantize([[float(row)] * 8 for row in range(16)], 8)
+devices = [wgpu_q4.request_device(), wgpu_q4.request_device()]
+atexit.register(lambda: print(wgpu_q4.argmax([1.0] * 8, weight, device=devices)))
+
+def work():
+    while True:
+        wgpu_q4.embedding([0, 15], weight, device=devices)
+
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+"""
+    assert run_python("-c", program) == "15\n"
+
+
 class TestRefused:
     WEIGHT = random_weight(PRIME, "float16")
     X = random_x(1, PRIME.embed_dim)

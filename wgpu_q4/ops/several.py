@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
@@ -120,9 +120,19 @@ def on_each(shares: Sequence[Share], work: Callable[[Share], ResultT]) -> list[R
         Exception: the first one that ``work`` raised.
     """
     first, *others = shares
-    futures = [_threads.submit(copy_context().run, work, share) for share in others]
+    futures = [_begun(work, share) for share in others]
     try:
-        done = work(first)
+        done = [work(first)]
     finally:
-        wait(futures)
-    return [done, *(future.result() for future in futures)]
+        wait([future for future in futures if future is not None])
+    for share, future in zip(others, futures, strict=True):
+        done.append(work(share) if future is None else future.result())
+    return done
+
+
+def _begun(work: Callable[[Share], ResultT], share: Share) -> Future[ResultT] | None:
+    """Begin ``work(share)`` in another thread; None if the interpreter ends and starts none."""
+    try:
+        return _threads.submit(copy_context().run, work, share)
+    except RuntimeError:
+        return None

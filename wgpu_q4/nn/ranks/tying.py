@@ -88,7 +88,7 @@ def tie_ranks(
         facts = {
             "the shape [V, K] of the matrix": list(whole.shape),
             "group_size": whole.group_size,
-            "the dtype of its scales": whole.scales.dtype.name,
+            "the dtype of its scales": whole.unchecked_scales.dtype.name,
             "the accuracy of the head": accuracy,
             "the dtype of the model": str(places.matrix.dtype),
             "the modules that hold the matrix": ", ".join(places.modules),
@@ -109,7 +109,7 @@ def _checksum(whole: Q4Weight) -> int:
     """Return a checksum of `_SAMPLED` rows, in either convention: of a file, few pages are read."""
     vocab = whole.shape[0]
     rows = np.unique(np.linspace(0, vocab - 1, min(_SAMPLED, vocab)).astype(int))
-    some = Q4Weight(whole.packed[rows], whole.scales[rows], whole.convention)
+    some = Q4Weight(whole.packed[rows], whole.unchecked_scales[rows], whole.convention)
     return zlib.crc32(some.scales.tobytes(), zlib.crc32(some.packed_as("linear").tobytes()))
 
 

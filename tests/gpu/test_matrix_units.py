@@ -20,7 +20,7 @@ from tests.matrix_emulation import emulated
 from wgpu_q4 import Q4Weight, forced, kernels, linear, reference
 from wgpu_q4.device import context_for, dawn
 from wgpu_q4.device.adapter import request_device
-from wgpu_q4.device.residents import _exponent
+from wgpu_q4.device.residents import exponent_of
 from wgpu_q4.kernels import (
     MATRIX_UNITS,
     Layout,
@@ -119,7 +119,7 @@ def multiplied_as_the_units_do(
     x: NDArray[np.float32], weight: Q4Weight, bias: NDArray[np.float32] | None
 ) -> NDArray[np.float64]:
     """The kernel's arithmetic in numpy, with units that cut off all that they may."""
-    scale = 2.0 ** _exponent(weight.scales)
+    scale = 2.0 ** exponent_of(weight.scales)
     row_scale = 2.0 ** (15 - np.frexp(np.abs(x).max(axis=1, keepdims=True).astype(float))[1])
     left = halved(x * row_scale)
     nibbles = reference.matrix(Q4Weight(weight.packed, np.ones_like(weight.scales)))
@@ -148,9 +148,9 @@ def test_the_bound_holds_for_units_that_cut_off(case: Case) -> None:
 def test_the_largest_scale_is_brought_below_2_to_the_12(dtype: Any) -> None:
     for largest in (1.0, 1.999, 2.0**-24, 2.0**-14, 3e-5, 0.01, 60000.0):
         scales = np.array([[0, largest, largest / 3, -largest]], dtype)
-        assert 2**11 <= float(scales[0, 1]) * 2.0 ** _exponent(scales) < 2**12
-    assert _exponent(np.zeros((2, 2), dtype)) == 0
-    assert _exponent(np.array([[1, -np.inf]], dtype)) == 0
+        assert 2**11 <= float(scales[0, 1]) * 2.0 ** exponent_of(scales) < 2**12
+    assert exponent_of(np.zeros((2, 2), dtype)) == 0
+    assert exponent_of(np.array([[1, -np.inf]], dtype)) == 0
 
 
 # Devices

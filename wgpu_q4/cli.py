@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.commands import bench, check, info, inspect, kernel
+from wgpu_q4.commands import bench, check, info, inspect, kernel, pack
 from wgpu_q4.errors import DeviceError, FormatError
 
 EXIT_STATUS = (
@@ -21,6 +21,7 @@ EXIT_STATUS = (
 
 _COMMANDS = {
     "info": info,
+    "pack": pack,
     "inspect": inspect,
     "kernel": kernel,
     "bench": bench,

@@ -3,7 +3,8 @@
 from tools.mutants.cases import Reduction
 from tools.mutants.mutant import Mutant
 
-_RANK, _ARGMAX, _TOP_K = "reduce/rank", "reduce/argmax", "reduce/top_k"
+_ORDER, _RANK = "reduce/order", "reduce/rank"
+_ARGMAX, _TOP_K = "reduce/argmax", "reduce/top_k"
 
 
 def zeros(case: Reduction) -> bool:
@@ -45,9 +46,9 @@ def rows_differ(case: Reduction) -> bool:
 
 
 MUTANTS = (
-    Mutant(_RANK, "$bits > 0x80000000u", "$bits >= 0x80000000u", reaches=zeros),
-    Mutant(_RANK, "$magnitude > 0x7f800000u", "$magnitude > 0x7fffffffu", reaches=nan),
-    Mutant(_RANK, "$magnitude > 0x7f800000u", "$magnitude >= 0x7f800000u", reaches=nan),
+    Mutant(_ORDER, "$bits > 0x80000000u", "$bits >= 0x80000000u", reaches=zeros),
+    Mutant(_ORDER, "$magnitude > 0x7f800000u", "$magnitude > 0x7fffffffu", reaches=nan),
+    Mutant(_ORDER, "$magnitude > 0x7f800000u", "$magnitude >= 0x7f800000u", reaches=nan),
     Mutant(_RANK, "$a.y < $b.y", "$a.y > $b.y", reaches=has_equals),
     Mutant(_ARGMAX, "LANES / 2u", "LANES / 4u", "read", is_long),
     Mutant(_ARGMAX, "$flat % $parts *", "$flat % $parts % 2u *", "read", has_late_slices),

@@ -95,7 +95,9 @@ def _rank(rank: int, options: argparse.Namespace, adapters: Sequence[int], folde
         place = torch.device("cuda", rank % torch.cuda.device_count())
         torch.cuda.set_device(place)
     store = f"file://{folder}/store"
-    dist.init_process_group(init_method=store, rank=rank, world_size=len(adapters))
+    # The backends by name: torch alone would choose that of CUDA, also for tensors on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store, rank=rank, world_size=len(adapters))
     group = dist.group.WORLD
     device = wgpu_q4.request_device(adapters[rank])
     rows = RankRows(Ranks(group), _weight(*options.shape), device)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
-from wgpu_q4 import DeviceError, DeviceLimitError
+from wgpu_q4 import DeviceError, DeviceLimitError, Q4Weight
 from wgpu_q4.decoder import Config, Decoder, Weights
 from wgpu_q4.device import Context, context_for
+from wgpu_q4.device.upload import upload
 from wgpu_q4.kernels import HalfSupport
+from wgpu_q4.kernels.decoder import plan_choose_best
 
 SMOLLM2 = replace(
     PLAIN,
@@ -70,6 +72,45 @@ def test_teams_of_a_gpu(config: Config, context: Context, monkeypatch: pytest.Mo
     monkeypatch.setattr(context, "is_software", False)
     weights = random_weights(config, "q4gsw")
     check(decoder_of(weights), weights)
+
+
+def test_several_chunks_for_each_lane() -> None:
+    weights = random_weights(SMOLLM2)
+    check(decoder_of(weights), weights)
+
+
+@pytest.mark.parametrize("count", [1, 16, 255, 257, 1025, 4008])
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_best_of_what_the_head_left(count: int, equal: bool, context: Context) -> None:
+    """The first of equals; four entries are looked at a time, and the last may be fewer."""
+    rng = np.random.default_rng(count)
+    logits = rng.choice([-3.0, 2.5] if equal else rng.standard_normal(count), count)
+    ids = np.sort(rng.choice(1 << 20, count, replace=False)).astype(np.uint32)
+    entries = np.stack([logits.astype(np.float32).view(np.uint32), ids], axis=-1)
+    with context.lock, context.guard, context.guard.busy:
+        state = upload(context, "state", np.array([3, 4], np.uint32))
+        sequence = upload(context, "ids", np.zeros(10, np.uint32))
+        given = {"t_in": upload(context, "entries", entries), "t_ids": sequence, "t_state": state}
+        step = context.pipelines.step(plan_choose_best(count, 9), given)
+        found, after = np.empty(10, np.uint32), np.empty(2, np.uint32)
+        context.run([step], sequence, found)
+        context.run([], state, after)
+    expected = np.zeros(10, np.uint32)
+    expected[7] = ids[logits.astype(np.float32).argmax()]
+    assert found.tolist() == expected.tolist()
+    assert after.tolist() == [7, 1]
+
+
+def test_equal_logits_give_the_first_id() -> None:
+    weights = random_weights(PLAIN, "q4gsw")
+    best = int(logits_of(weights, IDS)[-1].argmax())
+    packed, scales = weights.embedding.packed.copy(), weights.embedding.scales.copy()
+    unused = sorted(set(range(PLAIN.vocab)) - set(IDS) - {best})
+    first = unused[0]
+    for id_ in (first, unused[-1]):  # in other workgroups and in the same
+        packed[id_], scales[id_] = packed[best], scales[best]
+    same = replace(weights, embedding=Q4Weight(packed, scales))
+    assert list(decoder_of(same).generate(IDS, 1)) == [min(first, best)]
 
 
 def test_a_head_of_its_own() -> None:

@@ -168,8 +168,8 @@ fn store_part(
 // In range: the position is clamped to CAPACITY − 1 and those of the cache to it; heads are below
 // HEADS; places in workgroup memory follow from the invocation's index and HEAD_DIM.
 //
-// Needs: HEAD_DIM, HEADS, normalize, SLICES, KV_HEADS, first_position, CAPACITY, store_key,
-// store_value, load_key, cap, load_value, store_part.
+// Needs: HEAD_DIM, load_key, CAPACITY, load_value, HEADS, normalize, SLICES, KV_HEADS,
+// first_position, store_key, store_value, cap, store_part.
 // Defines: main.
 
 override LANES: u32 = 128u;  // invocations of a workgroup, and positions taken at a time
@@ -178,6 +178,9 @@ override WHOLE_TILES: u32 = 0u;  // 1: as many turns over values for every tile
 override SCALE: u32;  // bits of the float that queries are multiplied by
 
 const LOWEST = -1e30;  // below every score
+const FETCHED = 16u;  // quads of a key, and values, that are asked for ahead
+
+alias Quads = array<vec4<f32>, 16>;
 
 @group(0) @binding(1) var<storage, read> t_in: array<vec4<f32>>;  // [(HEADS + 2 · KV_HEADS) · HEAD_DIM / 4]
 @group(0) @binding(4) var<storage, read> t_rope: array<vec4<f32>>;  // [CAPACITY][HEAD_DIM / 4], cosine and sine of two columns
@@ -205,6 +208,57 @@ fn largest_score(lane: u32) -> f32 {
         largest = max(largest, folded[i]);
     }
     return largest;
+}
+
+// Ask for the first 16 quads of a key.
+fn fetch_key(kv_head: u32, position: u32) -> Quads {
+    let width = HEAD_DIM / 4u;
+    var key: Quads;
+    for (var i = 0u; i < min(width, FETCHED); i++) {
+        key[i] = load_key((kv_head * width + i) * CAPACITY + position);
+    }
+    return key;
+}
+
+// Return the position in the tile of the value that an invocation adds in a turn.
+fn place_of_turn(turn: u32, lane: u32) -> u32 {
+    return lane / (HEAD_DIM / 4u) + turn * (LANES / (HEAD_DIM / 4u));
+}
+
+fn fetch_value(kv_head: u32, base: u32, last: u32, turn: u32, lane: u32) -> vec4<f32> {
+    let width = HEAD_DIM / 4u;
+    let position = min(base + min(place_of_turn(turn, lane), LANES - 1u), last - 1u);
+    return load_value((kv_head * CAPACITY + position) * width + lane % width);
+}
+
+// Ask for the values of the first 16 turns.
+fn fetch_values(kv_head: u32, base: u32, last: u32, lane: u32) -> Quads {
+    var values: Quads;
+    for (var turn = 0u; turn < min(turns_of(LANES), FETCHED); turn++) {
+        values[turn] = fetch_value(kv_head, base, last, turn, lane);
+    }
+    return values;
+}
+
+// Return the turns that it takes to add the values of so many positions.
+fn turns_of(count: u32) -> u32 {
+    let parts = LANES / (HEAD_DIM / 4u);
+    return (count + parts - 1u) / parts;
+}
+
+// Return the product of a query and a key, of which the first 16 quads are here; the row's own key is in
+// workgroup memory.
+fn product_with(key: Quads, kv_head: u32, position: u32, own: u32) -> f32 {
+    let width = HEAD_DIM / 4u;
+    var sum = 0.0;
+    for (var i = 0u; i < min(width, FETCHED); i++) {
+        sum += dot(select(key[i], own_key[i], position == own), query[i]);
+    }
+    for (var i = FETCHED; i < width; i++) {
+        let quad = load_key((kv_head * width + i) * CAPACITY + position);
+        sum += dot(select(quad, own_key[i], position == own), query[i]);
+    }
+    return sum;
 }
 
 fn rotate(value: vec4<f32>, partner: vec4<f32>, position: u32, d4: u32) -> vec4<f32> {
@@ -268,6 +322,9 @@ fn main(
     let part = lane / width;
     let d4 = lane % width;
     let own_value = t_in[(HEADS + KV_HEADS + kv_head) * width + d4];
+    // Asked for before anything waits. An empty slice asks for a position that there is.
+    var key = fetch_key(kv_head, min(first + lane, last - 1u));
+    var values = fetch_values(kv_head, first, last, lane);
     prepare(head, kv_head, own, lane);
     if slice == 0u && head % (HEADS / KV_HEADS) == 0u && lane < width {
         store_key((kv_head * width + lane) * CAPACITY + own, own_key[lane]);
@@ -279,11 +336,7 @@ fn main(
     var sum = vec4<f32>(0.0);
     for (var base = first; base < last; base += LANES) {
         let position = min(base + lane, last - 1u);
-        var product = 0.0;
-        for (var i = 0u; i < width; i++) {
-            let key = load_key((kv_head * width + i) * CAPACITY + position);
-            product += dot(select(key, own_key[i], position == own), query[i]);
-        }
+        let product = product_with(key, kv_head, position, own);
         let score = select(LOWEST, cap(product), base + lane < last);
         scores[lane] = score;
         let next_top = max(top, largest_score(lane));
@@ -296,14 +349,23 @@ fn main(
         workgroupBarrier();
         if part < parts {
             let count = select(min(LANES, last - base), LANES, WHOLE_TILES == 1u);
-            for (var turn = 0u; turn < (count + parts - 1u) / parts; turn++) {
-                let i = min(part + turn * parts, LANES - 1u);
-                let at = min(base + i, last - 1u);
-                let value = load_value((kv_head * CAPACITY + at) * width + d4);
-                let is_new = part + turn * parts < LANES;
-                let share = select(0.0, weights[i], is_new);
-                sum = fma(vec4<f32>(share), select(value, own_value, at == own), sum);
+            for (var turn = 0u; turn < min(turns_of(count), FETCHED); turn++) {
+                let place = place_of_turn(turn, lane);
+                let share = select(0.0, weights[min(place, LANES - 1u)], place < LANES);
+                let value = select(values[turn], own_value, min(base + place, last - 1u) == own);
+                sum = fma(vec4<f32>(share), value, sum);
             }
+            for (var turn = FETCHED; turn < turns_of(count); turn++) {
+                let place = place_of_turn(turn, lane);
+                let share = select(0.0, weights[min(place, LANES - 1u)], place < LANES);
+                let stored = fetch_value(kv_head, base, last, turn, lane);
+                let value = select(stored, own_value, min(base + place, last - 1u) == own);
+                sum = fma(vec4<f32>(share), value, sum);
+            }
+        }
+        if base + LANES < last {
+            key = fetch_key(kv_head, min(base + LANES + lane, last - 1u));
+            values = fetch_values(kv_head, base + LANES, last, lane);
         }
     }
     workgroupBarrier();

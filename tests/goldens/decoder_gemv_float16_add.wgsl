@@ -157,8 +157,8 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and divides TEAM, which divides
-// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
+// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8, at most FOLD, which divides TEAM,
+// which divides INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
 // memory besides the epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
@@ -170,11 +170,12 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 override INVOCATIONS: u32 = 128u;  // of a workgroup
 override TEAM: u32 = 32u;  // invocations that share rows of the weight
 override LANE_ROWS: u32 = 2u;  // rows that a team shares
+override FOLD: u32 = 8u;  // invocations of a team whose sums are added up first
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
 
 var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
-var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / LANE_ROWS][outputs]
+var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / FOLD][outputs]
 
 // A chunk of x.
 struct X {
@@ -196,24 +197,25 @@ fn load_x(chunk: u32) -> X {
     ));
 }
 
-// Add up what LANE_ROWS invocations of a team left in `slots`.
+// Add up what FOLD invocations of a team left in `slots`.
 fn fold(lane: u32) {
     workgroupBarrier();
     fold_squares(lane);
-    let output = lane % outputs();
-    let part = lane / outputs();
-    var sum = 0.0;
-    for (var i = 0u; i < LANE_ROWS; i++) {
-        sum += slots[output * (TEAM + 1u) + part * LANE_ROWS + i];
+    if lane < outputs() * (TEAM / FOLD) {
+        let at = lane % outputs() * (TEAM + 1u) + lane / outputs() * FOLD;
+        var sum = 0.0;
+        for (var i = 0u; i < FOLD; i++) {
+            sum += slots[at + i];
+        }
+        folded[lane] = sum;
     }
-    folded[lane] = sum;
     workgroupBarrier();
 }
 
 // Return an output of the workgroup, without the factor of x.
 fn row_sum(output: u32) -> f32 {
     var sum = 0.0;
-    for (var i = 0u; i < TEAM / LANE_ROWS; i++) {
+    for (var i = 0u; i < TEAM / FOLD; i++) {
         sum += folded[i * outputs() + output];
     }
     return sum;

@@ -82,7 +82,7 @@ def test_several_chunks_for_each_lane() -> None:
 @pytest.mark.parametrize("count", [1, 16, 255, 257, 1025, 4008])
 @pytest.mark.parametrize("equal", [False, True])
 def test_the_best_of_what_the_head_left(count: int, equal: bool, context: Context) -> None:
-    """The first of equals; four entries are looked at a time, and the last may be fewer."""
+    """The first of equals; eight entries are looked at a time, and the last may be fewer."""
     rng = np.random.default_rng(count)
     logits = rng.choice([-3.0, 2.5] if equal else rng.standard_normal(count), count)
     ids = np.sort(rng.choice(1 << 20, count, replace=False)).astype(np.uint32)
@@ -233,6 +233,7 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception], words: str
         ({"accuracy": "low"}, ValueError, "accuracy must be one of exact, fast, int8"),
         ({"most_steps": 0}, ValueError, "most_steps must be at least 1"),
         ({"slices": 0}, ValueError, "slices must be at least 1"),
+        ({"slices": 65}, ValueError, "slices must be at most 64"),
         ({"prompt_rows": 0}, ValueError, "prompt_rows must be at least 1"),
     ],
     ids=str,

@@ -15,6 +15,7 @@ from wgpu_q4.decoder.choose import Chooser, Greedy
 from wgpu_q4.decoder.engine import Engine, Options
 from wgpu_q4.decoder.sampler import check_drawn
 from wgpu_q4.decoder.submission import Submission
+from wgpu_q4.decoder.token import MOST_SLICES
 from wgpu_q4.decoder.weights import Weights
 from wgpu_q4.device.context import Context, context_for
 from wgpu_q4.kernels import Accuracy
@@ -80,7 +81,7 @@ class Decoder:
             prompt_rows: rows of a prompt that a pass takes at most, which decides how much memory
                 passes take; by default 512, on a processor 32.
             slices: workgroups that share the positions which a head looks at, once there are more
-                than 512; by default as many as keep a GPU busy, on a processor 1.
+                than 512, at most 64; by default one for each 128, on a processor 1 in all.
             most_steps: the most steps of a submission.
 
         Raises:
@@ -99,6 +100,8 @@ class Decoder:
                 f"capacity must be in 1..{config.positions}, the positions that the model was made "
                 f"for, not {capacity}"
             )
+        if slices is not None and slices > MOST_SLICES:
+            raise ValueError(f"slices must be at most {MOST_SLICES}, not {slices}")
         numbers = {"prompt_rows": prompt_rows, "slices": slices, "most_steps": most_steps}
         for name, value in numbers.items():
             if value is not None and value < 1:

@@ -52,7 +52,7 @@ class Engine:
         self._context, self._options = context, options
         most = options.prompt_rows or (32 if context.is_software else 512)
         self._pass_rows = [rows for rows in PASS_ROWS if rows <= most] or [PASS_ROWS[0]]
-        slices = options.slices or slices_for(config.heads, context.is_software)
+        slices = options.slices or slices_for(options.capacity, context.is_software)
         largest = self._pass_rows[-1]
         self.memory = Memory(context, config, options.capacity, largest, options.cache)
         self.model = DeviceModel(context, weights)

@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 NEAR = 512
 """Positions up to which one workgroup for each head is as fast as several and their merge."""
 
-WORKGROUPS_OF_ATTENTION = 512
-"""Workgroups that keep a large GPU busy."""
+_TILE = 128
+"""Positions that a workgroup takes at a time: a slice of one tile is done soonest."""
+
+MOST_SLICES = 64
+"""More are not worth their merge."""
 
 
-def slices_for(heads: int, software: bool) -> int:
+def slices_for(capacity: int, software: bool) -> int:
     """Return how many workgroups share the positions of a head that looks at many."""
-    return 1 if software else max(2, WORKGROUPS_OF_ATTENTION // heads)
+    return 1 if software else max(2, min(MOST_SLICES, -(-capacity // _TILE)))
 
 
 class TokenSteps(Bound):

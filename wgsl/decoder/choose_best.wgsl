@@ -1,7 +1,7 @@
 // The end of a greedy step: the id of the largest logit, the first of equals, is the next of the
 // sequence, and its position becomes the first.
 //
-// A workgroup of 256 invocations reduces the entries that the head left, four of them at a time.
+// A workgroup of 256 invocations reduces the entries that the head left, eight of them at a time.
 //
 // Grid: one workgroup.
 // In range: entries are clamped to the last; the position is clamped to CAPACITY.
@@ -38,12 +38,17 @@ fn better(a: Entry, b: Entry) -> Entry {
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) lane: u32) {
     var best = load_entry(lane);
-    for (var at = lane + 256u; at < COUNT; at += 1024u) {
-        let first = load_entry(at);
-        let second = load_entry(at + 256u);
-        let third = load_entry(at + 512u);
-        let fourth = load_entry(at + 768u);
-        best = better(best, better(better(first, second), better(third, fourth)));
+    for (var at = lane + 256u; at < COUNT; at += 2048u) {
+        let a = load_entry(at);
+        let b = load_entry(at + 256u);
+        let c = load_entry(at + 512u);
+        let d = load_entry(at + 768u);
+        let e = load_entry(at + 1024u);
+        let f = load_entry(at + 1280u);
+        let g = load_entry(at + 1536u);
+        let h = load_entry(at + 1792u);
+        best = better(best, better(better(a, b), better(c, d)));
+        best = better(best, better(better(e, f), better(g, h)));
     }
     values[lane] = best.value;
     ids[lane] = best.id;

@@ -30,7 +30,18 @@ class Team:
     @property
     def constants(self) -> dict[str, int]:
         """The pipeline constants."""
-        return {"INVOCATIONS": self.invocations, "TEAM": self.lanes, "LANE_ROWS": self.rows}
+        return {
+            "INVOCATIONS": self.invocations,
+            "TEAM": self.lanes,
+            "LANE_ROWS": self.rows,
+            "FOLD": self.fold,
+        }
+
+    @property
+    def fold(self) -> int:
+        """Sums of a team that are added up first: as many as there are left then, or about."""
+        divisors = [n for n in range(self.rows, self.lanes + 1) if self.lanes % n == 0]
+        return min(divisors, key=lambda n: n + self.lanes // n)
 
 
 class Measured(NamedTuple):

@@ -28,6 +28,7 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let first = workgroup * outputs();
     if lane < outputs() {
         let logit = cap(row_sum(lane) * x_factor());
+        // Rows past the last are copies of it: they do not come first.
         logits[lane] = logit;
         if first + lane < vocab() {
             t_out[first + lane] = logit;
@@ -37,7 +38,7 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     if lane == 0u && first < vocab() {
         var best = logits[0];
         var id = first;
-        for (var i = 1u; i < min(outputs(), vocab() - first); i++) {
+        for (var i = 1u; i < outputs(); i++) {
             if logits[i] > best {
                 best = logits[i];
                 id = first + i;

@@ -98,6 +98,16 @@ def test_linear(device: Any, shape: Shape, rows: int, dtype: Any) -> None:
         assert found.shape == (rows, 1, shape.vocab)
 
 
+def test_x_and_bias_of_half_precision(device: Any) -> None:
+    """Both are converted in one submission, and x has many more numbers than the bias."""
+    shape = Shape(65, 128, 32)
+    weight, x, bias = random_weight(shape, "float16"), random_x(3, 128), random_x(65)
+    x, bias = x.astype(np.float16), bias.astype(np.float16)
+    found = linear(to_device(x, device), weight, to_device(bias, device))
+    floats = x.astype(np.float32), weight, bias.astype(np.float32)
+    assert_close(found, reference.linear(*floats), reference.linear_bound(*floats))
+
+
 @pytest.mark.parametrize("accuracy", ["fast", "int8"])
 def test_linear_that_rounds_x(device: Any, accuracy: Any) -> None:
     weight, x = random_weight(LONG, "float16"), random_x(2, LONG.embed_dim)

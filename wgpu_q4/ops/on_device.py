@@ -158,7 +158,7 @@ class ArrayWorkspace(Workspace):
             return [], source
         numbers = len(rows) * array.shape[1]
         target = self.scratch.buffer(f"{role} in float32", 4 * numbers, "STORAGE")
-        return [self._converted(source, target, numbers, "float32", part)], target
+        return [self._converted(role, source, target, numbers, "float32", part)], target
 
     def from_floats(
         self, role: str, array: DeviceArray, rows: range, part: DevicePart
@@ -174,7 +174,7 @@ class ArrayWorkspace(Workspace):
         source = self.scratch.buffer(
             f"{role} in float32", 4 * numbers, "STORAGE", in_ranges=not part.is_whole
         )
-        return source, [self._converted(source, target, numbers, "float16", part)]
+        return source, [self._converted(role, source, target, numbers, "float16", part)]
 
     def run(self, steps: Iterable[Step]) -> None:
         """Record ``steps``, or submit them without waiting for the device."""
@@ -188,11 +188,12 @@ class ArrayWorkspace(Workspace):
         self.context.round_trip.submit(commands)
 
     def _converted(
-        self, source: Any, target: Any, numbers: int, to: OutputDtype, part: DevicePart
+        self, role: str, source: Any, target: Any, numbers: int, to: OutputDtype, part: DevicePart
     ) -> Step:
         context = self.context
         dispatch = context.plan(plan_convert, numbers, to, half_support=context.half_support)
-        sizes = self.scratch.sizes(f"conversion to {to}", numbers)
+        # Conversions of one submission must not share sizes: the queue writes them before it runs.
+        sizes = self.scratch.sizes(f"conversion of {role} to {to}", numbers)
         return self.step(dispatch, {"t_in": source, "t_out": target, "sizes": sizes}, part)
 
 

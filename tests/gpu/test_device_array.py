@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -247,3 +249,33 @@ def test_a_lost_device(own_device: Any) -> None:
 def test_wait(each_way: Any) -> None:
     array = to_device(np.arange(3), each_way)
     assert array.wait() is array
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_python_does_not_copy_it(device: Any, copied: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError, match=r"lies on a device. Use array.numpy\(\)"):
+        copied(to_device([1, 2], device))
+
+
+def test_its_buffer_is_destroyed(each_way: Any) -> None:
+    """The array counts as freed, and the process lives."""
+    array = to_device([1, 2], each_way)
+    array.buffer.destroy()
+    uses: list[Callable[[], object]] = [array.numpy, array.wait, lambda: array.write([3, 4])]
+    for use in uses:
+        with pytest.raises(DeviceError, match="was freed"):
+            use()
+
+
+def test_its_buffer_is_mapped(each_way: Any) -> None:
+    """wgpu-native would abort the process."""
+    usage = context_for(each_way).usage(*WHOLE)
+    buffer = each_way.create_buffer(size=8, usage=usage, mapped_at_creation=True)
+    array = DeviceArray.wrap(buffer, 2, "int32")
+    uses: list[Callable[[], object]] = [array.numpy, array.wait, lambda: array.write([3, 4])]
+    for use in uses:
+        with pytest.raises(DeviceError, match=r"is mapped: call its unmap\(\) first"):
+            use()
+    array.buffer.unmap()
+    array.write([3, 4])
+    assert_same_bits(array.numpy(), np.array([3, 4], np.int32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class DeviceArray:
     `wgpu_q4.to_device` makes one, as does every op that is given one.  It belongs to its holder:
     no later call writes to it unless it is told to, and its buffer goes when the last array and the
     last recording that use it go.  ``np.asarray(array)``, `numpy` and `torch` bring it to the host.
+    An array whose buffer is destroyed counts as freed.
 
     Attributes:
         storage: the buffer, and what else is kept with it.
@@ -195,6 +196,7 @@ class DeviceArray:
         self.storage.check_usage("COPY_DST", "written by the host")
         with context.lock, context.guard, context.guard.busy:
             upload_to(self.storage, self.offset, data)
+            self.storage.pending = None
 
     def numpy(self) -> NDArray[Any]:
         """Return the array on the host, when the device has computed it.
@@ -259,6 +261,12 @@ class DeviceArray:
         with self.storage.context.lock:
             self.storage.free()
 
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "a DeviceArray cannot be pickled or copied by Python: it lies on a device. Use "
+            "array.numpy(), or wgpu_q4.to_device(array.numpy()) for a copy there"
+        )
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a device array without dimensions")
@@ -302,7 +310,9 @@ def empty_array(context: Context, shape: tuple[int, ...], dtype: str) -> DeviceA
     buffer = context.create_buffer(
         "wgpu_q4 array", max(4, nbytes + -nbytes % 4), "STORAGE", "COPY_SRC", "COPY_DST"
     )
-    return DeviceArray(Storage(context, buffer), shape, dtype)
+    array = DeviceArray(Storage(context, buffer), shape, dtype)
+    watch(array.storage)
+    return array
 
 
 def _check_shape(shape: object) -> tuple[int, ...]:

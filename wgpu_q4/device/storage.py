@@ -74,15 +74,29 @@ class Storage:
             by: what the work waits for that will read the contents.
 
         Raises:
-            DeviceError: the buffer was freed, or its recording was not submitted.
+            DeviceError: the buffer was freed or is mapped, or its recording was not submitted.
         """
-        _ = self.buffer
+        self.check_unmapped()
         pending = self.pending
         if pending is not None and pending is not by and not pending.is_over:
             raise DeviceError(f"this device array {pending.reason}")
 
+    def wait_for(self, pending: Pending) -> None:
+        """Have contents that are not there wait for another thing, which will write them too."""
+        if self.pending is not None and not self.pending.is_over:
+            self.pending = pending
+
+    def check_unmapped(self) -> None:
+        """Raise `DeviceError` if the owner of the buffer has mapped it, or waits for that.
+
+        wgpu-native aborts the process when commands are submitted that use such a buffer.
+        """
+        if self.buffer.map_state != "unmapped":
+            raise DeviceError("the buffer of this device array is mapped: call its unmap() first")
+
     def check_usage(self, usage: str, what: str) -> None:
         """Raise `DeviceError` if the buffer lacks a usage, and cannot be what its name says."""
+        self.check_unmapped()
         if not self.buffer.usage & self.context.usage(usage):
             raise DeviceError(
                 f"this device array cannot be {what}: its buffer was made without the usage {usage}"

@@ -76,7 +76,7 @@ def check_out(
     Raises:
         TypeError: not a device array.
         ValueError: another shape or dtype, or the buffer of an array that the op reads.
-        DeviceError: ``out`` was freed, or is on another device.
+        DeviceError: ``out`` was freed or is mapped, or is on another device.
     """
     if out is None:
         return
@@ -86,6 +86,7 @@ def check_out(
         raise ValueError(
             f"{name} must be {' or '.join(dtypes)} {list(shape)}, not {out.dtype} {list(out.shape)}"
         )
+    out.storage.check_unmapped()
     for other, array in given.items():
         if out.device is not array.device:
             raise DeviceError(f"{name} is on another device than {other}")
@@ -120,6 +121,7 @@ class ArrayWorkspace(Workspace):
         self._recording = current_recording()
         super().__init__(context, None if self._recording is None else self._recording.scratch)
         self._used = [array.storage for array in given.values()]
+        self._written: list[Storage] = []
         self._kept_with: Storage | None = None
 
     def result(self, out: DeviceArray | None, shape: Sequence[int], dtype: str) -> DeviceArray:
@@ -131,6 +133,7 @@ class ArrayWorkspace(Workspace):
         elif self._recording is None and self._kept_with is None:
             self._kept_with = out.storage
         self._used.append(out.storage)
+        self._written.append(out.storage)
         return out
 
     def bind_groups_of(self, part: DevicePart) -> BindGroups | None:
@@ -181,11 +184,15 @@ class ArrayWorkspace(Workspace):
         commands = Commands.of(steps)
         if self._recording is not None:
             self._recording.add(commands.in_order, self._used)
+            for storage in self._written:
+                storage.wait_for(self._recording.pending)
             return
         if self._kept_with is not None:
             for storage in self._used:
                 storage.bound_with.add(self._kept_with)
         self.context.round_trip.submit(commands)
+        for storage in self._written:
+            storage.pending = None  # whatever it waited for, it is overwritten
 
     def _converted(
         self, role: str, source: Any, target: Any, numbers: int, to: OutputDtype, part: DevicePart

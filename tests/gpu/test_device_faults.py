@@ -230,6 +230,20 @@ def test_interrupts_leave_nothing_behind(each_way: Any) -> None:
     assert step > 50, "a call runs more lines than that"
 
 
+def test_interrupts_of_an_empty_block(each_way: Any) -> None:
+    """Control-C at any line of a recording, and the thread is in the block of none."""
+
+    def call() -> None:
+        with recording(each_way):
+            pass
+
+    step = 1
+    while interrupt_at(step, call):
+        assert current_recording() is None, f"interrupted at {step}"
+        step += 1
+    assert step > 20, "a recording runs more lines than that"
+
+
 def test_interrupts_of_calls_on_device_arrays(each_way: Any) -> None:
     """Control-C at any line of a recording, a replay and a read, and the next result is right."""
     weight = random_weight(ODD, "float16")

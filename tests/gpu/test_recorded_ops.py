@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from functools import partial
@@ -249,6 +250,51 @@ def test_arrays_that_are_not_computed_yet(each_way: Any) -> None:
     assert linear(rows, weight).shape == (2, 13)
 
 
+def test_arrays_that_are_overwritten_before_they_are_computed(each_way: Any) -> None:
+    """By the host, by an op, and by another recording: they hold what was written last."""
+    weight, ids = random_weight(ODD, "float16"), to_device([1, 2], each_way)
+    expected = reference.embedding(np.array([1, 2]), weight)
+
+    def uncomputed() -> DeviceArray:
+        with recording(each_way, submit=False):
+            return embedding(ids, weight)
+
+    rows = uncomputed()
+    rows.write(expected + 1)
+    assert_same_bits(rows.numpy(), expected + 1)
+    rows = uncomputed()
+    embedding(ids, weight, out=rows)
+    assert_same_bits(rows.numpy(), expected)
+    rows = uncomputed()
+    with recording(each_way, submit=False) as recorded:
+        embedding(ids, weight, out=rows)
+        logits = linear(rows, weight)
+    with pytest.raises(DeviceError, match="not computed yet"):
+        rows.numpy()
+    recorded.replay()
+    assert_same_bits(rows.numpy(), expected)
+    assert_same_bits(logits.numpy(), linear(rows, weight).numpy())
+
+
+def test_what_a_block_starts(each_way: Any) -> None:
+    """A task of asyncio belongs to the block that starts it, until the block ends."""
+    weight, ids = random_weight(ODD, "float16"), to_device([1, 2], each_way)
+
+    async def look_up() -> DeviceArray:
+        return embedding(ids, weight)
+
+    async def main() -> tuple[Recording, DeviceArray, DeviceArray]:
+        with recording(each_way) as recorded:
+            within = await asyncio.create_task(look_up())
+            after = asyncio.create_task(look_up())
+        return recorded, within, await after
+
+    recorded, *found = asyncio.run(main())
+    assert len(recorded) == 1
+    for rows in found:
+        assert_same_bits(rows.numpy(), reference.embedding(np.array([1, 2]), weight))
+
+
 def test_a_block_that_raises(each_way: Any) -> None:
     weight, ids = random_weight(ODD, "float16"), to_device([1, 2], each_way)
     made = []
@@ -290,6 +336,32 @@ def test_a_buffer_that_its_owner_destroyed(each_way: Any) -> None:
         embedding(again, weight)
     rows = embedding(to_device([3], each_way), weight).numpy()
     assert_same_bits(rows, reference.embedding(np.array([3]), weight))
+
+
+def test_a_buffer_that_its_owner_maps(each_way: Any) -> None:
+    weight, usage = random_weight(ODD, "float16"), context_for(each_way).usage("STORAGE")
+    buffer = each_way.create_buffer(size=8, usage=usage, mapped_at_creation=True)
+    ids = DeviceArray.wrap(buffer, 2, "int32")
+    rows = DeviceArray.empty((2, ODD.embed_dim), device=each_way)
+    words = r"is mapped: call its unmap\(\) first"
+    for use in (partial(embedding, ids, weight), partial(argmax, rows, weight, out=ids)):
+        with pytest.raises(DeviceError, match=words):
+            use()
+    with pytest.raises(DeviceError, match=words), recording(each_way):
+        embedding(ids, weight)
+    buffer.unmap()
+    assert_same_bits(embedding(ids, weight).numpy(), reference.embedding(np.array([0, 0]), weight))
+
+
+def test_the_buffer_of_an_array_is_destroyed(each_way: Any) -> None:
+    """As a result, as the x of an op, and in a recording."""
+    weight, ids = random_weight(ODD, "float16"), to_device([1, 2], each_way)
+    with recording(each_way) as recorded:
+        rows = embedding(ids, weight)
+    rows.buffer.destroy()
+    for use in (recorded.replay, rows.numpy, partial(argmax, rows, weight)):
+        with pytest.raises(DeviceError, match="was freed"):
+            use()
 
 
 def test_arrays_of_another_device(each_way: Any, here: Any) -> None:

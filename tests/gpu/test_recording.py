@@ -165,6 +165,8 @@ def test_what_cannot_be_recorded(each_way: Any, here: Any, values: DeviceArray) 
         ((kernels.double, kernels.groups, ()), ValueError, "one to three numbers"),
         ((kernels.double, kernels.groups, -1), ValueError, "one to three numbers"),
         ((kernels.double, kernels.groups, (1.5,)), TypeError, "float"),
+        ((kernels.double, kernels.groups, 1.5), TypeError, "float"),
+        ((kernels.double, kernels.groups, 1 << 32), ValueError, "to 2.32 - 1, not 4294967296"),
     ]
     with recording(each_way) as recorded:
         for arguments, error, words in wrong:
@@ -189,6 +191,14 @@ def test_what_cannot_be_recorded(each_way: Any, here: Any, values: DeviceArray) 
         recorded.encode(3)
     with pytest.raises(DeviceError, match="not of the device of this recording"):
         recorded.encode(other.create_command_encoder())
+
+
+def test_a_grid_of_numpy(each_way: Any, values: DeviceArray) -> None:
+    kernels = UserKernels(each_way, values, to_device(ADDED, each_way))
+    with recording(each_way) as recorded:
+        recorded.dispatch(kernels.negate, kernels.negate_group, np.int64(kernels.workgroups))
+        recorded.dispatch(kernels.negate, kernels.negate_group, (np.int32(kernels.workgroups), 1))
+    np.testing.assert_array_equal(values.numpy(), START)
 
 
 def test_a_dispatch_that_is_not_valid_is_a_device_error(each_way: Any, values: DeviceArray) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import index
 from typing import Any
+from weakref import ref
 
 from numpy.typing import NDArray
 
@@ -53,6 +54,11 @@ class Recording:
         return self.context.device
 
     @property
+    def has_ended(self) -> bool:
+        """True when the block of the recording has ended."""
+        return self._gathered is None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the buffers that belong to this recording alone: not those of arrays."""
         return self.scratch.nbytes
@@ -72,7 +78,7 @@ class Recording:
             workgroups: the grid: one to three numbers.
 
         Raises:
-            TypeError: not such objects.
+            TypeError: not such objects, or a grid of other things than integers.
             ValueError: no grid.
             DeviceError: the block has ended, or an object is on another device.
         """
@@ -87,10 +93,12 @@ class Recording:
                     raise TypeError(f"{name} must be a {kind.__name__}, not {type(one).__name__}")
                 if device_of(one) is not self.device:
                     raise DeviceError(f"{name} is not of the device of this recording")
-        grid = [workgroups] if isinstance(workgroups, int) else list(workgroups)
-        if not 1 <= len(grid) <= 3 or min(map(index, grid)) < 0:
-            raise ValueError(f"workgroups must be one to three numbers, not {workgroups!r}")
-        x, y, z = [*map(index, grid), 1, 1][:3]
+        grid = workgroups if isinstance(workgroups, Sequence) else (workgroups,)
+        x, y, z, *more = *map(index, grid), *[1] * max(0, 3 - len(grid))
+        if more or not grid or not 0 <= min(x, y, z) <= max(x, y, z) < 1 << 32:
+            raise ValueError(
+                f"workgroups must be one to three numbers from 0 to 2^32 - 1, not {workgroups!r}"
+            )
         self._append([Command(pipeline, groups, (x, y, z))])
 
     def add(self, commands: Iterable[Command], used: Iterable[Storage]) -> None:
@@ -170,8 +178,12 @@ class Recording:
             raise DeviceError("the block of this recording has not ended: run it afterwards")
         if self.pending.reason == _FAILED:
             raise DeviceError("the block of this recording raised an error: make another recording")
-        if any(storage.is_freed for storage in self._used):
-            raise DeviceError("an array that this recording uses was freed: make another recording")
+        for storage in self._used:
+            if storage.is_freed:
+                raise DeviceError(
+                    "an array that this recording uses was freed: make another recording"
+                )
+            storage.check_unmapped()
 
     def __repr__(self) -> str:
         return f"Recording({len(self)} dispatches, {self.context.adapter_summary})"
@@ -198,10 +210,23 @@ class RecordingScratch(Scratch):
         return super().input(f"{role} {self._inputs}", data, in_ranges=in_ranges)
 
 
-_current: ContextVar[Recording | None] = ContextVar("wgpu_q4.recording", default=None)
+class _Block:
+    """The block of a recording, which lives as long as the frame of `recording`."""
 
-current_recording = _current.get
-"""Return the recording whose block this thread, or asyncio task, is in; None outside of one."""
+    def __init__(self, made: Recording) -> None:
+        self.recording = made
+
+
+_current: ContextVar[ref[_Block] | None] = ContextVar("wgpu_q4.recording", default=None)
+"""A weak reference, because nothing else tells that a block has ended: an interrupt may come before
+`recording` says so, and a task that was started in the block has a copy of this variable."""
+
+
+def current_recording() -> Recording | None:
+    """Return the recording whose block this thread, or asyncio task, is in; None outside of one."""
+    reference = _current.get()
+    block = None if reference is None else reference()
+    return None if block is None or block.recording.has_ended else block.recording
 
 
 @contextmanager
@@ -216,7 +241,9 @@ def recording(device: Any = None, *, submit: bool = True) -> Iterator[Recording]
         recorded.replay(10)  # ten times more, with what is in ids by then
 
     Ops on arrays of the host run at once, as they do elsewhere, and so do ops of other threads and
-    asyncio tasks.  If the block raises an error, nothing runs.
+    asyncio tasks, but for those that the block starts itself with its context (``create_task``,
+    ``asyncio.to_thread``): while it lasts, they belong to it.  If the block raises an error,
+    nothing runs.
 
     Args:
         device: a ``GPUDevice``, part of an adapter's name, or None for the best adapter; the arrays
@@ -226,11 +253,12 @@ def recording(device: Any = None, *, submit: bool = True) -> Iterator[Recording]
     Raises:
         DeviceError: there is no such device, or this thread is in the block of another recording.
     """
-    if _current.get() is not None:
+    if current_recording() is not None:
         raise DeviceError("this is the block of another recording: end that one first")
     made = Recording(context_for(device))
+    block = _Block(made)
     try:
-        _current.set(made)
+        _current.set(ref(block))
         yield made
     except BaseException:
         made.close(is_failed=True)

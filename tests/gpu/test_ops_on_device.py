@@ -324,6 +324,11 @@ def test_an_out_that_does_not_fit(device: Any, here: Any) -> None:
             "out.values must be float32",
         ),
         (
+            lambda: top_k(x, weight, 2, out=cast(Any, values)),
+            TypeError,
+            "a TopK of two device arrays, not DeviceArray",
+        ),
+        (
             lambda: embedding(on_host, weight, out=values),
             TypeError,
             "pass indices as a device",

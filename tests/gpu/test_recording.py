@@ -195,9 +195,11 @@ def test_what_cannot_be_recorded(each_way: Any, here: Any, values: DeviceArray) 
 
 def test_a_grid_of_numpy(each_way: Any, values: DeviceArray) -> None:
     kernels = UserKernels(each_way, values, to_device(ADDED, each_way))
+    number: Any = np.int64(kernels.workgroups)
+    grids = [number, (number, 1), np.array([number, 1]), [number, 1, 1]]
     with recording(each_way) as recorded:
-        recorded.dispatch(kernels.negate, kernels.negate_group, np.int64(kernels.workgroups))
-        recorded.dispatch(kernels.negate, kernels.negate_group, (np.int32(kernels.workgroups), 1))
+        for grid in grids:
+            recorded.dispatch(kernels.negate, kernels.negate_group, grid)
     np.testing.assert_array_equal(values.numpy(), START)
 
 
@@ -222,6 +224,20 @@ def test_it_goes_with_the_object(own_device: Any) -> None:
     gone, scratch = weakref.ref(recorded), weakref.ref(recorded.scratch)
     del recorded
     assert (gone(), scratch()) == (None, None)
+
+
+def test_an_array_is_destroyed_that_a_kernel_of_the_caller_binds(
+    each_way: Any, values: DeviceArray
+) -> None:
+    """No recording knows of it, and wgpu-native would abort the process."""
+    recorded = record(each_way, values)
+    buffer = values.buffer
+    buffer.destroy()
+    with pytest.raises(DeviceError, match="was freed"):
+        values.numpy()
+    recorded.replay()
+    view = DeviceArray.wrap(buffer, START.size, "uint32")
+    np.testing.assert_array_equal(view.numpy(), expected(START, 2))
 
 
 def test_a_lost_device(each_way: Any, values: DeviceArray) -> None:

@@ -311,7 +311,7 @@ def empty_array(context: Context, shape: tuple[int, ...], dtype: str) -> DeviceA
         "wgpu_q4 array", max(4, nbytes + -nbytes % 4), "STORAGE", "COPY_SRC", "COPY_DST"
     )
     array = DeviceArray(Storage(context, buffer), shape, dtype)
-    watch(array.storage)
+    watch(array.storage, is_of_package=True)
     return array
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 from weakref import ref
 
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class Recording:
         self,
         pipeline: Any,
         bind_groups: Any,
-        workgroups: int | Sequence[int],
+        workgroups: SupportsIndex | Sequence[SupportsIndex],
     ) -> None:
         """Record a dispatch of a kernel of yours, within the block of the recording.
 
@@ -93,8 +93,9 @@ class Recording:
                     raise TypeError(f"{name} must be a {kind.__name__}, not {type(one).__name__}")
                 if device_of(one) is not self.device:
                     raise DeviceError(f"{name} is not of the device of this recording")
-        grid = workgroups if isinstance(workgroups, Sequence) else (workgroups,)
-        x, y, z, *more = *map(index, grid), *[1] * max(0, 3 - len(grid))
+        given_grid = workgroups if isinstance(workgroups, Iterable) else (workgroups,)
+        grid = [index(number) for number in given_grid]
+        x, y, z, *more = *grid, *[1] * max(0, 3 - len(grid))
         if more or not grid or not 0 <= min(x, y, z) <= max(x, y, z) < 1 << 32:
             raise ValueError(
                 f"workgroups must be one to three numbers from 0 to 2^32 - 1, not {workgroups!r}"

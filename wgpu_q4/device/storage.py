@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -125,27 +126,38 @@ class Storage:
 _STORAGES = "_wgpu_q4_storages"
 
 
-def watch(storage: Storage) -> None:
-    """Have ``storage`` freed when the owner of its buffer destroys that.
+def watch(storage: Storage, *, is_of_package: bool = False) -> None:
+    """Have ``storage`` freed when somebody destroys its buffer.
 
     wgpu does not tell if a buffer was destroyed, and wgpu-native aborts the process when commands
     are submitted that use it.
+
+    Args:
+        storage: what lies in the buffer.
+        is_of_package: True if the buffer was made here.  It is then not destroyed: nobody knows the
+            recorded kernels of a user that bind it.  Its memory goes as after `Storage.free`.
     """
     buffer = storage.buffer
     watching: WeakSet[Storage] | None = getattr(buffer, _STORAGES, None)
     if watching is None:
         watching = WeakSet()
         setattr(buffer, _STORAGES, watching)
-        buffer.destroy = partial(_destroy, ref(buffer), storage.context.lock)
+        then = None if is_of_package else type(buffer).destroy
+        buffer.destroy = partial(_destroy, ref(buffer), storage.context.lock, then)
     watching.add(storage)
 
 
-def _destroy(reference: ref[Any], lock: AbstractContextManager[object]) -> None:
+def _destroy(
+    reference: ref[Any],
+    lock: AbstractContextManager[object],
+    then: Callable[[Any], object] | None,
+) -> None:
     buffer: Any = reference()
     with lock:
         for storage in list(getattr(buffer, _STORAGES)):
             storage.free()
-        type(buffer).destroy(buffer)
+        if then is not None:
+            then(buffer)
 
 
 def upload_to(storage: Storage, offset: int, array: NDArray[Any]) -> None:

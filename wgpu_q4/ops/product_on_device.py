@@ -138,7 +138,7 @@ def top_k_on_device(
     """
     context, how, dtype = product.context, product.how, product.given["x"].dtype.name
     shape = (*product.leading, kept)
-    out_values, out_ids = (None, None) if out is None else out
+    out_values, out_ids = (None, None) if out is None else _pair(out)
     check_out(out_values, shape, (dtype,), product.given, "out.values")
     written = {} if out_values is None else {"out.values": out_values}
     check_out(out_ids, shape, ("int32", "uint32"), {**product.given, **written}, "out.ids")
@@ -159,6 +159,12 @@ def top_k_on_device(
             steps = best_steps(work, resident, how, operands, plan, left)
             work.run([*before, *steps, *after])
     return result
+
+
+def _pair(out: object) -> tuple[DeviceArray, DeviceArray]:
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"out must be a TopK of two device arrays, not {type(out).__name__}")
+    return out
 
 
 def _operands(

@@ -214,7 +214,8 @@ def _unusual(tensor: Any) -> tuple[str, str]:
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return (
             "inside of torch.func (vmap, grad, jvp), where a tensor has no values of its own",
-            "call this outside of it; vmap is not needed, as every op takes leading dimensions",
+            "call this outside of it; vmap is not needed, as every op takes leading dimensions; "
+            "torch.autograd.grad computes gradients through the modules of wgpu_q4.nn",
         )
     if kind in ("FakeTensor", "FunctionalTensor"):
         return (
@@ -291,10 +292,14 @@ def refuse_gradient(array: object, name: str) -> None:
     """
     if is_torch(array):
         tensor: Any = array
-        if tensor.requires_grad and sys.modules["torch"].is_grad_enabled():
+        torch = sys.modules["torch"]
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return  # has no values either, which is refused when they are read
+        if tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
-                f"{name} asks for a gradient, and no gradient passes a 4-bit matrix: call this "
-                f"under torch.no_grad() or torch.inference_mode(), or pass {name}.detach()"
+                f"{name} asks for a gradient, which this function does not compute: use a module "
+                f"of wgpu_q4.nn, or call this under torch.no_grad() or torch.inference_mode(), or "
+                f"pass {name}.detach()"
             )
 
 

@@ -114,8 +114,7 @@ class Q4Weight:
         floats = to_numpy(weight, "weight")
         size = 32 if group_size is None else group_size
         dtype = "float16" if scales_dtype is None else scales_dtype
-        columns = None if importance is None else to_numpy(importance, "importance")
-        options: dict[str, Any] = {"rule": rule, "importance": columns, "progress": progress}
+        options: dict[str, Any] = {"rule": rule, "importance": importance, "progress": progress}
         return cls(*q4gsw.quantize(floats, size, dtype, **options))
 
     @property

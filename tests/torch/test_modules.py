@@ -121,6 +121,16 @@ class TestQuantizedEmbedding:
         with pytest.raises(TypeError, match="must be a Q4Weight, not Parameter"):
             QuantizedEmbedding(nn.Parameter(torch.zeros(8, 8)))  # type: ignore[arg-type]
 
+    def test_refuses_another_weight(self) -> None:
+        module = QuantizedEmbedding(random_weight())
+        module.weight = module.weight  # as code that ties weights again does it
+        before = module(IDS)
+        for other in (nn.Parameter(torch.zeros(VOCAB, HIDDEN)), module.weight.half(), None):
+            with pytest.raises(TypeError, match=r"weight cannot be assigned: replace the module"):
+                module.weight = other  # type: ignore[assignment]
+        assert torch.equal(module(IDS), before)
+        assert not list(module.parameters())
+
     def test_refuses_an_integer_dtype(self) -> None:
         with pytest.raises(ValueError, match=r"one of float16, .* not torch\.int32"):
             QuantizedEmbedding(random_weight(), dtype=torch.int32)

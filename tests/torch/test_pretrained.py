@@ -222,6 +222,10 @@ def test_settings_that_do_not_exist() -> None:
         Q4Config(accuracy="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="scales_dtype must be one of"):
         Q4Config(scales_dtype="int8")
+    with pytest.raises(FormatError, match="group_size must be a positive multiple of 8, not 12"):
+        Q4Config(12)
+    with pytest.raises(TypeError, match="group_size must be an int, not str"):
+        Q4Config("32")  # type: ignore[arg-type]
 
 
 def test_a_body_that_something_else_has_quantized_is_not_saved(tmp_path: Path) -> None:

@@ -173,7 +173,18 @@ def test_a_change_in_place_is_refused(change: str) -> None:
         getattr(weight, change)()
     with pytest.raises(TypeError, match="would change a 4-bit matrix in place"):
         weight.copy_(before * 2)
+    for rows in (weight, weight.data, weight.t()):
+        with pytest.raises(TypeError, match="rows of weight would change a 4-bit matrix in place"):
+            rows[0] = 0
     assert torch.equal(weight.dequantize(), before)
+
+
+def test_a_gradient_is_refused_as_the_modules_give_none() -> None:
+    weight = tensor()
+    assert weight.requires_grad_(False) is weight
+    with pytest.raises(TypeError, match="a 4-bit matrix is frozen and has no gradient: train an"):
+        weight.requires_grad_()
+    assert not weight.requires_grad
 
 
 def test_copies_share_the_matrix_and_pickles_find_it_again() -> None:

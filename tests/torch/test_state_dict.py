@@ -98,6 +98,15 @@ def test_half_a_matrix_is_missing_the_other_half() -> None:
         Tied(3).load_state_dict(state)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_matrix_of_floats_is_refused(strict: bool) -> None:
+    model = Tied(3)
+    state = {"embed.weight": torch.ones(VOCAB, HIDDEN), "head.bias": torch.ones(VOCAB)}
+    with pytest.raises(RuntimeError, match=r"embed\.weight is a matrix of floats.*before tie"):
+        model.load_state_dict(state, strict=strict)
+    assert_holds(model, random_weight(3))
+
+
 def test_two_different_matrices_are_refused_for_tied_modules() -> None:
     state = named_twice(Tied(2))
     other = named_twice(Tied(4))

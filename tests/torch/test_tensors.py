@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import wgpu_q4
 from wgpu_q4.arrays import float_dtype, is_torch, like, like_floats, to_numpy
+from wgpu_q4.nn import QuantizedLinear
 from wgpu_q4.ops.arguments import check_floats
 
 ARRAY = np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32)
@@ -142,6 +143,13 @@ def test_unusual_tensors_are_refused_by_name_with_a_remedy(make: Any, message: s
 def test_tensors_inside_of_torch_func(transform: Any) -> None:
     with pytest.raises(TypeError, match=r"^x is inside of torch\.func .*call this outside of it"):
         transform(lambda row: to_numpy(row, "x"))(torch.zeros(2, 32))
+
+
+@pytest.mark.parametrize("transform", [torch.vmap, torch.func.grad, torch.func.jacrev])
+def test_modules_inside_of_torch_func(transform: Any) -> None:
+    head = QuantizedLinear(wgpu_q4.quantize(ARRAY))
+    with pytest.raises(TypeError, match=r"^x is inside of torch\.func .*torch\.autograd\.grad"):
+        transform(lambda row: head(row).sum())(torch.zeros(2, 32))
 
 
 def test_signs_that_are_not_applied_yet() -> None:

@@ -25,7 +25,7 @@ from tests.tiny_models import (
 )
 from wgpu_q4 import Q4Weight
 from wgpu_q4.errors import FormatError
-from wgpu_q4.nn import tie
+from wgpu_q4.nn import QuantizedEmbedding, tie
 
 
 def empty(family: Callable[..., nn.Module]) -> Any:
@@ -98,6 +98,11 @@ class Shifted(nn.Embedding):
         ({"weight": random_weight(VOCAB - 1)}, FormatError, r"\[100, 40\].* \[101, 40\]"),
         ({"weight": random_weight(VOCAB, 32)}, FormatError, r"\[101, 32\].* \[101, 40\]"),
         ({"weight": np.zeros((VOCAB, HIDDEN), np.float32)}, TypeError, "a Q4Weight, not ndarray"),
+        (
+            {"weight": QuantizedEmbedding(random_weight()).weight},
+            TypeError,
+            "a Q4Weight, not Q4Tensor: pass its q4weight",
+        ),
         ({"weight": random_weight(), "group_size": 40}, FormatError, "group_size is 40.* have 8"),
         (
             {"weight": random_weight(), "scales_dtype": torch.float32},
@@ -106,7 +111,7 @@ class Shifted(nn.Embedding):
         ),
         ({"weight": random_weight(), "scales_dtype": "int8"}, FormatError, "not 'int8'"),
     ],
-    ids=["vocab", "embed_dim", "type", "group_size", "scales_dtype", "no such dtype"],
+    ids=["vocab", "embed_dim", "type", "tensor", "group_size", "scales_dtype", "no such dtype"],
 )
 @pytest.mark.parametrize("without_values", [False, True])
 def test_refuses_another_matrix_than_the_models_and_changes_nothing(

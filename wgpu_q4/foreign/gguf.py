@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
-from wgpu_q4.arrays import DTypeLike, FloatDtype, float_dtype
+from wgpu_q4.arrays import ArrayLike, DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
 from wgpu_q4.foreign.gguf_header import Header, Tensor, read_header, tensor_bytes
@@ -56,7 +56,7 @@ def from_gguf(
     scales_dtype: DTypeLike = "float16",
     *,
     rule: Rule = "absmax",
-    importance: NDArray[Any] | None = None,
+    importance: ArrayLike | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Q4Weight:
     """Read one matrix of a GGUF file, or of a model that is split into several.

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
-from wgpu_q4.arrays import DTypeLike
+from wgpu_q4.arrays import ArrayLike, DTypeLike
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files.header import read_header
 from wgpu_q4.files.loading import load_file
@@ -43,7 +43,7 @@ class _Wanted:
     group_size: int | None
     scales_dtype: DTypeLike | None
     rule: Rule
-    importance: NDArray[Any] | None
+    importance: ArrayLike | None
     progress: Callable[[int], object] | None
     lossy: bool
 
@@ -55,7 +55,7 @@ def load_tied(
     *,
     name: str | None = None,
     rule: Rule = "absmax",
-    importance: NDArray[Any] | None = None,
+    importance: ArrayLike | None = None,
     progress: Callable[[int], object] | None = None,
     lossy: bool = False,
 ) -> Q4Weight:

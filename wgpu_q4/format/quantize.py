@@ -22,7 +22,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wgpu_q4.arrays import FLOAT_DTYPES, DTypeLike, FloatDtype, float_dtype
+from wgpu_q4.arrays import (
+    FLOAT_DTYPES,
+    ArrayLike,
+    DTypeLike,
+    FloatDtype,
+    float_dtype,
+    to_numpy,
+)
 from wgpu_q4.errors import FormatError
 from wgpu_q4.format.grid import on_grid
 from wgpu_q4.format.nibbles import Convention, pack_linear, unpack
@@ -47,7 +54,7 @@ def quantize(
     scales_dtype: DTypeLike = "float16",
     *,
     rule: Rule = "absmax",
-    importance: NDArray[Any] | None = None,
+    importance: ArrayLike | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Quantize a float matrix to q4gsw.
@@ -137,7 +144,7 @@ def quantize(
 
 
 def _check_rule(
-    rule: object, importance: NDArray[Any] | None, embed_dim: int, group_size: int
+    rule: object, importance: ArrayLike | None, embed_dim: int, group_size: int
 ) -> NDArray[np.float32] | None:
     """Return the importance of the columns as ``[K/G, G]``, the greatest 1."""
     if rule not in ("absmax", "mse"):
@@ -146,12 +153,13 @@ def _check_rule(
         return None
     if rule != "mse":
         raise FormatError("importance is for rule='mse': the rule 'absmax' does not weigh errors")
-    if importance.shape != (embed_dim,) or importance.dtype.kind not in "fiu":
+    given = to_numpy(importance, "importance")
+    if given.shape != (embed_dim,) or given.dtype.kind not in "fiu":
         raise FormatError(
             f"importance must be {embed_dim} numbers, one for each column of the matrix, not "
-            f"{importance.dtype} {list(importance.shape)}"
+            f"{given.dtype} {list(given.shape)}"
         )
-    numbers = importance.astype(np.float64)
+    numbers = given.astype(np.float64)
     if not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.max() == 0:
         raise FormatError("importance must be finite and not negative, and not zero everywhere")
     shares: NDArray[np.float64] = np.maximum(numbers / numbers.max(), LEAST_IMPORTANCE)
@@ -165,7 +173,7 @@ def quantize_rows(
     scales_dtype: DTypeLike = "float16",
     *,
     rule: Rule = "absmax",
-    importance: NDArray[Any] | None = None,
+    importance: ArrayLike | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Quantize a matrix that never exists whole as floats; see `quantize`.

@@ -20,6 +20,25 @@ ROW_MULTIPLE = 8
 """K and G are multiples of this: eight nibbles make one 32-bit word, and a word has one scale."""
 
 
+def check_multiple(group_size: int) -> None:
+    """Raise unless ``group_size`` is one that rows of some length have.
+
+    Raises:
+        TypeError: ``group_size`` is not an integer.
+        FormatError: it is not a positive multiple of 8.
+    """
+    _check_integer(group_size)
+    if group_size < 1 or group_size % ROW_MULTIPLE:
+        raise FormatError(
+            f"group_size must be a positive multiple of {ROW_MULTIPLE}, not {group_size}"
+        )
+
+
+def _check_integer(group_size: object) -> None:
+    if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)):
+        raise TypeError(f"group_size must be an int, not {type(group_size).__name__}")
+
+
 def check_group_size(embed_dim: int, group_size: int) -> None:
     """Raise unless ``group_size`` is a multiple of 8 that divides ``embed_dim``, itself one.
 
@@ -27,8 +46,7 @@ def check_group_size(embed_dim: int, group_size: int) -> None:
         TypeError: ``group_size`` is not an integer.
         FormatError: the sizes do not fit; the message lists the group sizes that would.
     """
-    if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)):
-        raise TypeError(f"group_size must be an int, not {type(group_size).__name__}")
+    _check_integer(group_size)
     if embed_dim < ROW_MULTIPLE or embed_dim % ROW_MULTIPLE:
         raise FormatError(
             f"rows have K = {embed_dim} values; q4gsw needs a positive multiple of "

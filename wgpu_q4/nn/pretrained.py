@@ -25,6 +25,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from wgpu_q4.arrays import DTypeLike, float_dtype
 from wgpu_q4.errors import FormatError
+from wgpu_q4.format.shape import check_multiple
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.modules import QuantizedLinear
 from wgpu_q4.nn.places import Places, find_places
@@ -44,7 +45,9 @@ class Q4Config(QuantizationConfigMixin):
     """How the tied matrix of a model is held in 4 bits: the arguments of `tie`.
 
     ``from_pretrained(name, quantization_config=Q4Config())`` loads a float checkpoint and ties the
-    model.  A checkpoint that is 4-bit already carries its own settings, and needs none.
+    model.  A checkpoint that is 4-bit already carries its own settings.  transformers uses those,
+    and warns that it ignores what it is given, ``device`` too; the environment variable
+    ``WGPU_Q4_ADAPTER`` chooses the device then.
 
     Args:
         group_size: ``G``, a multiple of 8 that divides the hidden size.
@@ -53,7 +56,9 @@ class Q4Config(QuantizationConfigMixin):
         device: as in `wgpu_q4.embedding`; the default device if None.  It is not saved.
 
     Raises:
-        ValueError: an accuracy or a dtype that does not exist.
+        TypeError: ``group_size`` is not an integer.
+        ValueError: an accuracy or a dtype that does not exist, or (as `FormatError`) a
+            ``group_size`` that is no multiple of 8.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Q4Config(QuantizationConfigMixin):
         device: Any = None,
     ) -> None:
         self.quant_method = QUANT_METHOD  # type: ignore[assignment]
+        check_multiple(group_size)
         self.group_size = group_size
         self.scales_dtype = float_dtype("scales_dtype", scales_dtype)
         self.accuracy: Accuracy = check_option("accuracy", accuracy, get_args(Accuracy))

@@ -24,9 +24,9 @@ from wgpu_q4.torch_ops import device_key
 from wgpu_q4.weight import Q4Weight
 
 BUFFERS = ("weight_packed", "weight_scales")
-_OPS = torch.ops.wgpu_q4
-
 """The names of the buffers of a matrix."""
+
+_OPS = torch.ops.wgpu_q4
 
 
 class Quantized(nn.Module):
@@ -77,7 +77,21 @@ class Quantized(nn.Module):
 
     def _show_weight(self) -> None:
         like = self._like
-        self.weight = self._holder.matrix.tensor(like.dtype, like.device)
+        self.__dict__["weight"] = self._holder.matrix.tensor(like.dtype, like.device)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another ``weight``: forward would go on with the matrix that is held.
+
+        Raises:
+            TypeError: a ``weight`` that is not the module's own.
+        """
+        if name == "weight" and value is not self.weight:
+            raise TypeError(
+                f"a {type(self).__name__} keeps its 4-bit matrix, so weight cannot be assigned: "
+                f"replace the module, or call the code that assigns weights before tie. torchao's "
+                f"quantize_ passes it by with filter_fn=lambda module, _: type(module) is nn.Linear"
+            )
+        super().__setattr__(name, value)
 
     @property
     def q4weight(self) -> Q4Weight:
@@ -138,6 +152,11 @@ class Quantized(nn.Module):
             )
         finally:
             self._buffers.update(kept)
+        if not found and prefix + "weight" in state_dict:
+            error_msgs.append(
+                f"{prefix}weight is a matrix of floats, and this {type(self).__name__} holds 4 "
+                f"bits: load the state dict into the float model before tie"
+            )
         if len(found) == len(names):
             self._load(found[0], found[1], prefix, missing_keys, error_msgs)
         else:
@@ -215,6 +234,8 @@ class Quantized(nn.Module):
         traces and tensors without data."""
         if torch.compiler.is_compiling() or type(given) is not Tensor or given.is_meta:
             return False
+        if torch._C._functorch.is_functorch_wrapped_tensor(given):
+            return True  # arrays refuse it and say what to do; a custom op would ask for more code
         self._adopt()
         return (
             not (given.requires_grad and torch.is_grad_enabled())

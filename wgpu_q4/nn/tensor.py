@@ -117,6 +117,23 @@ class Q4Tensor(Tensor):
         # torch would take the values and lose them: ``weight.data += delta`` ends here.
         raise TypeError(f"an assignment to weight.data {_CHANGES}")
 
+    def __setitem__(self, *_: Any) -> None:
+        # torch would write into rows that were dequantized for it, and lose them.
+        raise TypeError(f"an assignment to rows of weight {_CHANGES}")
+
+    def requires_grad_(self, requires_grad: bool = True) -> Q4Tensor:
+        """Return the tensor itself if no gradient is asked for.
+
+        Raises:
+            TypeError: a gradient is asked for, which the modules never give.
+        """
+        if requires_grad:
+            raise TypeError(
+                "a 4-bit matrix is frozen and has no gradient: train an adapter on it (peft's LoRA "
+                "with its modules in target_modules), or the float matrix before tie"
+            )
+        return self
+
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         of = "transposed " if self.is_transposed else ""
         return f"Q4Tensor({of}{list(self.shape)}, group_size={self.group_size}, dtype={self.dtype})"

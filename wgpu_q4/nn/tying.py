@@ -16,6 +16,7 @@ from wgpu_q4.nn.modules import QuantizedEmbedding, QuantizedLinear
 from wgpu_q4.nn.naming import dtype_name, mebibytes
 from wgpu_q4.nn.places import Places, find_places
 from wgpu_q4.nn.shared import Quantized
+from wgpu_q4.nn.tensor import Q4Tensor
 from wgpu_q4.ops.arguments import check_option
 from wgpu_q4.ops.several import contexts_for, upload
 from wgpu_q4.weight import Q4Weight
@@ -129,6 +130,10 @@ def _check_weight(
 ) -> None:
     """Refuse a given weight that is not the model's matrix, or not what else was asked for."""
     if not isinstance(weight, Q4Weight):
+        if isinstance(weight, Quantized | Q4Tensor):
+            raise TypeError(
+                f"weight must be a Q4Weight, not {type(weight).__name__}: pass its q4weight"
+            )
         raise TypeError(
             f"weight must be a Q4Weight, not {type(weight).__name__}: wgpu_q4.quantize makes one "
             f"of a float matrix, wgpu_q4.load_file and wgpu_q4.from_gguf read one from a file"

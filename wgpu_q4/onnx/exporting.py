@@ -34,7 +34,8 @@ def export(
     Args:
         model: a model that went through `wgpu_q4.nn.tie`, or has modules of `wgpu_q4.nn`.
         args, kwargs: what the model is called with while it is traced.  transformers' models take
-            ``kwargs={"use_cache": False}``, unless the cache shall be an output.
+            ``kwargs={"use_cache": False}``, unless the cache shall be an output.  With a dynamic
+            batch, give ids of two rows or more: torch may take a size of 1 for a constant.
         path: the file to write; nothing is written if None.
         external_data: write the values to one file beside it, ``path`` + ".data".
         options: further arguments of `torch.onnx.export`, as ``dynamic_shapes``, ``input_names``

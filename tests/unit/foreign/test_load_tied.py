@@ -60,6 +60,8 @@ def test_options_of_quantizing_are_passed_on(tmp_path: Path) -> None:
     expected = Q4Weight.quantize(MATRIX, 16, "float32", rule="mse", importance=importance)
     assert_equal(found, expected)
     assert sum(done) == 16
+    as_list = load_tied(tmp_path, 16, "float32", rule="mse", importance=importance.tolist())
+    assert_equal(as_list, expected)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])

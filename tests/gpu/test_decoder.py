@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -285,6 +287,34 @@ def test_an_iterator_ends_when_the_decoder_begins_something_else() -> None:
         next(old)
     assert list(new) == whole
     assert first == whole[0]
+
+
+def test_two_threads_that_begin_at_once(context: Context) -> None:
+    """The later one has the decoder; the other is told, instead of reading a mixed sequence."""
+    weights = random_weights(PLAIN)
+    decoder, found, prompts = decoder_of(weights), list[Any](), (IDS, IDS[::-1])
+
+    def begin(ids: list[int]) -> None:
+        found.append(decoder.generate(ids, 8, end_of_text=()))
+
+    threads = [threading.Thread(target=begin, args=(ids,)) for ids in prompts]
+    with context.lock:
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)  # both wait for the device
+    for thread in threads:
+        thread.join()
+    made: list[list[int]] = []
+    refused = 0
+    for steps in found:
+        try:
+            made.append(list(steps))
+        except RuntimeError as error:
+            assert "begun another sequence" in str(error)
+            refused += 1
+    alone = [list(decoder_of(weights).generate(ids, 8, end_of_text=())) for ids in prompts]
+    assert refused == 1
+    assert made[0] in alone
 
 
 def test_an_iterator_that_is_left_early_does_no_harm() -> None:

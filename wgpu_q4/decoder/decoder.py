@@ -247,8 +247,8 @@ class Decoder:
         prompt = self._check_prompt(ids, keep, 1 if max_new_tokens is None else max_new_tokens)
         end = frozenset(self.config.end_of_text if end_of_text is None else end_of_text)
         room = self.capacity - keep - len(prompt) + 1
-        first = self._prefill(prompt, keep)
-        return self._generate(first, max_new_tokens or room, end, steps, self._turn)
+        first, turn = self._prefill(prompt, keep)
+        return self._generate(first, max_new_tokens or room, end, steps, turn)
 
     def _generate(
         self, first: Submission, count: int, end: frozenset[int], steps: int, turn: int
@@ -257,12 +257,13 @@ class Decoder:
         begun = self._length
         waiting, submitted, made = deque([first]), 1, 0
         while waiting:
-            if turn != self._turn:
-                raise RuntimeError(
-                    "the decoder has begun another sequence: make another one to have two at once"
-                )
             context, engine = self.context, self._engine
             with context.lock, context.guard, context.guard.busy:
+                if turn != self._turn:
+                    raise RuntimeError(
+                        "the decoder has begun another sequence: make another one to have two at "
+                        "once"
+                    )
                 while submitted < count and len(waiting) < engine.submissions.at_once:
                     batch = min(steps, count - submitted)
                     waiting.append(engine.start_steps(begun + submitted - 1, batch))
@@ -273,21 +274,23 @@ class Decoder:
                 if id_ in end:
                     return
                 made += 1
-                self._length = begun + min(made, submitted - 1)
+                with context.lock:
+                    if turn == self._turn:
+                        self._length = begun + min(made, submitted - 1)
                 yield id_
                 if turn != self._turn:
                     break
 
-    def _prefill(self, prompt: NDArray[np.uint32], keep: int) -> Submission:
-        """Submit a prompt, and return what makes the id that follows it."""
+    def _prefill(self, prompt: NDArray[np.uint32], keep: int) -> tuple[Submission, int]:
+        """Submit a prompt, and return what makes the id that follows it, and whose turn it is."""
         context = self.context
-        self._turn += 1
         with context.lock, context.guard, context.guard.busy:
+            self._turn += 1
             # Until the prompt is submitted, nothing is known of the cache behind `keep`.
             self._length = keep
             last = self._engine.submit_prompt(prompt, keep)
             self._length = keep + len(prompt)
-            return last
+            return last, self._turn
 
     def _check_prompt(self, ids: ArrayLike, keep: int, new: int) -> NDArray[np.uint32]:
         """Return a prompt, checked, after which ``new`` ids (at least one) are to be made."""

@@ -62,8 +62,8 @@ def quantize(
     If every group of the matrix holds 4-bit values already (``n · s`` with ``n`` from −8 to 7 and
     ``s`` of ``scales_dtype``), the result dequantizes to the very same matrix.  Values that were
     rounded after they were dequantized, to bfloat16 or float16, lie on no grid and are quantized
-    again: that raises the error of a Q4_0 matrix from 8.5 % of the rms to 11.1 %.  `wgpu_q4.from_gguf` and ``tie(model, weight=…)`` take
-    a matrix from its file instead.
+    again: that raises the error of a Q4_0 matrix from 8.5 % of the rms to 11.1 %.  Instead,
+    `wgpu_q4.from_gguf` reads the matrix from its file, and ``tie(model, weight=…)`` uses it.
 
     Args:
         weight: ``[V, K]``, float16, float32 or float64; computed in float32.

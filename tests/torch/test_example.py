@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,14 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import body_in_torch
+import body_on_device
 import numpy as np
 import pytest
+import tied_weight_inference
 import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.devices import default_device
+from tests.tiny_decoders import LLAMA, with_held_numbers
 from wgpu_q4 import Q4Weight, ops
+from wgpu_q4.decoder import Decoder, Sampling
 from wgpu_q4.nn import tie
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,46 +51,80 @@ def answered() -> subprocess.CompletedProcess[str]:
     return result
 
 
-def test_answers(answered: subprocess.CompletedProcess[str]) -> None:
-    question, answer = answered.stdout.split("\n\n")[:2]
+@pytest.fixture(scope="module")
+def answered_by_torch() -> subprocess.CompletedProcess[str]:
+    """The same with the layers in torch; `TestCompare` shows its comparison on a small model."""
+    result = example("--body", "torch", "--max-new-tokens", "8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def closing_lines(answered: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    return {
+        line[:16].strip(): line[16:] for line in answered.stdout.splitlines() if line[15:16] == " "
+    }
+
+
+@pytest.mark.parametrize("body", ["answered", "answered_by_torch"])
+def test_answers(body: str, request: pytest.FixtureRequest) -> None:
+    question, answer = request.getfixturevalue(body).stdout.split("\n\n")[:2]
     assert question == "> What is the capital of France?"
-    assert "Paris" in answer
-    assert "<|" not in answer, "the markup of the chat is not for the reader"
+    assert answer == "The capital of France is Paris.", "the markup of the chat is not for readers"
 
 
 def test_compares_with_plain_torch(answered: subprocess.CompletedProcess[str]) -> None:
     text = re.search(r"^text +agree: (\d+) of (\d+) tokens$", answered.stdout, re.MULTILINE)
     assert text is not None, answered.stdout
     assert 0 < int(text[1]) == int(text[2]) <= 16
-    assert re.search(r"^hidden states +agree: bit for bit", answered.stdout, re.MULTILINE)
     logits = re.search(
-        r"^top-5 logits +agree: at most (\S+) apart; .* may be (\S+) to (\S+)$",
+        r"^logits +agree: at most (\S+) apart after a step and (\S+) apart after prefill; "
+        r"torch's own float32 is (\S+) from it",
         answered.stdout,
         re.MULTILINE,
     )
     assert logits is not None, answered.stdout
-    apart, least, most = map(float, logits.groups())
-    assert apart <= least <= most < 0.05, "the tolerance would hide a wrong nibble"
+    step, prompt, rounding = map(float, logits.groups())
+    assert 0 < max(step, prompt) <= body_on_device.ORDERS * rounding
+    assert rounding < 0.05, "the tolerance would hide a wrong nibble"
     assert "DISAGREE" not in answered.stdout
 
 
 def test_closes_with_what_it_cost(answered: subprocess.CompletedProcess[str]) -> None:
-    lines = {
-        line[:16].strip(): line[16:] for line in answered.stdout.splitlines() if line[15:16] == " "
-    }
+    lines = closing_lines(answered)
     assert re.search(r"\(.+\); (a GPU|software: runs on the processor)$", lines["adapter"])
+    assert lines["tied matrix"] == f"{HELD:,} bytes on the device, read by embedding and head"
+    assert lines["saved"].startswith(f"{VOCAB * EMBED_DIM * 4 - HELD:,} bytes against ")
+    assert lines["saved"].endswith(f", {HELD:,} against two 4-bit copies")
+    layers = 30 * (2 * (960 * 576 + 576 * 576 + 3 * 1536 * 576) + 2 * 4 * 576) + 4 * 576  # gains
+    assert lines["layers"] == f"{layers:,} bytes on the device: 30 layers in float16"
+    cache = 30 * 2 * 3 * 64 * 4 * 1024  # layers, keys and values, heads, columns, bytes, positions
+    assert lines["cache"].startswith(f"{cache:,} bytes for 1024 positions in float32; ")
+    assert re.fullmatch(r"\d+\.\d tokens/s: 37 tokens in \d+\.\d\d s", lines["prefill"])
+    assert re.match(r"\d+\.\d tokens/s: \d+ steps in \d+\.\d\d s", lines["speed"])
+    assert re.match(r"\d+\.\d\d ms, of which the host encodes", lines["a step"])
+    shares = re.match(
+        r"embedding \S+ ms \((\d+)%\), layers \S+ ms \((\d+)%\), head \S+ ms \((\d+)%\); "
+        r"152 dispatches",
+        lines["on the device"],
+    )
+    assert shares is not None, lines["on the device"]
+    assert 98 <= sum(map(int, shares.groups())) <= 102
+    assert int(shares[2]) > 0
+
+
+def test_closes_with_what_it_cost_in_torch(
+    answered_by_torch: subprocess.CompletedProcess[str],
+) -> None:
+    lines = closing_lines(answered_by_torch)
     assert lines["tied matrix"] == (
         f"{HELD:,} bytes on the device, read by model.embed_tokens and lm_head"
     )
-    assert lines["saved"].startswith(f"{VOCAB * EMBED_DIM * 4 - HELD:,} bytes against ")
-    assert lines["saved"].endswith(f", {HELD:,} against two 4-bit copies")
     assert re.match(r"\d+\.\d tokens/s: \d+ tokens in \d+\.\d\d s", lines["speed"])
     shares = re.fullmatch(
         r"embedding \S+ s \((\d+)%\), body \S+ s \((\d+)%\), head \S+ s \((\d+)%\)", lines["time"]
     )
     assert shares is not None, lines["time"]
     assert 98 <= sum(map(int, shares.groups())) <= 102
-    assert int(shares[2]) > 0
     assert re.fullmatch(r"accuracy exact, kernel gemv_wide\w*", lines["head"])
     ends = re.fullmatch(r"kernels (\S+) s, host (\S+) s \((\d+)% of all\)", lines["both ends"])
     assert ends is not None, lines["both ends"]
@@ -100,20 +138,48 @@ def test_leaves_the_terminal_to_the_answer(answered: subprocess.CompletedProcess
     assert all(step.startswith("loading ") for step in steps), answered.stderr
 
 
+def parsed(monkeypatch: pytest.MonkeyPatch, *given: str) -> Any:
+    monkeypatch.setattr(sys, "argv", ["example", *given])
+    return tied_weight_inference.parse_arguments()
+
+
+def test_options_of_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed(monkeypatch).sampling is None
+    assert parsed(monkeypatch).cache == "float16"
+    assert parsed(monkeypatch, "--compare").cache == "float32"
+    drawn = parsed(monkeypatch, "--temperature", "0.7", "--top-p", "0.9", "--seed", "3")
+    assert drawn.sampling == Sampling(temperature=0.7, top_p=0.9, seed=3)
+    assert parsed(monkeypatch, "--top-k", "40").sampling == Sampling(top_k=40)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--top-p 2", "top_p must be above 0 and at most 1, not 2.0"),
+        ("--seed 1 --compare", "--compare is about the most likely text"),
+        ("--body torch --top-k 4", "--top-k needs --body device"),
+        ("--cache float16 --compare", "--compare needs --cache float32"),
+        ("--accuracy int8", "--accuracy needs --body torch"),
+        ("--context 9000", "--context must be in 1..8192"),
+        ("--max-new-tokens 0", "--max-new-tokens must be at least 1"),
+        ("--max-new-tokens many", "invalid int value: 'many'"),
+    ],
+)
+def test_options_that_do_not_go(
+    given: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parsed(monkeypatch, *given.split())
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_adapter_that_is_not_there() -> None:
     result = example("--adapter", "no such adapter")
     assert result.returncode == 2
     assert "error: no adapter is called 'no such adapter'" in result.stderr
     assert "Traceback" not in result.stderr
     assert "loading tokenizer" not in result.stderr, "said only after the model was loaded"
-
-
-@pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_number_of_tokens_that_makes_no_sense(count: str) -> None:
-    result = example("--max-new-tokens", count)
-    assert result.returncode == 2
-    assert "--max-new-tokens" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -135,23 +201,11 @@ importlib.util.find_spec = lambda name, *rest: None if name == {hidden!r} else r
     assert result.stdout == ""
 
 
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The example, imported."""
-    specification = importlib.util.spec_from_file_location("example", EXAMPLE)
-    assert specification is not None
-    assert specification.loader is not None
-    imported = importlib.util.module_from_spec(specification)
-    # Its dataclass looks its own module up.
-    monkeypatch.setitem(sys.modules, "example", imported)
-    specification.loader.exec_module(imported)
-    return imported
-
-
-def test_without_timestamps_the_ends_are_not_split(module: Any) -> None:
+def test_without_timestamps_the_ends_are_not_split() -> None:
     device = default_device("wgpu")
     weight = Q4Weight.quantize(np.ones((9, 32), np.float32))
-    assert module.both_ends(device, weight, "exact", None) == (
+    watch: Any = None
+    assert body_in_torch.both_ends(device, weight, "exact", watch) == (
         "wall clock only: the device has no timestamp-query"
     )
 
@@ -160,9 +214,7 @@ class TestCompare:
     """The comparison on a small random model, where it can be made to fail."""
 
     @pytest.fixture
-    def compare(
-        self, module: Any, capsys: pytest.CaptureFixture[str]
-    ) -> Callable[..., tuple[bool, str]]:
+    def compare(self, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[bool, str]]:
         """Whether the example's comparison agrees, and what it printed."""
 
         def run(accuracy: Any = "exact") -> tuple[bool, str]:
@@ -181,8 +233,8 @@ class TestCompare:
             model.eval()
             report = tie(model, accuracy=accuracy)
             prompt = torch.tensor([[3, 1, 4, 1, 5]])
-            generated = module.generate(model, prompt, 6)
-            return module.compare(model, report, prompt, generated), capsys.readouterr().out
+            generated = body_in_torch.generate(model, prompt, 6)
+            return body_in_torch.compare(model, report, prompt, generated), capsys.readouterr().out
 
         return run
 
@@ -236,3 +288,40 @@ class TestCompare:
         assert re.search("^text +agree", text, re.MULTILINE), text
         assert re.search("^hidden states +agree", text, re.MULTILINE), text
         assert re.search("^top-5 logits +DISAGREE", text, re.MULTILINE), text
+
+
+class TestCompareOfAWholeModel:
+    """The comparison of a whole model, on a small random one, where it can be made to fail."""
+
+    @pytest.fixture
+    def compare(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[[Callable[[Any], None]], tuple[bool, str]]:
+        """Whether it agrees with a model that was changed, and what it printed."""
+
+        def run(change: Callable[[Any], None]) -> tuple[bool, str]:
+            model = LLAMA.build()
+            decoder = Decoder.from_hf(model, capacity=32, cache="float32")
+            held = with_held_numbers(model)
+            with torch.no_grad():
+                change(held)
+            agree = body_on_device.compare(decoder, held, [3, 1, 4, 1, 5], 6)
+            return agree, capsys.readouterr().out
+
+        return run
+
+    def test_agrees(self, compare: Callable[..., tuple[bool, str]]) -> None:
+        agree, text = compare(lambda model: None)
+        assert agree, text
+        assert re.search("^text +agree: 6 of 6 tokens$", text, re.MULTILINE), text
+        assert "DISAGREE" not in text
+
+    def test_a_layer_that_is_slightly_off(self, compare: Callable[..., tuple[bool, str]]) -> None:
+        agree, text = compare(lambda model: model.model.layers[1].mlp.down_proj.weight.mul_(1.01))
+        assert not agree
+        assert re.search("^logits +DISAGREE", text, re.MULTILINE), text
+
+    def test_another_text(self, compare: Callable[..., tuple[bool, str]]) -> None:
+        agree, text = compare(lambda model: model.model.norm.weight.neg_())
+        assert not agree
+        assert re.search("^text +DISAGREE: [0-5] of 6 tokens$", text, re.MULTILINE), text

@@ -8,4 +8,5 @@
 * `result`      one measured job
 * `table`       a result as a line of text
 * `shapes`      the shapes of tied matrices, by the names of their models
+* `model`       a whole model: its prompt, its steps, and their parts; `model_peers`, others beside
 """

@@ -7,7 +7,7 @@ returns the exit status.
 * `inspect`  what an ExecuTorch program holds, and what it shares
 * `kernel`   a kernel's complete WGSL, ready to be used elsewhere
 * `check`    what this adapter computes, against the float64 reference
-* `bench`    this adapter's kernels and calls, beside its own copy bandwidth
+* `bench`    this adapter's kernels and calls, beside its own copy bandwidth; `bench_model`, a model
 
 `progress` is shared: a bar, or lines of text.
 """

@@ -1,4 +1,4 @@
-"""Measure this adapter: its kernels beside its own copy bandwidth, and whole calls.
+"""Measure this adapter: its kernels beside its own copy bandwidth, and whole calls; or a model.
 
 The copy runs before and after everything else; if its time has changed, so has the clock of the
 device, and the figures are not comparable.
@@ -21,6 +21,7 @@ from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.shapes import SHAPE_HELP, default_shape, matrix_shape, positive, seconds
 from wgpu_q4.bench.table import HEADER, line
 from wgpu_q4.bench.timing import DeviceTimer, Effort
+from wgpu_q4.commands.bench_model import add_model_arguments, measure_model
 from wgpu_q4.commands.progress import Progress, progress
 from wgpu_q4.device import Context, SoftwareAdapterWarning, context_for, request_device
 from wgpu_q4.errors import DeviceError
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=seconds, default=0.3, help="of samples for each job, at most"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object")
+    add_model_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SoftwareAdapterWarning)  # the first line says it
         context = context_for(request_device(options.adapter, options.implementation))
+    if options.model is not None:
+        return measure_model(options, context)
     timer = DeviceTimer(context, Effort(seconds=options.seconds))
     shape = options.shape or default_shape(context.is_software)
     jobs = list(_jobs(timer, shape, sorted(options.ids), sorted(options.rows)))

@@ -1,0 +1,142 @@
+"""The part of ``wgpu-q4 bench`` that measures a whole model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wgpu_q4 import __version__
+from wgpu_q4.bench.model import Rates, rates, step_times
+from wgpu_q4.bench.model_peers import PEERS, NotMeasured, Task
+from wgpu_q4.bench.shapes import positive
+from wgpu_q4.bench.timing import Effort
+from wgpu_q4.commands.progress import progress
+from wgpu_q4.decoder import Decoder
+from wgpu_q4.device import Context
+from wgpu_q4.errors import DeviceError, FormatError
+from wgpu_q4.kernels.decoder import WeightType
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options about a model."""
+    group = parser.add_argument_group("a whole model, in place of a matrix")
+    group.add_argument(
+        "--model", type=Path, metavar="PATH", help="a GGUF file, or a folder of Hugging Face's"
+    )
+    group.add_argument(
+        "--prompt", type=positive, metavar="N", help="ids of a prompt; 512, on a processor 64"
+    )
+    group.add_argument(
+        "--tokens", type=positive, metavar="N", help="ids to generate; 128, on a processor 16"
+    )
+    group.add_argument("--repeats", type=positive, default=3, metavar="N", help="default 3")
+    group.add_argument(
+        "--body",
+        choices=("float16", "q4gsw"),
+        help="layers of a folder's model, float16 by default; a GGUF file says it by its types",
+    )
+    group.add_argument(
+        "--without", nargs="+", choices=tuple(PEERS), default=[], help="leave these others out"
+    )
+
+
+def measure_model(options: argparse.Namespace, context: Context) -> int:
+    """Measure a model on a device, beside others that are installed, and print the figures."""
+    task = Task(
+        options.model,
+        options.prompt or (64 if context.is_software else 512),
+        options.tokens or (16 if context.is_software else 128),
+        options.repeats,
+    )
+    peers = [name for name in PEERS if name not in options.without]
+    with progress(2 + len(peers)) as shown:
+        say: Callable[[str], None] = (lambda text: None) if options.json else shown.say
+        shown.begin("weights")
+        module = context.implementation
+        say(f"{context.adapter_summary}, {module.__name__} {module.__version__}")
+        decoder = _decoder(options, task, context)
+        held = decoder.nbytes
+        say(f"{task.model.name}: {_shape(decoder)}")
+        say("bytes held: " + ", ".join(f"{name} {count:,}" for name, count in held.items()))
+        shown.begin("wgpu_q4")
+        found = rates(decoder, task.prompt, task.count, task.repeats)
+        parts = step_times(decoder, Effort(repeats=8, seconds=0.5))
+        of_prompt, of_steps = f"prefill of {task.prompt}", f"decode of {task.count}"
+        say(f"\n{of_prompt:>16} {of_steps:>16}   tokens a second")
+        say(_line(found.prefill, found.decode, f"wgpu_q4 {__version__}"))
+        others: list[dict[str, Any]] = []
+        left_out: list[dict[str, str]] = []
+        for name in peers:
+            shown.begin(name)
+            try:
+                other = PEERS[name](task)
+            except (NotMeasured, DeviceError, OSError) as error:
+                left_out.append({"what": name, "why": str(error)})
+                say(f"left out: {error}")
+            else:
+                others.append(asdict(other))
+                say(_line(other.prefill, other.decode, other.name))
+        say(_step(found, parts.embedding, parts.layers, parts.head, parts.clock))
+    if options.json:
+        document = {
+            "wgpu_q4": __version__,
+            "adapter": context.adapter_summary,
+            "implementation": f"{module.__name__} {module.__version__}",
+            "model": task.model.name,
+            "shape": _shape(decoder),
+            "bytes": held,
+            "prompt": task.prompt,
+            "tokens": task.count,
+            "tokens_per_second": {"prefill": found.prefill, "decode": found.decode},
+            "step": {"host": found.host, **asdict(parts)},
+            "others": others,
+            "left_out": left_out,
+        }
+        print(json.dumps(document, indent=1))
+    return 0
+
+
+def _decoder(options: argparse.Namespace, task: Task, context: Context) -> Decoder:
+    """Return the model on the device.
+
+    Raises:
+        FormatError: a model that the decoder does not run, or not with these options.
+    """
+    if task.model.is_dir():
+        body: WeightType = options.body or "float16"
+        decoder = Decoder.from_hf(task.model, body=body, device=context.device)
+    elif options.body is not None:
+        raise FormatError("--body is for the model of a folder: a GGUF file says it by its types")
+    else:
+        decoder = Decoder.from_gguf(task.model, device=context.device)
+    if max(task.prompt, task.count + 1) > decoder.capacity:
+        raise FormatError(
+            f"this model is measured with a cache of {decoder.capacity} positions, which must hold "
+            f"--prompt ids, and --tokens and one more"
+        )
+    return decoder
+
+
+def _shape(decoder: Decoder) -> str:
+    config = decoder.config
+    return (
+        f"{config.family}, {config.layers} layers, hidden {config.hidden}, vocabulary "
+        f"{config.vocab}; cache of {decoder.capacity} positions"
+    )
+
+
+def _line(prefill: float, decode: float, name: str) -> str:
+    return f"{prefill:>16,.1f} {decode:>16,.1f}   {name}"
+
+
+def _step(found: Rates, embedding: float, layers: float, head: float, clock: str) -> str:
+    """Return where the time of one step goes."""
+    return (
+        f"\na step of wgpu_q4: {1e3 / found.decode:.3f} ms. On the device, by {clock}: embedding "
+        f"{1e3 * embedding:.3f} ms, layers {1e3 * layers:.3f} ms, head {1e3 * head:.3f} ms. The "
+        f"host encodes for {1e3 * found.host:.3f} ms meanwhile."
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
 from wgpu_q4 import DeviceError, DeviceLimitError, Q4Weight
@@ -81,26 +82,38 @@ def test_several_chunks_for_each_lane() -> None:
     check(decoder_of(weights), weights)
 
 
-@pytest.mark.parametrize("count", [1, 16, 255, 257, 1025, 4008])
-@pytest.mark.parametrize("equal", [False, True])
-def test_the_best_of_what_the_head_left(count: int, equal: bool, context: Context) -> None:
-    """The first of equals; eight entries are looked at a time, and the last may be fewer."""
-    rng = np.random.default_rng(count)
-    logits = rng.choice([-3.0, 2.5] if equal else rng.standard_normal(count), count)
-    ids = np.sort(rng.choice(1 << 20, count, replace=False)).astype(np.uint32)
-    entries = np.stack([logits.astype(np.float32).view(np.uint32), ids], axis=-1)
+def chosen_of(entries: NDArray[np.uint32], context: Context) -> tuple[list[int], list[int]]:
+    """The ids and the state behind a greedy step at position 3 with 4 rows."""
     with context.lock, context.guard, context.guard.busy:
         state = upload(context, "state", np.array([3, 4], np.uint32))
         sequence = upload(context, "ids", np.zeros(10, np.uint32))
         given = {"t_in": upload(context, "entries", entries), "t_ids": sequence, "t_state": state}
-        step = context.pipelines.step(plan_choose_best(count, 9), given)
+        step = context.pipelines.step(plan_choose_best(len(entries), 9), given)
         found, after = np.empty(10, np.uint32), np.empty(2, np.uint32)
         context.run([step], sequence, found)
         context.run([], state, after)
-    expected = np.zeros(10, np.uint32)
-    expected[7] = ids[logits.astype(np.float32).argmax()]
-    assert found.tolist() == expected.tolist()
-    assert after.tolist() == [7, 1]
+    return found.tolist(), after.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 16, 255, 257, 4008])
+def test_the_best_of_what_the_head_left(count: int, context: Context) -> None:
+    """Eight entries are looked at a time, in each of which it may be; the last may be fewer."""
+    rng = np.random.default_rng(count)
+    ids = np.sort(rng.choice(1 << 20, count, replace=False)).astype(np.uint32)
+    for place in {*range(3, count, 256), count - 1}:
+        logits = rng.standard_normal(count).astype(np.float32)
+        logits[place] = 9
+        entries = np.stack([logits.view(np.uint32), ids], axis=-1)
+        expected = [0] * 7 + [int(ids[place])] + [0] * 2
+        assert chosen_of(entries, context) == (expected, [7, 1])
+
+
+def test_the_first_of_equals(context: Context) -> None:
+    logits = np.random.default_rng(0).choice([-3.0, 2.5], 4008).astype(np.float32)
+    logits[:300] = -3
+    ids = np.arange(4008, dtype=np.uint32) * 7
+    found, _ = chosen_of(np.stack([logits.view(np.uint32), ids], axis=-1), context)
+    assert found[7] == ids[logits.argmax()] > 0
 
 
 def test_equal_logits_give_the_first_id() -> None:

@@ -262,31 +262,28 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 //
 // A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
 // 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
-// them; all of these are asked for before the first is used. The sums of a team meet in workgroup
-// memory. x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
+// them; all of these are asked for before the first is used. Then the sums of a team are added up
+// (fold_*.wgsl). x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
 // quads.
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8, at most FOLD, which divides TEAM,
-// which divides INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
+// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
+// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
 // memory besides the epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //
-// Needs: embed_dim, arrange, fold_squares, fetch_end, load_chunk, weight_row, Chunk, dot_chunk,
-// put_squares, fetch_squares, finish.
-// Defines: INVOCATIONS, LANE_ROWS, X, outputs, row_sum, main.
+// Needs: embed_dim, arrange, fetch_end, load_chunk, weight_row, Chunk, dot_chunk, put_squares,
+// fetch_squares, leave_sums, fold, finish.
+// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, main.
 
 override INVOCATIONS: u32 = 128u;  // of a workgroup
 override TEAM: u32 = 32u;  // invocations that share rows of the weight
 override LANE_ROWS: u32 = 2u;  // rows that a team shares
-override FOLD: u32 = 8u;  // invocations of a team whose sums are added up first
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
 
-var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
-var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / FOLD][outputs]
 
 // A chunk of x.
 struct X {
@@ -306,30 +303,6 @@ fn load_x(chunk: u32) -> X {
         t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
         t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
     ));
-}
-
-// Add up what FOLD invocations of a team left in `slots`.
-fn fold(lane: u32) {
-    workgroupBarrier();
-    fold_squares(lane);
-    if lane < outputs() * (TEAM / FOLD) {
-        let at = lane % outputs() * (TEAM + 1u) + lane / outputs() * FOLD;
-        var sum = 0.0;
-        for (var i = 0u; i < FOLD; i++) {
-            sum += slots[at + i];
-        }
-        folded[lane] = sum;
-    }
-    workgroupBarrier();
-}
-
-// Return an output of the workgroup, without the factor of x.
-fn row_sum(output: u32) -> f32 {
-    var sum = 0.0;
-    for (var i = 0u; i < TEAM / FOLD; i++) {
-        sum += folded[i * outputs() + output];
-    }
-    return sum;
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -384,6 +357,29 @@ fn main(
         }
     }
     put_squares(lane, fetch_squares(lane));
+    leave_sums(lane, first, near, far);
+    fold(lane);
+    finish(flat, lane, fetched);
+}
+
+// ---- decoder/gemv/fold_memory.wgsl
+
+// The sums of a team's invocations meet in workgroup memory, and are added up in two stages of about as
+// many each.
+//
+// Assumes: FOLD divides TEAM and is at least LANE_ROWS.
+// In range: places follow from the invocation's index alone.
+//
+// Needs: INVOCATIONS, LANE_ROWS, TEAM, fold_squares, outputs.
+// Defines: leave_sums, fold, row_sum.
+
+override FOLD: u32 = 8u;  // invocations of a team whose sums are added up first
+
+var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
+var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / FOLD][outputs]
+
+// Leave an invocation's sums of LANE_ROWS outputs from the first of its team.
+fn leave_sums(lane: u32, first: u32, near: vec4<f32>, far: vec4<f32>) {
     let at = first * (TEAM + 1u) + lane % TEAM;
     slots[at] = near.x;
     if LANE_ROWS > 1u {
@@ -399,6 +395,28 @@ fn main(
         slots[at + 6u * (TEAM + 1u)] = far.z;
         slots[at + 7u * (TEAM + 1u)] = far.w;
     }
-    fold(lane);
-    finish(flat, lane, fetched);
+}
+
+// Add up what FOLD invocations of a team left.
+fn fold(lane: u32) {
+    workgroupBarrier();
+    fold_squares(lane);
+    if lane < outputs() * (TEAM / FOLD) {
+        let at = lane % outputs() * (TEAM + 1u) + lane / outputs() * FOLD;
+        var sum = 0.0;
+        for (var i = 0u; i < FOLD; i++) {
+            sum += slots[at + i];
+        }
+        folded[lane] = sum;
+    }
+    workgroupBarrier();
+}
+
+// Return an output of the workgroup, without the factor of x.
+fn row_sum(output: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < TEAM / FOLD; i++) {
+        sum += folded[i * outputs() + output];
+    }
+    return sum;
 }

@@ -19,7 +19,7 @@ from wgpu_q4.decoder import Config, Decoder, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
 from wgpu_q4.kernels import HalfSupport
-from wgpu_q4.kernels.decoder import plan_choose_best
+from wgpu_q4.kernels.decoder import plan_choose_best, subgroup_shaders
 
 SMOLLM2 = replace(
     PLAIN,
@@ -71,10 +71,27 @@ def test_every_form_of_the_kernels(
 
 @pytest.mark.parametrize("config", [PLAIN, EVERYTHING, SMOLLM2], ids=["plain", "everything", "576"])
 def test_teams_of_a_gpu(config: Config, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU shares the work of a product otherwise, and reads whole tiles of values."""
+    """A GPU shares the work of a product otherwise, and reads whole tiles of values.
+
+    Sums are exchanged between lanes where a team is whole subgroups.
+    """
     monkeypatch.setattr(context, "is_software", False)
-    weights = random_weights(config, "q4gsw")
-    check(decoder_of(weights), weights)
+    for subgroup in (context.subgroup_size, 0):
+        monkeypatch.setattr(context, "subgroup_size", subgroup)
+        weights = random_weights(config, "q4gsw")
+        check(decoder_of(weights), weights)
+
+
+def test_subgroups_are_probed(context: Context, webgpu_device: Any) -> None:
+    """Mesa's have 8 lanes where vectors have 256 bits."""
+    assert context.subgroup_size in (4, 8, 16)
+    assert context_for(webgpu_device).subgroup_size == 0
+
+
+def test_every_shader_with_subgroups_compiles(device: Any) -> None:
+    for shader in subgroup_shaders():
+        assert any("subgroup" in piece for piece in shader.pieces)
+        device.create_shader_module(code=shader.source)
 
 
 def test_several_chunks_for_each_lane() -> None:

@@ -230,8 +230,9 @@ class Decoder:
             max_new_tokens: the most ids to make; by default as many as the cache holds.
             keep: as in `prefill`.
             end_of_text: ids that end the text and are not part of it; by default the model's.
-            steps: steps of a submission; by default 8, on a processor 1. The host reads ids
-                that often; what was computed past the end of the text is dropped.
+            steps: steps of a submission; by default 32, for a model of a GiB or more 8, and on a
+                processor 1. The host reads ids that often; what was computed past the end of the
+                text is dropped.
 
         Raises:
             TypeError, IndexError, DeviceError: as `prefill`.
@@ -241,7 +242,7 @@ class Decoder:
         if max_new_tokens is not None and max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         if steps is None:
-            steps = 1 if self.context.is_software else 8
+            steps = min(self._usual_steps(), self._most_steps)
         if not 1 <= steps <= self._most_steps:
             raise ValueError(f"steps must be in 1..{self._most_steps}, not {steps}")
         prompt = self._check_prompt(ids, keep, 1 if max_new_tokens is None else max_new_tokens)
@@ -249,6 +250,12 @@ class Decoder:
         room = self.capacity - keep - len(prompt) + 1
         first, turn = self._prefill(prompt, keep)
         return self._generate(first, max_new_tokens or room, end, steps, turn)
+
+    def _usual_steps(self) -> int:
+        """Return the steps of a submission: some 20 ms of a GPU, whose end costs it some µs."""
+        if self.context.is_software:
+            return 1
+        return 32 if self._engine.model.nbytes < 1 << 30 else 8
 
     def _generate(
         self, first: Submission, count: int, end: frozenset[int], steps: int, turn: int

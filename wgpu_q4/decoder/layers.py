@@ -84,6 +84,11 @@ class DeviceModel:
         return self.embedding.nbytes + untied
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return self.tied_bytes + self.body_bytes
+
+    @property
     def body_bytes(self) -> int:
         """Bytes of the layers."""
         return sum(layer.nbytes for layer in self.layers) + int(self.final_gain.size)

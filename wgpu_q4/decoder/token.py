@@ -131,6 +131,7 @@ class TokenSteps(Bound):
             activation=config.activation,
             cap=config.logit_cap if epilogue == "best" else None,
             software=context.is_software,
+            subgroup=0 if context.is_software else context.subgroup_size,
         )
 
     def _qkv(self, matrix: DeviceMatrix, bias: Any | None) -> Step:

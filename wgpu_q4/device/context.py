@@ -101,6 +101,11 @@ class Context:
         return probes.half_support(self)
 
     @cached_property
+    def subgroup_size(self) -> int:
+        """The lanes of subgroups, if kernels may count on them; else 0."""
+        return probes.subgroup_size(self)
+
+    @cached_property
     def matrix_units(self) -> frozenset[MatrixUnits]:
         """What the device's matrix units do; empty if it was made without their features."""
         return dawn.matrix_units(self.device, self.device.adapter)

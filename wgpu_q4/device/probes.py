@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from wgpu_q4.device.adapter import MAPPABLE
 from wgpu_q4.device.roundtrip import PROBE_BYTES, RoundTrip, choose_round_trip
-from wgpu_q4.kernels import PROBE_HALVES, Dispatch, HalfSupport
+from wgpu_q4.kernels import (
+    PROBE_HALVES,
+    PROBE_SUBGROUPS,
+    PROBED_INVOCATIONS,
+    Dispatch,
+    HalfSupport,
+)
 
 if TYPE_CHECKING:
     from wgpu_q4.device.context import Context
@@ -41,6 +47,26 @@ def half_support(context: Context) -> HalfSupport:
         subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
         rounding=np.array_equal(found[:, 2], packed),
     )
+
+
+def subgroup_size(context: Context) -> int:
+    """Return the lanes of a device's subgroups, if all are alike and in the order of invocations.
+
+    The result is 0 if they are not, or if this device cannot use them: WGSL's name for them differs
+    between implementations, and kernels have that of wgpu-native.
+    """
+    if context.implementation.__name__ != "wgpu" or "subgroup" not in context.device.features:
+        return 0
+    found = np.zeros((PROBED_INVOCATIONS, 2), np.uint32)
+    with context.lock:
+        target = context.create_buffer("probed", found.nbytes, "STORAGE", "COPY_SRC")
+        dispatch = Dispatch(PROBE_SUBGROUPS, {}, (1, 1, 1))
+        step = context.pipelines.step(dispatch, {"t_out": target})
+        context.run([step], target, found)
+    size = int(found[0, 0])
+    lanes = np.arange(PROBED_INVOCATIONS) % max(size, 1)
+    in_order = (found[:, 0] == size).all() and np.array_equal(found[:, 1], lanes)
+    return size if in_order and PROBED_INVOCATIONS % max(size, 1) == 0 else 0
 
 
 def maps_results(context: Context) -> bool:

@@ -30,7 +30,7 @@ from wgpu_q4.kernels.options import (
     Storage,
 )
 from wgpu_q4.kernels.pack import pack_shader, plan_pack
-from wgpu_q4.kernels.probe import PROBE_HALVES
+from wgpu_q4.kernels.probe import PROBE_HALVES, PROBE_SUBGROUPS, PROBED_INVOCATIONS
 from wgpu_q4.kernels.reduction import LARGEST_TOP_K, Reduce, ReducePlan, Results, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
 from wgpu_q4.kernels.transposed import TransposedPlan, plan_transposed, transposed_shader
@@ -52,7 +52,9 @@ __all__ = [
     "LAST_GEMV_ROWS",
     "LINEAR_KERNELS",
     "MATRIX_UNITS",
+    "PROBED_INVOCATIONS",
     "PROBE_HALVES",
+    "PROBE_SUBGROUPS",
     "ROWS",
     "SOURCE_VARIABLE",
     "TABLE",

@@ -8,14 +8,14 @@ from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import convert_shader
-from wgpu_q4.kernels.decoder.catalogue import decoder_shaders
+from wgpu_q4.kernels.decoder.catalogue import decoder_shaders, subgroup_shaders
 from wgpu_q4.kernels.decoder.sampling import sampling_shaders
 from wgpu_q4.kernels.embedding import embedding_shader
 from wgpu_q4.kernels.linear import LINEAR_KERNELS
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
 from wgpu_q4.kernels.pack import pack_shader
 from wgpu_q4.kernels.pieces import ways_to_convert
-from wgpu_q4.kernels.probe import PROBE_HALVES
+from wgpu_q4.kernels.probe import PROBE_HALVES, PROBE_SUBGROUPS
 from wgpu_q4.kernels.reduction import Entries, Reduce, reduction_shader
 from wgpu_q4.kernels.transposed import ADD_SECTIONS, transposed_shader
 from wgpu_q4.kernels.wgsl import Shader
@@ -23,7 +23,7 @@ from wgpu_q4.kernels.wgsl import Shader
 
 def all_shaders() -> tuple[Shader, ...]:
     """Return every shader."""
-    return (*portable_shaders(), *matrix_shaders())
+    return (*portable_shaders(), *matrix_shaders(), *subgroup_shaders(), PROBE_SUBGROUPS)
 
 
 def portable_shaders() -> tuple[Shader, ...]:

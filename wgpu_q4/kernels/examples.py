@@ -10,14 +10,14 @@ from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import plan_convert
-from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches
+from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches, subgroup_dispatches
 from wgpu_q4.kernels.decoder.sampling import plan_sampling
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.embedding import plan_embedding
 from wgpu_q4.kernels.linear import LINEAR_KERNELS, plan_linear
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
 from wgpu_q4.kernels.pack import plan_pack
-from wgpu_q4.kernels.probe import PROBE_HALVES
+from wgpu_q4.kernels.probe import PROBE_HALVES, PROBE_SUBGROUPS
 from wgpu_q4.kernels.reduction import Reduce, Results, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
 from wgpu_q4.kernels.transposed import plan_transposed
@@ -82,7 +82,8 @@ def _examples() -> Iterator[Example]:
     yield from _reductions(shapes[0].vocab)
     for output, support in product(outputs, _SUPPORTS):
         yield Example("4096 numbers", plan_convert(4096, output, _LIMITS, support))
-    for dispatch in decoder_dispatches(_LIMITS):
+    yield Example("256 invocations", Dispatch(PROBE_SUBGROUPS, {}, (1, 1, 1)))
+    for dispatch in (*decoder_dispatches(_LIMITS), *subgroup_dispatches(_LIMITS)):
         yield Example("the shape of Llama 3.2 1B", dispatch)
     for top_k in (40, None):
         for stage in plan_sampling(shapes[0].vocab, 1, top_k, True, _LIMITS).stages:

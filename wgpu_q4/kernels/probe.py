@@ -1,4 +1,4 @@
-"""The shader that finds out what a device's built-in half-precision functions do."""
+"""The shaders that find out what a device does."""
 
 from __future__ import annotations
 
@@ -7,3 +7,13 @@ from wgpu_q4.kernels.wgsl import Shader
 PROBE_HALVES = Shader(
     "probe_halves", ("probe/halves",), "what the device's half-precision functions do"
 )
+
+PROBE_SUBGROUPS = Shader(
+    "probe_subgroups",
+    ("probe/subgroups",),
+    "how wide a device's subgroups are, and their order",
+)
+"""It needs a device with the feature ``subgroup`` of wgpu-native."""
+
+PROBED_INVOCATIONS = 256
+"""Invocations of `PROBE_SUBGROUPS`."""

@@ -12,7 +12,12 @@ One file per idea:
 """
 
 from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads, plan_token_attention
-from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches, decoder_shaders
+from wgpu_q4.kernels.decoder.catalogue import (
+    decoder_dispatches,
+    decoder_shaders,
+    subgroup_dispatches,
+    subgroup_shaders,
+)
 from wgpu_q4.kernels.decoder.gemm import plan_gemm_halves
 from wgpu_q4.kernels.decoder.gemv import GemvPlan, plan_gemv
 from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_choose_best, plan_glu, plan_norm
@@ -48,4 +53,6 @@ __all__ = [
     "plan_heads",
     "plan_norm",
     "plan_token_attention",
+    "subgroup_dispatches",
+    "subgroup_shaders",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads, plan_token_attention
@@ -46,10 +46,29 @@ def decoder_shaders() -> tuple[Shader, ...]:
     return tuple(dict.fromkeys(found.shader for found in decoder_dispatches(_LIMITS)))
 
 
+def subgroup_shaders() -> tuple[Shader, ...]:
+    """Return every shader of a decoder that needs subgroups."""
+    return tuple(dict.fromkeys(found.shader for found in subgroup_dispatches(_LIMITS)))
+
+
+def subgroup_dispatches(
+    limits: Mapping[str, int], hidden: int = 2048, vocab: int = 128256
+) -> Iterator[Dispatch]:
+    """Yield dispatches in which every shader of a decoder occurs that needs subgroups."""
+    for support in _SUPPORTS:
+        products = (
+            *_products(limits, support, hidden, software=False, subgroup=32),
+            *_heads(limits, support, hidden, vocab, software=False, subgroup=32),
+        )
+        for found in products:
+            if "SUBGROUP" in found.constants:
+                yield found
+
+
 def decoder_dispatches(
     limits: Mapping[str, int], hidden: int = 2048, vocab: int = 128256
 ) -> Iterator[Dispatch]:
-    """Yield dispatches in which every shader of a decoder occurs.
+    """Yield dispatches in which every shader of a decoder occurs that needs no optional feature.
 
     Args:
         limits: a device's limits.
@@ -100,8 +119,13 @@ def _attention(
 
 
 def _products(
-    limits: Mapping[str, int], support: HalfSupport, hidden: int, software: bool
+    limits: Mapping[str, int],
+    support: HalfSupport,
+    hidden: int,
+    software: bool,
+    subgroup: int = 0,
 ) -> Iterator[Dispatch]:
+    kind: dict[str, Any] = {"software": software, "subgroup": subgroup}
     square = MatrixShape(hidden, hidden, 32, "float16")
     wide = MatrixShape(8 * hidden, hidden, 32, "float16")
     activations: tuple[Activation, ...] = get_args(Activation)
@@ -109,14 +133,14 @@ def _products(
         (Matrix(square, "q4gsw"), Matrix(wide, "q4gsw")),
         (Matrix(square, "float16"), Matrix(wide, "float16")),
     ):
-        yield plan_gemv(matrix, "add", limits, support, software=software).dispatch
+        yield plan_gemv(matrix, "add", limits, support, **kind).dispatch
         for squares, bias in product((0, 64), (False, True)):
             yield plan_gemv(
                 *(matrix, "store", limits, support),
                 squares=squares,
                 epsilon=_EPSILON,
                 bias=bias,
-                software=software,
+                **kind,
             ).dispatch
         for squares, activation in product((0, 64), activations):
             yield plan_gemv(
@@ -124,15 +148,21 @@ def _products(
                 squares=squares,
                 epsilon=_EPSILON,
                 activation=activation,
-                software=software,
+                **kind,
             ).dispatch
     for bias, rows in product((False, True), (32, 64, 128)):
         yield plan_gemm_halves(square, rows, bias, limits, support).product
 
 
 def _heads(
-    limits: Mapping[str, int], support: HalfSupport, hidden: int, vocab: int, software: bool
+    limits: Mapping[str, int],
+    support: HalfSupport,
+    hidden: int,
+    vocab: int,
+    software: bool,
+    subgroup: int = 0,
 ) -> Iterator[Dispatch]:
+    kind: dict[str, Any] = {"software": software, "subgroup": subgroup}
     dtypes: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     for scales, squares, cap in product(dtypes, (0, 64), (None, 30.0)):
         matrix = Matrix(MatrixShape(vocab, hidden, 32, scales), "q4gsw")
@@ -141,5 +171,5 @@ def _heads(
             squares=squares,
             epsilon=_EPSILON,
             cap=cap,
-            software=software,
+            **kind,
         ).dispatch

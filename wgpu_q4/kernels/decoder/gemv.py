@@ -15,7 +15,7 @@ from wgpu_q4.kernels.decoder.shapes import (
     float_bits,
     two_halves_pieces,
 )
-from wgpu_q4.kernels.decoder.teams import Team, choose_team
+from wgpu_q4.kernels.decoder.teams import choose_team
 from wgpu_q4.kernels.dispatch import Dispatch, fold
 from wgpu_q4.kernels.options import Halves
 from wgpu_q4.kernels.pieces import halves_suffix, scales_pieces
@@ -48,6 +48,7 @@ class GemvForm:
         bias: True if a bias is added before it is stored.
         activation: of a gated unit.
         capped: True if logits are capped softly.
+        subgroups: True if sums are exchanged between the lanes of subgroups.
     """
 
     weight: WeightType
@@ -57,6 +58,7 @@ class GemvForm:
     bias: bool = False
     activation: Activation = "silu"
     capped: bool = False
+    subgroups: bool = False
 
 
 @cache
@@ -81,13 +83,17 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
         "glu": (f"decoder/{form.activation}",),
         "best": (f"decoder/cap_{'soft' if form.capped else 'none'}",),
     }
+    by_subgroup = "_subgroup" if form.subgroups else ""
     pieces = (
         "shape/overrides",
         *weight,
-        f"decoder/gemv/prologue_{'norm' if form.normed else 'none'}",
+        f"decoder/gemv/prologue_norm{by_subgroup}" if form.normed else "decoder/gemv/prologue_none",
         *ends[form.epilogue],
         f"decoder/gemv/epilogue_{form.epilogue}",
         "decoder/gemv/gemv",
+        # The last, because naga 29 aborts where a constant comes after the size of an array that is
+        # computed from others.
+        f"decoder/gemv/fold{by_subgroup or '_memory'}",
     )
     kind = f"{form.weight}_{form.scales}_scales" if form.weight == "q4gsw" else form.weight
     if form.weight == "q4gsw" and subnormal:
@@ -97,6 +103,7 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
         "_bias" if form.bias else "",
         f"_{form.activation}" if form.epilogue == "glu" else "",
         "_capped" if form.capped else "",
+        by_subgroup,
         halves_suffix(pieces),
     ]
     return Shader(
@@ -127,7 +134,7 @@ def plan_gemv(
     activation: Activation = "silu",
     cap: float | None = None,
     software: bool = False,
-    team: Team | None = None,
+    subgroup: int = 0,
 ) -> GemvPlan:
     """Return the dispatch of a product with one row of x in the order of chunks.
 
@@ -142,8 +149,10 @@ def plan_gemv(
         activation: of a gated unit.
         cap: the number c of logits capped as c · tanh(x / c); None for none.
         software: True if the device runs on the processor.
-        team: how the invocations share the work, instead of what `choose_team` says.
+        subgroup: lanes of the device's subgroups, if they are known and in order; else 0.
     """
+    team = choose_team(matrix, software)
+    by_subgroup = 0 < team.rows <= subgroup and team.lanes % max(subgroup, 1) == 0
     form = GemvForm(
         matrix.type,
         matrix.shape.scales,
@@ -152,10 +161,11 @@ def plan_gemv(
         bias,
         activation if epilogue == "glu" else "silu",
         cap is not None,
+        by_subgroup,
     )
-    team = choose_team(matrix, software) if team is None else team
     shape = matrix.shape
     constants = {**shape.constants, **team.constants}
+    constants |= {"SUBGROUP": subgroup} if by_subgroup else {"FOLD": team.fold}
     if squares:
         constants |= {"SQUARES": squares, "EPSILON": float_bits(epsilon)}
     if cap is not None:

@@ -148,12 +148,11 @@ fn dot_word(word: u32, low: vec4<f32>, high: vec4<f32>, sum: f32) -> f32 {
     return fma(second.w, high.w, fma(second.z, high.z, fma(second.y, high.y, fma(second.x, high.x, part))));
 }
 
+// Two sums, so that no addition waits for more than 15 others.
 fn dot_chunk(chunk: Chunk, x: X) -> f32 {
-    var sum = dot_word(chunk.words.x, x.a, x.b, 0.0);
-    sum = dot_word(chunk.words.y, x.c, x.d, sum);
-    sum = dot_word(chunk.words.z, x.e, x.f, sum);
-    sum = dot_word(chunk.words.w, x.g, x.h, sum);
-    return sum * UNSCALE * chunk.scale;
+    let first = dot_word(chunk.words.y, x.c, x.d, dot_word(chunk.words.x, x.a, x.b, 0.0));
+    let second = dot_word(chunk.words.w, x.g, x.h, dot_word(chunk.words.z, x.e, x.f, 0.0));
+    return (first + second) * UNSCALE * chunk.scale;
 }
 
 // ---- decoder/gemv/prologue_norm.wgsl

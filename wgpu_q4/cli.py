@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from wgpu_q4 import __version__
-from wgpu_q4.commands import bench, check, info, inspect, kernel, pack
+from wgpu_q4.commands import bench, check, info, inspect, kernel, pack, web
 from wgpu_q4.errors import DeviceError, FormatError
 
 EXIT_STATUS = (
@@ -26,6 +26,7 @@ _COMMANDS = {
     "kernel": kernel,
     "bench": bench,
     "check": check,
+    "web": web,
 }
 
 

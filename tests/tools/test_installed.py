@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.packages import run
+import wgpu_q4
+from tests.packages import ROOT, run
 from tests.tied_models import OnlyLogits, export, lower, quantized_shared
 from wgpu_q4.executorch import share_tied_weights
 
@@ -40,8 +42,17 @@ def tied_pte(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def tied_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small file of `save_file`."""
+    weight = wgpu_q4.quantize(np.ones((16, 32), np.float32))
+    path = tmp_path_factory.mktemp("file") / "tied.safetensors"
+    wgpu_q4.save_file({"embed_tokens": weight}, path)
+    return path
+
+
 def test_every_command_runs_from_the_wheel(
-    bare_python: Path, tied_pte: Path, tmp_path: Path
+    bare_python: Path, tied_pte: Path, tied_file: Path, tmp_path: Path
 ) -> None:
     """Outside the checkout, with the three dependencies: no torch, no ExecuTorch, no tqdm."""
     command = bare_python.with_name("wgpu-q4")
@@ -52,9 +63,13 @@ def test_every_command_runs_from_the_wheel(
         ("kernel",): "linear_q4gsw_gemv_wide_rows_float16_scales",
         ("kernel", "linear_q4gsw_gemv_wide_rows_float16_scales"): "fn main(",
         ("bench", *tiny): "embedding, ids=2, 16×32, rows, float32",
+        ("web", tied_file, "--out", tmp_path / "page"): "http://localhost:8000/",
         ("check", "--only", "pack"): "everything agrees with the float64 reference (6 checks)",
     }
     usage = run(command, "--help", cwd=tmp_path)
     assert set(re.findall(r"^    (\w+) ", usage, re.MULTILINE)) == {name for name, *_ in expected}
     for arguments, shown in expected.items():
         assert shown in run(command, *arguments, cwd=tmp_path), arguments
+    page = {path.name for path in (ROOT / "examples" / "web").iterdir()}
+    assert "page.js" in page
+    assert page < {path.name for path in (tmp_path / "page").iterdir()}

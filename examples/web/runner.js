@@ -1,0 +1,231 @@
+// @ts-check
+/**
+ * A matrix on the GPU, and the programs of `kernels.json` that run on it.
+ *
+ * @typedef {{module: string, constants: Record<string, number>, workgroups: [number, number, number],
+ *   bindings: Record<string, string | number[]>}} Step
+ * @typedef {{buffers: Record<string, number>, steps: Step[], result: string}} Program
+ * @typedef {Record<string, {code: string, bindings: Record<string, GPUBufferBindingType>}>} Modules
+ */
+
+/**
+ * Return a device with the adapter's largest bindings.
+ *
+ * @returns {Promise<{device: GPUDevice, adapter: string}>} adapter: in words
+ * @throws {Error} There is no WebGPU here; the message says what to do.
+ */
+export async function openDevice() {
+  if (!globalThis.isSecureContext) {
+    throw new Error("Browsers offer WebGPU to pages of https:// and of localhost only: open this page so.");
+  }
+  if (!navigator.gpu) {
+    throw new Error(
+      "This browser has no WebGPU. Use a current Chrome or Edge, Safari 26 or newer, or Firefox 141 or newer " +
+        "on Windows. On Linux, Chrome may need --enable-unsafe-webgpu --enable-features=Vulkan.",
+    );
+  }
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter === null) {
+    throw new Error(
+      "This browser has WebGPU, but found no GPU that it may use. Turn on “Use graphics acceleration when " +
+        "available” in its settings, update the graphics driver, and see chrome://gpu for the reason.",
+    );
+  }
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const device = await adapter.requestDevice({ requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } });
+  const { vendor, architecture, description } = adapter.info;
+  const words = [...new Set([vendor, architecture, description])].filter(Boolean).join(" ");
+  return { device, adapter: words || "not named by the browser" };
+}
+
+/** The kernels of `kernels.json`, each compiled once for each set of constants. */
+export class Compiler {
+  /**
+   * @param {GPUDevice} device
+   * @param {Modules} modules
+   */
+  constructor(device, modules) {
+    this.device = device;
+    this.modules = modules;
+    /** @type {Map<string, Promise<{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}>>} */
+    this.made = new Map();
+  }
+
+  /** @param {Step} step */
+  pipeline(step) {
+    const key = step.module + JSON.stringify(step.constants);
+    let made = this.made.get(key);
+    if (made === undefined) {
+      made = this.#make(step);
+      this.made.set(key, made);
+    }
+    return made;
+  }
+
+  /** @param {Step} step */
+  async #make(step) {
+    const { code, bindings } = this.modules[step.module];
+    const entries = Object.entries(bindings).map(([binding, type]) => ({
+      binding: Number(binding),
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type },
+    }));
+    const layout = this.device.createBindGroupLayout({ entries });
+    const module = this.device.createShaderModule({ label: step.module, code });
+    const pipeline = await this.device.createComputePipelineAsync({
+      layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: "main", constants: step.constants },
+    });
+    return { pipeline, layout };
+  }
+}
+
+export class Runner {
+  /**
+   * Upload a matrix.
+   *
+   * @param {GPUDevice} device
+   * @param {Compiler} compiler
+   * @param {{packed: Uint8Array<ArrayBuffer>, scales: Uint8Array<ArrayBuffer>}} matrix
+   */
+  constructor(device, compiler, matrix) {
+    const largest = device.limits.maxStorageBufferBindingSize;
+    if (matrix.packed.length > largest) {
+      const [needed, allowed] = [matrix.packed.length, largest].map((n) => n.toLocaleString("en"));
+      throw new Error(`The matrix takes ${needed} bytes in one binding, and this adapter allows ${allowed}.`);
+    }
+    this.device = device;
+    this.compiler = compiler;
+    /** @type {Map<string, GPUBuffer>} */
+    this.scratch = new Map();
+    this.weights = { weight: this.#upload(matrix.packed), scales: this.#upload(matrix.scales) };
+    /** @type {Promise<unknown>} */
+    this.last = Promise.resolve();
+  }
+
+  /** Bytes of the matrix on the GPU. */
+  get residentBytes() {
+    return this.weights.weight.size + this.weights.scales.size;
+  }
+
+  /** Bytes of the other buffers. */
+  get scratchBytes() {
+    return [...this.scratch.values()].reduce((sum, buffer) => sum + buffer.size, 0);
+  }
+
+  /** Free every buffer. */
+  destroy() {
+    for (const buffer of [...Object.values(this.weights), ...this.scratch.values()]) buffer.destroy();
+  }
+
+  /**
+   * Run a program after those that were started before it.
+   *
+   * @param {Program} program
+   * @param {Record<string, Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>>} inputs contents of buffers
+   * @returns {Promise<ArrayBuffer>} the program's result
+   */
+  run(program, inputs) {
+    // Kernels are compiled side by side, while earlier programs run.
+    const pipelines = Promise.all(program.steps.map((step) => this.compiler.pipeline(step)));
+    pipelines.catch(() => undefined); // `run` says it, once earlier programs are done
+    const run = this.last.then(async () => this.#checked(program, inputs, await pipelines));
+    this.last = run.catch(() => undefined);
+    return run;
+  }
+
+  /**
+   * Run, and raise what WebGPU only reports.
+   *
+   * @param {Program} program
+   * @param {Record<string, Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>>} inputs
+   * @param {{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}[]} pipelines
+   */
+  async #checked(program, inputs, pipelines) {
+    this.device.pushErrorScope("out-of-memory");
+    this.device.pushErrorScope("validation");
+    let staging, errors;
+    try {
+      staging = this.#submit(program, inputs, pipelines);
+    } finally {
+      errors = [this.device.popErrorScope(), this.device.popErrorScope()];
+    }
+    const bytes = program.buffers[program.result];
+    const mapped = staging.mapAsync(GPUMapMode.READ, 0, bytes);
+    for (const error of await Promise.all(errors)) {
+      if (error !== null) {
+        await mapped.then(() => staging.unmap(), () => undefined);
+        throw new Error(error.message);
+      }
+    }
+    await mapped;
+    const result = staging.getMappedRange(0, bytes).slice(0);
+    staging.unmap();
+    return result;
+  }
+
+  /**
+   * @param {Program} program
+   * @param {Record<string, Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>>} inputs
+   * @param {{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}[]} pipelines
+   */
+  #submit(program, inputs, pipelines) {
+    const { STORAGE, UNIFORM, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
+    /** @type {Record<string, GPUBuffer>} */
+    const buffers = { ...this.weights };
+    for (const [name, bytes] of Object.entries(program.buffers)) {
+      buffers[name] = this.#buffer(name, bytes, STORAGE | COPY_SRC | COPY_DST);
+    }
+    for (const [name, values] of Object.entries(inputs)) this.device.queue.writeBuffer(buffers[name], 0, values);
+    const encoder = this.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    program.steps.forEach((step, number) => {
+      const entries = Object.entries(step.bindings).map(([binding, bound]) => {
+        let buffer;
+        if (typeof bound === "string") {
+          buffer = buffers[bound];
+        } else {
+          buffer = this.#buffer(`sizes of step ${number}`, 16, UNIFORM | COPY_DST);
+          this.device.queue.writeBuffer(buffer, 0, new Int32Array(bound));
+        }
+        return { binding: Number(binding), resource: { buffer } };
+      });
+      pass.setPipeline(pipelines[number].pipeline);
+      pass.setBindGroup(0, this.device.createBindGroup({ layout: pipelines[number].layout, entries }));
+      pass.dispatchWorkgroups(...step.workgroups);
+    });
+    pass.end();
+    const bytes = program.buffers[program.result];
+    const staging = this.#buffer("staging", bytes, MAP_READ | COPY_DST);
+    encoder.copyBufferToBuffer(buffers[program.result], 0, staging, 0, bytes);
+    this.device.queue.submit([encoder.finish()]);
+    return staging;
+  }
+
+  /**
+   * Return the buffer kept under a name, enlarged to `bytes` if necessary.
+   *
+   * @param {string} name
+   * @param {number} bytes
+   * @param {number} usage
+   */
+  #buffer(name, bytes, usage) {
+    let buffer = this.scratch.get(name);
+    if (buffer === undefined || buffer.size < bytes) {
+      buffer?.destroy();
+      buffer = this.device.createBuffer({ label: name, size: Math.max(16, bytes), usage });
+      this.scratch.set(name, buffer);
+    }
+    return buffer;
+  }
+
+  /** @param {Uint8Array<ArrayBuffer>} bytes */
+  #upload(bytes) {
+    const size = Math.ceil(bytes.length / 4) * 4; // kernels read words of four bytes
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
+    const buffer = this.device.createBuffer({ size, usage, mappedAtCreation: true });
+    new Uint8Array(buffer.getMappedRange()).set(bytes);
+    buffer.unmap();
+    return buffer;
+  }
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 import wgpu_q4
 from tools.parity.browser import Browser as Started
 from wgpu_q4.commands.web import write
+from wgpu_q4.commands.web_cases import encode
 
 VOCAB, EMBED_DIM, GROUP_SIZE = 2500, 96, 32
 WORDS = {"Ġriver": 7, "bank": 2499}
@@ -171,41 +173,58 @@ def test_the_parity_button_is_green(page: Page, folder: Path) -> None:
     assert page.locator("#cases .red").count() == 0
 
 
-def damaged(chromium: Browser, address: str, name: str, body: str) -> Page:
-    """Return the page with one of its files changed."""
-
-    def answer(route: Route) -> None:
-        route.fulfill(body=body, content_type="application/json")
-
+def damaged(chromium: Browser, address: str, **texts: object) -> Page:
+    """Return the page with some of its files changed, by their names without ``.json``."""
     opened = chromium.new_page()
-    opened.route(f"**/{name}", answer)
+    for name, content in texts.items():
+        answer = partial(Route.fulfill, json=content)
+        opened.route(f"**/{name}.json", answer)
     opened.goto(address)
     expect(opened.locator("#status:not(:has-text('…')):not(:has-text('Loading'))")).to_be_visible()
     return opened
 
 
-def test_damaged_kernels_are_red(chromium: Browser, address: str, folder: Path) -> None:
-    """An embedding that subtracts 7, and a top-k that no browser compiles; the rest is right."""
+def test_what_is_damaged_is_red(chromium: Browser, address: str, folder: Path) -> None:
+    """An embedding that subtracts 7, a top-k that no browser compiles, a logit and a best id that
+    are not those of the reference; the rest is right."""
     kernels = json.loads((folder / "kernels.json").read_text())
     for name, kernel in kernels["modules"].items():
         damage = ("- 8", "- 7") if name.startswith("embedding") else ("fn main(", "fn other(")
         if name.startswith(("embedding", "top_k_of_logits")):
             assert damage[0] in kernel["code"]
             kernel["code"] = kernel["code"].replace(*damage)
-    opened = damaged(chromium, address, "kernels.json", json.dumps(kernels))
+    cases = json.loads((folder / "cases.json").read_text())
+    own = {case["program"]: case for case in cases if case["file"] == "tied.safetensors"}
+    logits = np.frombuffer(base64.b64decode(own["linear_1"]["expected"]["values"]["data"])).copy()
+    logits[3] += 1e-3
+    own["linear_1"]["expected"]["values"] = encode(logits)
+    own["argmax"]["expected"]["ids"] = encode(np.array([VOCAB - 1], np.uint32))
+    opened = damaged(chromium, address, kernels=kernels, cases=cases)
     said = verdict(opened)
-    assert re.fullmatch(r"9 of \d+ cases are wrong on this browser and adapter\.", said)
+    assert re.fullmatch(r"11 of \d+ cases are wrong on this browser and adapter\.", said)
     red = opened.locator("#cases .red").all_inner_texts()
     assert sum("values have other bits" in text for text in red) == 6
     assert sum("main" in text for text in red) == 3
+    assert sum("1 of " in text and "further off than rounding" in text for text in red) == 1
+    assert sum("is not among the largest" in text for text in red) == 1
     assert opened.locator("#cases .green").count() > 5
+    opened.close()
+
+
+def test_words_of_a_unigram_vocabulary(chromium: Browser, address: str) -> None:
+    """Its vocabulary is a list of pairs; another list adds tokens."""
+    vocab = [["<unk>", 0.0], ["▁lake", -1.5]]
+    tokenizer = {"model": {"vocab": vocab}, "added_tokens": [{"id": 9, "content": "<s>"}]}
+    opened = damaged(chromium, address, tokenizer=tokenizer)
+    look_up(opened, "lake", 1)
+    look_up(opened, "<s>", 9)
     opened.close()
 
 
 def test_kernels_of_another_file_are_refused(chromium: Browser, address: str, folder: Path) -> None:
     kernels = json.loads((folder / "kernels.json").read_text())
     kernels["files"][0]["matrices"][0]["shape"][0] += 1
-    opened = damaged(chromium, address, "kernels.json", json.dumps(kernels))
+    opened = damaged(chromium, address, kernels=kernels)
     said = "kernels.json was made for another tied.safetensors: write the folder again"
     expect(opened.locator("#status.problem")).to_contain_text(said)
     opened.close()

@@ -109,7 +109,7 @@ def _linear(name: str, weight: Q4Weight, rows: int) -> Case:
     places = np.unique([0, vocab - 1, *rng.integers(0, vocab, _PLACES)])
     at = (np.arange(rows)[:, None] * vocab + places).astype(np.uint32)
     values, bound = _product(x, weight, places)
-    title, program = f"linear, {rows} rows of x", f"linear_{rows}"
+    title, program = f"linear, {rows} row{'s' * (rows > 1)} of x", f"linear_{rows}"
     return _case(name, title, program, {"x": x}, "bound", at=at, values=values, bound=bound)
 
 

@@ -37,6 +37,7 @@ from tests.products import INTEGER_GEMVS, WIDE_LAYOUTS, integer_weight, integer_
 from wgpu_q4 import Q4Weight, argmax, embedding, forced, linear, reference, top_k
 from wgpu_q4.decoder import Config, Decoder
 from wgpu_q4.decoder.choose import Logits, advance
+from wgpu_q4.decoder.draw import Draw
 from wgpu_q4.device import Context, context_for, default_context
 from wgpu_q4.device.implementation import load_implementation
 from wgpu_q4.device.pipelines import Step
@@ -50,6 +51,7 @@ from wgpu_q4.kernels import (
     Storage,
 )
 from wgpu_q4.kernels.decoder import CacheDtype, WeightType
+from wgpu_q4.kernels.decoder.sampling import Sampling
 from wgpu_q4.kernels.reduction import reduction_shader
 from wgpu_q4.ops import linear_transposed
 
@@ -231,6 +233,14 @@ def check_chooser(device: Any) -> None:
     )
 
 
+def check_draw(sampling: Sampling, device: Any) -> None:
+    """So cold that the largest logit is drawn every time."""
+    weights, ids = random_weights(PLAIN, "q4gsw"), [5, 17, 3, 99]
+    greedy = Decoder(weights, device=device, capacity=32).generate(ids, 5, end_of_text=())
+    drawn = Decoder(weights, device=device, capacity=32, chooser=Draw(sampling))
+    assert list(drawn.generate(ids, 5, end_of_text=())) == list(greedy)
+
+
 class ByReduction:
     """Choose the largest logit by the reduction of `argmax`."""
 
@@ -287,6 +297,13 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "transposed-float16", partial(check_transposed, 1, "float16")
     yield "transposed-float32", partial(check_transposed, 5, "float32")
     yield "decoder-chooser", check_chooser
+    for name, sampling in (
+        ("all", Sampling(temperature=1e-3)),
+        ("nucleus", Sampling(temperature=1e-3, top_p=0.9)),
+        ("best", Sampling(temperature=1e-3, top_k=5)),
+        ("penalty", Sampling(temperature=1e-3, repetition_penalty=1 + 2**-20)),
+    ):
+        yield f"draw-{name}", partial(check_draw, sampling)
     yield "decoder-q4gsw", partial(check_decoder, PLAIN, "q4gsw", "float16")
     yield "decoder-float16", partial(check_decoder, EVERYTHING, "float16", "float32")
     yield "integer-halves", check_integer_halves

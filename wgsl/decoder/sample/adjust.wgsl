@@ -31,7 +31,7 @@ var<workgroup> best: atomic<u32>;
 
 fn adjusted(row: u32, column: u32) -> u32 {
     let word = row * ((COLUMNS + 31u) / 32u) + column / 32u;
-    let bit = 1u << column % 32u;
+    let bit = 1u << (column % 32u);
     var bits = t_in[row * COLUMNS + column];
     if (bits & 0x7fffffffu) > 0x7f800000u {
         return 0xff800000u;

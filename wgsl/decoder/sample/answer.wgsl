@@ -24,6 +24,6 @@ fn answer(row: u32, vocab: u32, entry: vec2<u32>) {
     t_out[row] = entry;
     let id = entry.y;
     if (flags() & PENALIZED) != 0u && id != NO_ID {
-        atomicOr(&t_seen[row * ((vocab + 31u) / 32u) + id / 32u], 1u << id % 32u);
+        atomicOr(&t_seen[row * ((vocab + 31u) / 32u) + id / 32u], 1u << (id % 32u));
     }
 }

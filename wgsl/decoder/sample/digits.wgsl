@@ -40,7 +40,7 @@ fn main(
         // the known digits, by a shift below 32
         if LEVEL == 0u || (found >> (32u - 8u * max(LEVEL, 1u))) == known {
             let weight = logit_weight(row, column);
-            let digit = found >> (24u - 8u * LEVEL) & 0xffu;
+            let digit = (found >> (24u - 8u * LEVEL)) & 0xffu;
             atomicAdd(&low_sums[digit], weight & 0xffffu);
             atomicAdd(&high_sums[digit], weight >> 16u);
         }

@@ -41,7 +41,7 @@ fn nucleus_digits(row: u32, levels: u32, lane: u32) -> u32 {
             still_wanted = subtract(wanted, before);
         }
         workgroupBarrier();
-        digits = digits << 8u | found_digit;
+        digits = (digits << 8u) | found_digit;
     }
     return digits;
 }

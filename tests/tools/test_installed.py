@@ -63,6 +63,7 @@ def test_every_command_runs_from_the_wheel(
         ("kernel",): "linear_q4gsw_gemv_wide_rows_float16_scales",
         ("kernel", "linear_q4gsw_gemv_wide_rows_float16_scales"): "fn main(",
         ("bench", *tiny): "embedding, ids=2, 16×32, rows, float32",
+        ("pack", tied_file, tmp_path / "packed.safetensors"): "taken over as it was",
         ("web", tied_file, "--out", tmp_path / "page"): "http://localhost:8000/",
         ("check", "--only", "pack"): "everything agrees with the float64 reference (6 checks)",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -15,6 +15,14 @@ from tests.devices import drivers, run_python, swiftshader
 from tests.ways import IDS, check
 from wgpu_q4 import embedding, request_device
 from wgpu_q4.device.interrupts import Postponed
+
+
+@pytest.fixture(autouse=True)
+def control_c_interrupts() -> Iterator[None]:
+    """A process that a shell started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupted_within(function: str, call: Callable[[], Any]) -> bool:
@@ -48,9 +56,10 @@ def test_control_c_while_a_device_is_requested(here: Any) -> None:
 
 
 ON_DAWN = """
-import warnings
+import signal, warnings
 import pytest
 import wgpu_q4
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.gpu.test_interrupts import interrupted_on_dawn
 warnings.simplefilter("ignore")
 interrupted_on_dawn()

@@ -80,7 +80,11 @@ def report(
 ) -> None:
     """Say where the answer was made, what is held there, and what took the time."""
     held, config = decoder.nbytes, decoder.config
-    software = "software: runs on the processor" if info.software else "a GPU"
+    software = (
+        "software: runs on the processor, where --body torch is twice as fast"
+        if info.software
+        else "a GPU"
+    )
     tied, layers, cache, work = held.values()
     floats = 4 * config.vocab * config.hidden
     print(f"\nadapter         {info.adapter}; {software}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,6 +74,39 @@ def test_the_blocks_of_a_gguf_keep_their_values() -> None:
     matrix = (integers * scale.astype(np.float32)).reshape(160, 64)
     assert (scale < 0).any()
     np.testing.assert_array_equal(Q4Weight.quantize(matrix).dequantize(), matrix)
+
+
+def bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(values.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def float16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(values.astype(np.float16).astype(np.float32))
+
+
+@every_dtype
+@pytest.mark.parametrize("rounded", [bfloat16, float16])
+@pytest.mark.parametrize("seed", range(4))
+def test_values_that_were_rounded_since(rounded: Any, seed: int, dtype: ScalesDtype) -> None:
+    """As transformers does to a GGUF that it loads in 16 bits."""
+    rng = np.random.default_rng(seed)
+    packed = rng.integers(0, 256, (40, 64), np.uint8)
+    scales = rng.uniform(0.001, 0.1, (40, 4)) * rng.choice([-1, 1], (40, 4))
+    before = Q4Weight(packed, scales.astype(np.float16)).dequantize()
+    matrix = rounded(before)
+    assert (matrix != before).any()
+    found = Q4Weight.quantize(matrix, 32, dtype).dequantize()
+    np.testing.assert_array_equal(rounded(found), matrix)
+    # Both are within half a unit in the last place of the matrix: at most 2^-8 of it.
+    assert (np.abs(found - before) <= 2.0**-8 * np.abs(matrix)).all()
+
+
+@pytest.mark.parametrize("rounded", [bfloat16, float16])
+def test_a_matrix_of_16_bits_that_was_never_4_bit(rounded: Any) -> None:
+    matrix = rounded(normal())
+    _, scales = quantize(matrix)
+    largest = np.abs(matrix.reshape(160, -1, 32)).max(axis=2)
+    np.testing.assert_array_equal(scales, (largest / np.float32(7.5)).astype(np.float16))
 
 
 def test_one_value_off_the_grid_and_the_rule_is_the_usual_one() -> None:

@@ -73,6 +73,8 @@ def main() -> int:
     parser.add_argument("--model", choices=MODELS, default="smollm2-135m")
     parser.add_argument("--layers", type=int, help="fewer layers, for a quick look")
     parser.add_argument("--body", choices=("q4gsw", "float16"), default="q4gsw")
+    accuracies = ("exact", "fast", "int8")
+    parser.add_argument("--accuracy", choices=accuracies, default="exact", help="of the prompt")
     parser.add_argument("--cache", choices=("float16", "float32"), default="float16")
     parser.add_argument("--adapter", help="part of the adapter's name")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of a measurement")
@@ -105,12 +107,14 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         device=chosen.adapter,
         capacity=min(config.positions, longest + chosen.tokens),
         cache=chosen.cache,
+        accuracy=chosen.accuracy,
     )
     document: dict[str, Any] = {
         "model": chosen.model,
         "layers": config.layers,
         "body": chosen.body,
         "cache": chosen.cache,
+        "accuracy": chosen.accuracy,
         "adapter": decoder.context.adapter_summary,
         "round trip": decoder.context.round_trip.name,
         "bytes": decoder.nbytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.decoder_oracle import PLAIN, logits_of, random_weights
+from tests.devices import HANGS
 from tests.gpu.test_sampling import distribution, philox
 from wgpu_q4 import DeviceError
 from wgpu_q4.decoder import Decoder, Draw, Sampling
@@ -85,6 +87,19 @@ def test_a_penalty_counts_the_prompt_and_what_was_drawn() -> None:
     kept = len(PROMPT) + 9
     more = list(decoder.generate(first[-1:], 20, keep=kept, end_of_text=()))
     assert len({*PROMPT, *first, *more}) == len(PROMPT) + 30
+
+
+def test_a_mask_waits_for_the_calls_of_other_threads() -> None:
+    """A queue is used by one thread at a time."""
+    draw = Draw(Sampling())
+    decoder = decoder_of(draw)
+    allowed = threading.Thread(target=draw.allow, args=(np.full(4, -1, np.int32),), daemon=True)
+    with decoder.context.lock:
+        allowed.start()
+        allowed.join(0.2)
+        assert allowed.is_alive()
+    allowed.join(HANGS)
+    assert not allowed.is_alive()
 
 
 def test_a_draw_serves_one_decoder() -> None:

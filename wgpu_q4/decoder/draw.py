@@ -32,6 +32,7 @@ class Draw:
         self.sampling = sampling
         self._sampler: Sampler | None = None
         self._mask: ArrayLike | None = None
+        self._context: Context | None = None
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:
         """See `wgpu_q4.decoder.choose.Chooser`.
@@ -41,6 +42,7 @@ class Draw:
         """
         if self._sampler is not None:
             raise RuntimeError("a Draw serves one Decoder: make another one for this decoder")
+        self._context = context
         self._sampler = Sampler(context, logits.vocab, self.sampling)
         self._sampler.allow(self._mask)
         return [*self._sampler.steps(logits.logits, logits.choice), advance(context, logits)]
@@ -61,7 +63,9 @@ class Draw:
 
         Raises:
             ValueError: another shape or dtype.
+            DeviceError: the device is lost.
         """
+        if self._sampler is not None and (context := self._context) is not None:
+            with context.lock, context.guard, context.guard.busy:
+                self._sampler.allow(mask)
         self._mask = mask
-        if self._sampler is not None:
-            self._sampler.allow(mask)

@@ -27,7 +27,7 @@ lock() {
 
 # All of it comes first: the smaller locks are parts of it, at the same versions.
 lock requirements/dev.txt "$@" pyproject.toml --extra hf --extra executorch --extra notebook \
-    --group dev
+    --extra completion --group dev
 for group in build unit demo; do
     case $group in
         build) set -- --group pyproject.toml:build ;;

@@ -26,6 +26,9 @@ endif
 # naga, which translates the kernels for ExecuTorch.
 NAGA := .cache/naga/node_modules/naga-wasm/package.json
 
+# TypeScript, which checks the types of the examples' JavaScript.
+TSC := .cache/tsc/node_modules/typescript/package.json
+
 # One of the backends of `make parity` is a browser; ARGS="--without chromium" goes without.
 ifeq (,$(findstring --without chromium,$(ARGS)))
 BROWSER := $(VENV)/.stamp-browser
@@ -73,10 +76,11 @@ check: $(VENV)/.stamp-unit $(VENV)/.stamp-vulkan ## Compare every kernel with a 
 matrix-units: $(VENV)/.stamp-test ## Test the kernel for matrix units, on a GPU that has them
 	$(PY) -m pytest tests/on_matrix_units.py $(ARGS)
 
-lint: $(VENV)/.stamp-test ## Lint, check formatting and types
+lint: $(VENV)/.stamp-test $(TSC) ## Lint, check formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict
+	$(BIN)/node $(dir $(TSC))bin/tsc --project tools/tsc
 
 format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 	$(PY) -m ruff check --fix .
@@ -150,11 +154,19 @@ $(VENV)/.stamp-shader-tools: | $(VENV)/.stamp-venv
 	scripts/ensure_shader_tools.sh
 	@touch $@
 
-$(NAGA): tools/codegen/package-lock.json | $(VENV)/.stamp-test
-	@mkdir -p .cache/naga
-	cp tools/codegen/package.json tools/codegen/package-lock.json .cache/naga/
-	cd .cache/naga && $(CURDIR)/$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --silent
+# $(1) is the folder in tools/ with the lock, $(2) the folder in .cache.
+define install_npm
+	@mkdir -p .cache/$(2)
+	cp tools/$(1)/package.json tools/$(1)/package-lock.json .cache/$(2)/
+	cd .cache/$(2) && $(CURDIR)/$(BIN)/npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
+endef
+
+$(NAGA): tools/codegen/package-lock.json | $(VENV)/.stamp-test
+	$(call install_npm,codegen,naga)
+
+$(TSC): tools/tsc/package-lock.json | $(VENV)/.stamp-test
+	$(call install_npm,tsc,tsc)
 
 $(VENV)/.stamp-browser: | $(VENV)/.stamp-test
 	$(PY) -c "from tools.parity.browser import find_browser; exit(not find_browser())" \

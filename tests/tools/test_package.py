@@ -47,6 +47,7 @@ def test_sdist_is_enough_to_build_and_test(built: Built) -> None:
         *(f"requirements/{path.name}" for path in (ROOT / "requirements").iterdir()),
         *("wgpu_q4/__init__.py", "wgpu_q4/py.typed", "tests/tools/test_package.py"),
         *("tools/parity/__main__.py", "tools/parity/report.html.jinja", "tools/parity/browser.js"),
+        *("tools/tsc/package-lock.json", "tools/tsc/tsconfig.json"),
         *("tools/codegen/package-lock.json", "benchmarks/__main__.py", "vulkan_glsl/README.md"),
         *(f"scripts/{path.name}" for path in (ROOT / "scripts").iterdir()),
     }

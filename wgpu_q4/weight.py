@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
-from html import escape
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from wgpu_q4 import format as q4gsw
+from wgpu_q4 import rich
 from wgpu_q4.arrays import ArrayLike, DTypeLike, is_torch, to_numpy
 from wgpu_q4.format import Convention, Rule
 from wgpu_q4.format.nibbles import check_convention
@@ -225,24 +225,25 @@ class Q4Weight:
             f"{self._scales.dtype} scales, {self.nbytes:,} bytes)"
         )
 
-    def _repr_html_(self) -> str:
+    def facts(self) -> list[rich.Row]:
+        """Return what a notebook shows of the weight, and of a module that reads it."""
         vocab, embed_dim = self.shape
         float_bytes = vocab * embed_dim * 4
         residents = [resident.describe() for resident in self.residents]
-        rows = {
-            "shape": f"{vocab:,} × {embed_dim:,}",
-            "group size": f"{self.group_size}, {self._scales.dtype} scales",
-            "bytes": f"{self.packed.nbytes:,} packed + {self._scales.nbytes:,} scales "
-            f"= {self.nbytes:,} ({float_bytes / self.nbytes:.1f}× smaller than float32)",
-            "tied": f"one copy serves embedding and linear; two would take {2 * self.nbytes:,}",
-            "on devices": "<br>".join(map(escape, residents)) or "none yet (uploaded at first use)",
-        }
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{name}</th>"
-            f"<td style='text-align:left'>{text}</td></tr>"
-            for name, text in rows.items()
-        )
-        return f"<table><caption>Q4Weight</caption>{cells}</table>"
+        return [
+            ("shape", f"{vocab:,} × {embed_dim:,}"),
+            ("group size", f"{self.group_size}, {self._scales.dtype} scales"),
+            (
+                "bytes",
+                f"{self.packed.nbytes:,} packed + {self._scales.nbytes:,} scales "
+                f"= {self.nbytes:,} ({float_bytes / self.nbytes:.1f}× smaller than float32)",
+            ),
+            ("tied", f"one copy serves embedding and linear; two would take {2 * self.nbytes:,}"),
+            ("on devices", residents or "none yet (uploaded at first use)"),
+        ]
+
+    def _repr_html_(self) -> str:
+        return rich.table("Q4Weight", self.facts())
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import rich_tables
 from tests.tied_models import (
     PACKED_BYTES,
     SCALES_BYTES,
@@ -79,4 +80,10 @@ def test_the_report_is_readable() -> None:
     assert "512 × 256 in groups of 32, read by embedding, linear" in text
     assert "65,536 bytes packed, once (saves 65,536)" in text
     assert "runs on: vulkan, webgpu" in text
+    shown = rich_tables.read(report)
+    assert shown["read by"] == ["embedding, linear"]
+    assert shown["packed, once"][0] == f"{PACKED_BYTES:,} bytes"
+    assert shown["packed on vulkan>=1.4"] == [f"{2 * PACKED_BYTES:,} bytes", "16.00em"]
+    assert shown["packed on webgpu"] == [f"{PACKED_BYTES:,} bytes", "8.00em"]
+    assert shown["runs on"] == ["vulkan, webgpu"]
     assert json.dumps(report.shared[0].sha256)[1:-1] == weight_of(Tied()).sha256

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import wgpu
 
+from tests import rich_tables
 from tests.cases import PRIME, anew, random_weight, random_x
 from tests.devices import WEBGPU_DEFAULTS, drivers, run_python
 from tests.fakes import fake_adapter, fake_implementation
@@ -118,6 +119,9 @@ def test_a_device_in_words(here: Any, own_device: Any) -> None:
     assert info.software == (here.info["adapter_type"] == "CPU")
     assert info.largest_binding == own_device.limits["max-storage-buffer-binding-size"]
     assert device_info(info.adapter).adapter == info.adapter
+    shown = rich_tables.read(info)
+    assert shown["adapter"] == [info.adapter]
+    assert shown["largest binding"][0] == f"{info.largest_binding:,} bytes"
     with pytest.raises(DeviceError, match="no adapter is called 'Voodoo'"):
         device_info("Voodoo")
 

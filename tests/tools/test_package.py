@@ -86,7 +86,7 @@ def test_the_installed_core_is_small(built: Built) -> None:
 
 
 CORE = {
-    *("__init__", "arrays", "errors", "forks", "weight"),
+    *("__init__", "arrays", "errors", "forks", "rich", "weight"),
     *("device", "files", "format", "kernels", "ops", "wgsl"),
 }
 COMMANDS = {"bench", "check", "cli", "commands", "reference"}

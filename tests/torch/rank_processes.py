@@ -23,6 +23,7 @@ from accelerate import init_empty_weights
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests import rich_tables
 from tests.tiny_models import (
     HIDDEN,
     IDS,
@@ -331,6 +332,10 @@ def a_group_of_some_ranks_ties() -> None:
     assert isinstance(model.lm_head, RankLinear)
     assert report.ranks == 2
     assert "on 2 ranks" in str(report)
+    shown, head = rich_tables.read(report), rich_tables.read(model.lm_head)
+    assert shown["rows here"] == [f"{report.rows.start} to {report.rows.stop}"]
+    assert shown["now, rows of this rank"][0] == f"{report.bytes_after:,} bytes"
+    assert head["shape"] == [f"{len(report.rows)} × {model.config.hidden_size}"]
     whole = Q4Weight.quantize(build(llama).lm_head.weight, 8)
     twin = with_dequantized_matrix(build(llama), whole)
     assert torch.equal(run(model).hidden, run(twin).hidden)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from tests import rich_tables
 from tests.tiny_decoders import (
     GEMMA3,
     KINDS,
@@ -120,6 +121,12 @@ def test_a_tied_model_shares_the_matrix_of_its_modules() -> None:
         model.lm_head(model.model.embed_tokens(ids))
     assert len(weight.residents) == 1
     assert decoder.nbytes["embedding and head"] == weight.nbytes
+    decoder.prefill([1, 2, 3])
+    shown = rich_tables.read(decoder)
+    assert shown["embedding and head"][0] == f"{weight.nbytes:,} bytes"
+    assert shown["positions"] == [f"3 of {decoder.capacity}"]
+    assert shown["device"] == [decoder.context.adapter_summary]
+    assert repr(decoder).startswith("Decoder(llama, 3 layers, 101×64, capacity ")
 
 
 def test_a_folder_is_a_model(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
+from tests import rich_tables
 from tests.tiny_models import (
     HIDDEN,
     IDS,
@@ -116,6 +117,18 @@ class TestQuantizedEmbedding:
         assert repr(QuantizedLinear(random_weight())) == (
             f"QuantizedLinear({VOCAB}, {HIDDEN}, group_size=8, bias=False)"
         )
+
+    def test_shows_its_matrix_and_who_reads_it_in_a_notebook(self) -> None:
+        embedding = QuantizedEmbedding(random_weight())
+        head = QuantizedLinear(embedding)
+        shown = rich_tables.read(head)
+        assert shown[""] == [repr(head)]
+        assert shown["matrix of"] == ["QuantizedEmbedding, QuantizedLinear"]
+        assert shown["shape"] == [f"{VOCAB} × {HIDDEN}"]
+        assert shown["on devices"] == ["none yet (uploaded at first use)"]
+        embedding(torch.tensor([1]))
+        (resident,) = head.q4weight.residents
+        assert rich_tables.read(head)["on devices"] == [resident.describe()]
 
     def test_refuses_a_float_matrix(self) -> None:
         with pytest.raises(TypeError, match="must be a Q4Weight, not Parameter"):

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.models.bart.modeling_bart import BartForCausalLM, BartScaledWordEmbedding
 
+from tests import rich_tables
 from tests.tiny_models import (
     HIDDEN,
     IDS,
@@ -120,6 +121,10 @@ class TestTie:
         assert "two untied" in text
         assert "saved" in text
         assert text.splitlines() == [line.rstrip() for line in text.splitlines()]
+        shown = rich_tables.read(report)
+        assert shown["read by"] == ["model.embed_tokens, lm_head"]
+        assert shown["before, float32"] == [f"{report.bytes_before:,} bytes", "16.00em"]
+        assert shown["now, 4 bits, once"][0] == f"{packed + scales:,} bytes"
 
     def test_report_in_bfloat16_and_float32_scales(self) -> None:
         report = tie(build(llama).bfloat16(), 40, scales_dtype="float32")

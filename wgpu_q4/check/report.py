@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from wgpu_q4 import __version__
+from wgpu_q4 import __version__, rich
 from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED
 from wgpu_q4.check.finding import Finding, Status
 
@@ -73,19 +73,10 @@ class Report:
     def _lines(self) -> Iterator[str]:
         yield f"{self.adapter}, {self.implementation}"
         yield f"wgpu_q4 {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
-        for op in dict.fromkeys(finding.op for finding in self.findings):
-            counts = Counter(item.status for item in self.findings if item.op == op)
-            parts = [
-                f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
-            ]
-            yield f"{op:17} {', '.join(parts)}"
-        missing = Counter(item.detail for item in self.findings if item.status == "not here")
-        for reason, count in missing.items():
-            yield f"\n{count} not here: {reason}"
-        known = " ".join(item.detail for item in self.findings if item.status == "allowed")
-        for excuse in (SUBNORMALS_FLUSHED, INFINITE_TEXEL):
-            if excuse.name in known:
-                yield f"\nknown difference: {excuse.name}: {excuse.cause}"
+        for op, counts in self._counts():
+            yield f"{op:17} {counts}"
+        for note in self._notes():
+            yield f"\n{note}"
         bad = [finding for finding in self.findings if finding.is_bad]
         for finding in bad[:_SHOWN]:
             yield f"\n{finding.status.upper()}  {finding.title}\n  {finding.detail}"
@@ -98,3 +89,37 @@ class Report:
                 "  wgpu-q4 check --json\n"
                 "  wgpu-q4 info --all"
             )
+
+    def _counts(self) -> Iterator[tuple[str, str]]:
+        """Yield each op, and how often its checks have which outcome."""
+        for op in dict.fromkeys(finding.op for finding in self.findings):
+            counts = Counter(item.status for item in self.findings if item.op == op)
+            parts = [
+                f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
+            ]
+            yield op, ", ".join(parts)
+
+    def _notes(self) -> Iterator[str]:
+        """Yield what could not be checked here and why, and the known differences."""
+        missing = Counter(item.detail for item in self.findings if item.status == "not here")
+        for reason, count in missing.items():
+            yield f"{count} not here: {reason}"
+        known = " ".join(item.detail for item in self.findings if item.status == "allowed")
+        for excuse in (SUBNORMALS_FLUSHED, INFINITE_TEXEL):
+            if excuse.name in known:
+                yield f"known difference: {excuse.name}: {excuse.cause}"
+
+    def _repr_html_(self) -> str:
+        bad = [finding for finding in self.findings if finding.is_bad]
+        rows: list[rich.Row] = [
+            ("adapter", self.adapter),
+            ("implementation", self.implementation),
+            *self._counts(),
+            ("notes", [*self._notes()]),
+            *(
+                (finding.status.upper(), [finding.title, finding.detail])
+                for finding in bad[:_SHOWN]
+            ),
+            ("more", f"{len(bad) - _SHOWN} in to_json()" if len(bad) > _SHOWN else ()),
+        ]
+        return rich.table(self.verdict, rows)

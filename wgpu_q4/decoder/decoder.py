@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4 import rich
 from wgpu_q4.arrays import ArrayLike
 from wgpu_q4.decoder.choose import Chooser, Greedy
 from wgpu_q4.decoder.engine import Engine, Options
@@ -179,6 +180,24 @@ class Decoder:
     def nbytes(self) -> dict[str, int]:
         """Bytes on the device: the matrix of embedding and head, the layers, the cache, others."""
         return self._engine.nbytes
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"Decoder({config.family}, {config.layers} layers, {config.vocab}×{config.hidden}, "
+            f"capacity {self.capacity}, {sum(self.nbytes.values()):,} bytes)"
+        )
+
+    def _repr_html_(self) -> str:
+        config = self.config
+        rows: list[rich.Row] = [
+            ("model", f"{config.family}, {config.layers} layers"),
+            ("matrix", f"{config.vocab:,} × {config.hidden:,}"),
+            ("device", self.context.adapter_summary),
+            ("positions", f"{self.length:,} of {self.capacity:,}"),
+            *self.nbytes.items(),
+        ]
+        return rich.table("Decoder", rows)
 
     def prefill(self, ids: ArrayLike, *, keep: int = 0) -> None:
         """Begin a sequence with ``ids``; what follows them is computed, and chosen, too.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from wgpu_q4 import rich
 from wgpu_q4.device.context import context_for
 
 
@@ -23,6 +24,15 @@ class DeviceInfo:
     software: bool
     implementation: str
     largest_binding: int
+
+    def _repr_html_(self) -> str:
+        rows: list[rich.Row] = [
+            ("adapter", self.adapter),
+            ("runs on", "the processor" if self.software else "a GPU"),
+            ("implementation", self.implementation),
+            ("largest binding", self.largest_binding),
+        ]
+        return rich.table("Device", rows)
 
 
 def device_info(device: Any = None) -> DeviceInfo:

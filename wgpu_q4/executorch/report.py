@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wgpu_q4 import rich
 from wgpu_q4.executorch.forms import Runtime
 from wgpu_q4.pte.device_bytes import TARGETS, Target, packed_bytes
 
@@ -115,3 +116,24 @@ class ShareReport:
         lines += self.notes
         lines += [f"{left.node} left alone: {left.reason}" for left in self.left_alone]
         return "\n".join(lines) or "no quantized embedding"
+
+    def _repr_html_(self) -> str:
+        rows: list[rich.Row] = []
+        for weight in self.shared:
+            vocab, embed_dim = weight.shape
+            times = "once" if weight.scales_once else "twice"
+            rows += [
+                (weight.name, f"{vocab:,} × {embed_dim:,} in groups of {weight.group_size}"),
+                ("read by", ", ".join((*weight.embeddings, *weight.linears))),
+                ("before", weight.how),
+                ("packed, once", weight.packed_bytes),
+                (f"{weight.scales_dtype} scales, {times}", weight.scales_bytes),
+                *((f"packed on {name}", weight.device_bytes(name)) for name in TARGETS),
+                ("notes", weight.notes),
+            ]
+        rows += [
+            ("runs on", ", ".join(self.runtimes) or ()),
+            ("notes", self.notes),
+            ("left alone", [f"{left.node}: {left.reason}" for left in self.left_alone]),
+        ]
+        return rich.table("What share_tied_weights did", rows)

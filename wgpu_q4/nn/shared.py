@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgpu_q4 import ops
+from wgpu_q4 import ops, rich
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.matrix import Holder, Matrix, matrix_of, matrix_of_tensors
@@ -279,6 +279,12 @@ class Quantized(nn.Module):
         else:
             result = _OPS.linear_q4gsw_on(x, *matrix, accuracy, self._device_key)
         return result
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the matrix, where it lies, and who else reads it."""
+        weight = self.q4weight
+        readers = sorted(type(module).__name__ for module in self._holder.modules)
+        return rich.table(repr(self), [("matrix of", ", ".join(readers)), *weight.facts()])
 
     def _sizes(self) -> str:
         vocab, embed_dim = self.q4weight.shape

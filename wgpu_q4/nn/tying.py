@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args, overload
 import torch
 from torch import nn
 
+from wgpu_q4 import rich
 from wgpu_q4.arrays import DTypeLike, float_dtype
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
@@ -222,3 +223,15 @@ class TieReport:
             f"  two untied 4-bit copies    {mebibytes(self.bytes_untied)}\n"
             f"  saved                      {mebibytes(self.bytes_saved)}"
         )
+
+    def _repr_html_(self) -> str:
+        vocab, embed_dim = self.weight.shape
+        rows: list[rich.Row] = [
+            ("read by", ", ".join(self.replaced)),
+            ("matrix", f"{vocab:,} × {embed_dim:,}, group {self.weight.group_size}"),
+            (f"before, {dtype_name(self.dtype)}", self.bytes_before),
+            ("now, 4 bits, once", self.bytes_after),
+            ("two untied 4-bit copies", self.bytes_untied),
+            ("saved", f"{self.bytes_saved:,} bytes"),
+        ]
+        return rich.table("One 4-bit matrix for embedding and head", rows)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wgpu_q4 import rich
 from wgpu_q4.errors import FormatError
 from wgpu_q4.pte.device_bytes import TARGETS, DeviceMemory, device_memory
 from wgpu_q4.pte.graph import Constant, Graph
@@ -133,6 +134,20 @@ class PteReport:
         total = sum(blob.nbytes for blob in self.blobs)
         lines.append(f"{total:>15,}  {'in all':<12}  {self.bytes_saved:>15,}")
         return "\n".join(lines + self._device_lines())
+
+    def _repr_html_(self) -> str:
+        rows: list[rich.Row] = [("file", self.nbytes), ("methods", ", ".join(self.methods) or ())]
+        for number, delegate in enumerate(self.delegates):
+            ops = [f"{count} × {op}" for op, count in delegate.ops.items()]
+            rows.append((f"delegate {number}", [delegate.backend, delegate.nbytes, *ops]))
+        rows.append(("outside of delegates", ", ".join(self.operators) or ()))
+        if self.constant_bytes:
+            rows.append(("constants there", self.constant_bytes))
+        for blob in self.blobs:
+            users = [f"{user.op}, {user.dtype} {list(user.shape)}" for user in blob.users]
+            rows.append((f"blob {blob.sha256[:12]}", [blob.nbytes, *(users or ["read by none"])]))
+        rows += [(f"device, {memory.target}", memory.nbytes) for memory in self.device]
+        return rich.table(os.path.basename(self.path), rows)
 
     def _device_lines(self) -> list[str]:
         if not self.device:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wgpu_q4 import rich
 from wgpu_q4.arrays import to_numpy
 from wgpu_q4.errors import FormatError
 from wgpu_q4.kernels import Accuracy
@@ -144,6 +145,10 @@ class RankModule(nn.Module):
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
+
+    def _repr_html_(self) -> str:
+        weight = self.rows.weight
+        return rich.table(repr(self), weight.facts() if weight else [("rows here", "none")])
 
     def _sizes(self) -> str:
         (vocab, embed_dim), own = self.rows.shape, self.rows.own

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from wgpu_q4 import rich
 from wgpu_q4.errors import RankError
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.nn.huggingface import replace_methods
-from wgpu_q4.nn.naming import mebibytes
+from wgpu_q4.nn.naming import dtype_name, mebibytes
 from wgpu_q4.nn.places import Places
 from wgpu_q4.nn.ranks.group import Ranks
 from wgpu_q4.nn.ranks.modules import RankEmbedding, RankLinear, RankModule
@@ -58,6 +59,17 @@ class RankTieReport:
             f"  before, whole              {mebibytes(self.bytes_before)}\n"
             f"  now, rows of this rank     {mebibytes(self.bytes_after)}"
         )
+
+    def _repr_html_(self) -> str:
+        vocab, embed_dim = self.shape
+        rows: list[rich.Row] = [
+            ("read by", ", ".join(self.replaced)),
+            ("matrix", f"{vocab:,} × {embed_dim:,}, on {self.ranks} ranks"),
+            ("rows here", f"{self.rows.start} to {self.rows.stop}"),
+            (f"before, whole, {dtype_name(self.dtype)}", self.bytes_before),
+            ("now, rows of this rank", self.bytes_after),
+        ]
+        return rich.table("One 4-bit matrix for embedding and head", rows)
 
 
 def tie_ranks(

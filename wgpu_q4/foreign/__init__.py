@@ -12,6 +12,7 @@ or refuses and says in numbers what would be lost; ``lossy=True`` accepts the lo
 * `tied`                `load_tied`: the tied matrix of a model's files, 4-bit already or of floats
 * `checkpoint`, `embeddings`  a Hugging Face folder, mapped, and which of its matrices is tied
 * `grid`                what they all are, and how it becomes a weight; `integers`  words of nibbles
+* `source`              a weight beside what it was made of, and its error
 """
 
 from wgpu_q4.foreign.compressed_tensors import from_compressed_tensors

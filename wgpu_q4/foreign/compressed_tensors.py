@@ -42,6 +42,18 @@ def from_compressed_tensors(
         FormatError: arrays that do not fit each other, activation ordering, or values that q4gsw
             cannot hold exactly.
     """
+    tensors = weight_packed, weight_scale, weight_shape, weight_zero_point, weight_g_idx
+    return hold(grid_of_compressed_tensors(*tensors), scales_dtype, lossy)
+
+
+def grid_of_compressed_tensors(
+    weight_packed: ArrayLike,
+    weight_scale: ArrayLike,
+    weight_shape: ArrayLike,
+    weight_zero_point: ArrayLike | None,
+    weight_g_idx: ArrayLike | None,
+) -> Grid:
+    """Return what the tensors hold; see `from_compressed_tensors`."""
     shape = to_numpy(weight_shape, "weight_shape").reshape(-1).tolist()
     words = matrix(weight_packed, "weight_packed", "int32")
     scales = matrix(weight_scale, "weight_scale", *FLOATS)
@@ -56,7 +68,7 @@ def from_compressed_tensors(
     if weight_zero_point is not None:
         columns = matrix(weight_zero_point, "weight_zero_point", "int32")
         zeros = nibbles(columns.T, shape[0]).T.astype(np.float64)
-    return hold(Grid(nibble_bytes(words), scales, zeros), scales_dtype, lossy)
+    return Grid(nibble_bytes(words), scales, zeros)
 
 
 def check_columns(groups: NDArray[np.int32], embed_dim: int, count: int) -> None:

@@ -21,6 +21,7 @@ from wgpu_q4.errors import FormatError
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
 from wgpu_q4.foreign.gguf_header import Header, Tensor, read_header, tensor_bytes
 from wgpu_q4.foreign.shards import other_shards
+from wgpu_q4.foreign.source import Rows, Source
 from wgpu_q4.format import Rule
 from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import check_group_size
@@ -84,14 +85,21 @@ def from_gguf(
             ``gguf`` cannot dequantize, or a group size, dtype or value that q4gsw does not allow.
         OSError: the file cannot be opened, `FileNotFoundError` if it does not exist.
     """
+    options: dict[str, Any] = {"rule": rule, "importance": importance, "progress": progress}
+    return read_gguf(path, tensor, group_size, scales_dtype, options).weight
+
+
+def read_gguf(
+    path: StrPath, tensor: str, group_size: int, scales_dtype: DTypeLike, options: dict[str, Any]
+) -> Source:
+    """Return the weight of `from_gguf`, and what it was made of."""
     source = checked_path(path)
     if not isinstance(tensor, str):
         raise TypeError(f"tensor must be the name of a tensor, not {type(tensor).__name__}")
     dtype = float_dtype("scales_dtype", scales_dtype, FormatError)
     source, found = _find_tensor(source, tensor)
     kind, (vocab, embed_dim) = found.kind.name, found.shape
-    where = f"{shown(source)}: {kind} tensor {tensor!r}"
-    options: dict[str, Any] = {"rule": rule, "importance": importance, "progress": progress}
+    rows = _rows(found)
     try:
         check_group_size(embed_dim, group_size)
         if kind == "Q4_0":
@@ -100,13 +108,14 @@ def from_gguf(
                     f"its groups have {Q4_0_GROUP} values, so group_size must be {Q4_0_GROUP}, not "
                     f"{group_size}. For another, dequantize it with gguf and use Q4Weight.quantize"
                 )
-            return from_q4_0(found.data, dtype)
-        if kind in _FLOATS:
-            floats = found.data.reshape(-1).view(_FLOATS[kind]).reshape(vocab, embed_dim)
-            return Q4Weight(*q4gsw.quantize(floats, group_size, dtype, **options))
-        return _requantize(found, group_size, dtype, options)
+            weight = from_q4_0(found.data, dtype)
+        elif kind in _FLOATS:
+            weight = Q4Weight(*q4gsw.quantize(rows(0, vocab), group_size, dtype, **options))
+        else:
+            weight = Q4Weight(*q4gsw.quantize_rows(rows, found.shape, group_size, dtype, **options))
     except FormatError as error:
-        raise FormatError(f"{where}: {error}") from error
+        raise FormatError(f"{shown(source)}: {kind} tensor {tensor!r}: {error}") from error
+    return Source(weight, kind, found.data.nbytes, rows)
 
 
 class _Found(NamedTuple):
@@ -250,10 +259,11 @@ def from_q4_0(data: NDArray[np.uint8], dtype: FloatDtype) -> Q4Weight:
     return Q4Weight(packed.reshape(vocab, -1), scales)
 
 
-def _requantize(
-    tensor: _Found, group_size: int, dtype: FloatDtype, options: dict[str, Any]
-) -> Q4Weight:
-    """The weight of any type that ``gguf`` dequantizes; the float matrix never exists whole."""
+def _rows(tensor: _Found) -> Rows:
+    """Return what reads a tensor's values: mapped floats, or what ``gguf`` dequantizes."""
+    if tensor.kind.name in _FLOATS:
+        floats = tensor.data.reshape(-1).view(_FLOATS[tensor.kind.name]).reshape(tensor.shape)
+        return lambda start, stop: floats[start:stop]
     from gguf import dequantize
 
     def read(start: int, stop: int) -> NDArray[Any]:
@@ -263,4 +273,4 @@ def _requantize(
         except NotImplementedError as error:
             raise FormatError("the gguf library cannot dequantize this type") from error
 
-    return Q4Weight(*q4gsw.quantize_rows(read, tensor.shape, group_size, dtype, **options))
+    return read

@@ -47,6 +47,18 @@ def from_gptq(
         FormatError: arrays that do not fit each other, activation ordering, another
             ``checkpoint_format``, or values that q4gsw cannot hold exactly.
     """
+    grid = grid_of_gptq(qweight, qzeros, scales, g_idx, checkpoint_format)
+    return hold(grid, scales_dtype, lossy)
+
+
+def grid_of_gptq(
+    qweight: ArrayLike,
+    qzeros: ArrayLike,
+    scales: ArrayLike,
+    g_idx: ArrayLike | None,
+    checkpoint_format: str,
+) -> Grid:
+    """Return what the tensors hold; see `from_gptq`."""
     if checkpoint_format not in ("gptq", "gptq_v2"):
         raise FormatError(
             f"checkpoint_format must be 'gptq' or 'gptq_v2', not {checkpoint_format!r}"
@@ -65,4 +77,4 @@ def from_gptq(
     zeros = nibbles(columns, vocab).T.astype(np.float64)
     if checkpoint_format == "gptq":
         zeros += 1
-    return hold(Grid(nibble_bytes(words.T), factors.T, zeros), scales_dtype, lossy)
+    return Grid(nibble_bytes(words.T), factors.T, zeros)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wgpu_q4 import format as q4gsw
 from wgpu_q4.arrays import DTypeLike, FloatDtype, float_dtype
 from wgpu_q4.errors import FormatError
+from wgpu_q4.foreign.source import error_of
 from wgpu_q4.format.nibbles import pack_linear, unpack
 from wgpu_q4.format.parallel import for_row_ranges
 from wgpu_q4.format.shape import ROW_MULTIPLE
@@ -193,22 +194,11 @@ def _again(
     grid: Grid, reason: str, dtype: FloatDtype | None, lossy: bool, group_size: int | None
 ) -> Q4Weight:
     """Return the matrix quantized a second time, or refuse and say what that costs."""
-    vocab, embed_dim = grid.shape
-    size = group_size or next((g for g in (32, 16, 8) if embed_dim % g == 0), 32)
+    size = group_size or next((g for g in (32, 16, 8) if grid.shape[1] % g == 0), 32)
     weight = Q4Weight(*q4gsw.quantize_rows(grid.values, grid.shape, size, dtype or "float16"))
     if lossy:
         return weight
-    squares = np.zeros((2, vocab))
-
-    def compare(start: int, stop: int) -> None:
-        values = grid.values(start, stop).astype(np.float64)
-        part = q4gsw.dequantize(weight.packed[start:stop], weight.scales[start:stop], "linear")
-        squares[0, start:stop] = (values**2).sum(axis=1)
-        squares[1, start:stop] = ((part - values) ** 2).sum(axis=1)
-
-    for_row_ranges(vocab, embed_dim * 8, compare)
-    was, off = squares.sum(axis=1)
-    percent = 100 * (off / was) ** 0.5 if was else 0.0
+    percent = 100 * error_of(weight, grid.values).rms
     raise FormatError(
         f"q4gsw cannot hold this matrix exactly: {reason}. Quantizing it again in groups of {size} "
         f"moves its values by {percent:.1f} % of their rms: give lossy=True for that"

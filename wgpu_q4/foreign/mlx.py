@@ -37,6 +37,11 @@ def from_mlx(
         FormatError: arrays that do not fit each other or ``group_size`` (a matrix of other than 4
             bits does not), or values that q4gsw cannot hold exactly.
     """
+    return hold(grid_of_mlx(weight, scales, biases, group_size), scales_dtype, lossy)
+
+
+def grid_of_mlx(weight: ArrayLike, scales: ArrayLike, biases: ArrayLike, group_size: int) -> Grid:
+    """Return what the tensors hold; see `from_mlx`."""
     words = matrix(weight, "weight", "uint32")
     factors, offsets = matrix(scales, "scales", *FLOATS), matrix(biases, "biases", *FLOATS)
     check_block(group_size)
@@ -50,4 +55,4 @@ def from_mlx(
             f"{list(factors.shape)} and {list(offsets.shape)}. Check bits and group_size"
         )
     zeros = zeros_of_offsets(factors, offsets)
-    return hold(Grid(nibble_bytes(words), factors, zeros), scales_dtype, lossy)
+    return Grid(nibble_bytes(words), factors, zeros)

@@ -21,12 +21,14 @@ from wgpu_q4.files.loading import load_file
 from wgpu_q4.files.metadata import METADATA_KEY
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
 from wgpu_q4.foreign.checkpoint import CONFIG, FLOATS, Checkpoint, open_folder, read_json, widen
-from wgpu_q4.foreign.compressed_tensors import from_compressed_tensors
+from wgpu_q4.foreign.compressed_tensors import grid_of_compressed_tensors
 from wgpu_q4.foreign.embeddings import matrices, module_of, tied_module, untied
-from wgpu_q4.foreign.gguf import from_gguf, open_gguf
-from wgpu_q4.foreign.gptq import from_gptq
-from wgpu_q4.foreign.mlx import from_mlx
+from wgpu_q4.foreign.gguf import open_gguf, read_gguf
+from wgpu_q4.foreign.gptq import grid_of_gptq
+from wgpu_q4.foreign.grid import Grid, hold
+from wgpu_q4.foreign.mlx import grid_of_mlx
 from wgpu_q4.foreign.shards import first_files
+from wgpu_q4.foreign.source import Source
 from wgpu_q4.format import Rule
 from wgpu_q4.weight import Q4Weight
 
@@ -37,7 +39,7 @@ GGUF_EMBEDDING, GGUF_HEAD = "token_embd.weight", "output.weight"
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """What the caller asked for; None stands for the matrix's own or the default."""
 
     group_size: int | None
@@ -46,6 +48,16 @@ class _Wanted:
     importance: ArrayLike | None
     progress: Callable[[int], object] | None
     lossy: bool
+
+    @property
+    def scales(self) -> DTypeLike:
+        """Return the dtype of a float matrix's scales."""
+        return "float16" if self.scales_dtype is None else self.scales_dtype
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return how a float matrix is quantized."""
+        return {"rule": self.rule, "importance": self.importance, "progress": self.progress}
 
 
 def load_tied(
@@ -82,8 +94,13 @@ def load_tied(
             is not whole, or a matrix that q4gsw cannot hold.
         OSError: a file cannot be opened, `FileNotFoundError` if it does not exist.
     """
+    wanted = Wanted(group_size, scales_dtype, rule, importance, progress, lossy)
+    return find_tied(path, name, wanted).weight
+
+
+def find_tied(path: StrPath, name: str | None, wanted: Wanted) -> Source:
+    """Return the weight of `load_tied`, and what it was made of."""
     source = checked_path(path)
-    wanted = _Wanted(group_size, scales_dtype, rule, importance, progress, lossy)
     if os.path.isdir(source):
         ggufs = sorted(entry for entry in os.listdir(source) if entry.endswith(".gguf"))
         if not ggufs or any(entry.endswith(".safetensors") for entry in os.listdir(source)):
@@ -102,7 +119,8 @@ def load_tied(
     config = read_json(beside) if os.path.isfile(beside) else {}
     checkpoint = Checkpoint(shown(source), [source], config)
     if METADATA_KEY in read_header(content)[0].metadata:
-        return _own(source, name)
+        weight = _own(source, name)
+        return Source(weight, "q4gsw", weight.nbytes, None)
     return _of_checkpoint(checkpoint, name, wanted)
 
 
@@ -117,7 +135,7 @@ def _own(path: str, name: str | None) -> Q4Weight:
     return found.pop()
 
 
-def _of_gguf(path: str, name: str | None, wanted: _Wanted) -> Q4Weight:
+def _of_gguf(path: str, name: str | None, wanted: Wanted) -> Source:
     if name is None:
         model = open_gguf(path)
         if model.missing:
@@ -127,16 +145,11 @@ def _of_gguf(path: str, name: str | None, wanted: _Wanted) -> Q4Weight:
             )
         if GGUF_HEAD in model.tensors and GGUF_EMBEDDING in model.tensors:
             raise untied(shown(path), GGUF_EMBEDDING, GGUF_HEAD)
-    options: dict[str, Any] = {
-        "rule": wanted.rule,
-        "importance": wanted.importance,
-        "progress": wanted.progress,
-    }
-    scales = "float16" if wanted.scales_dtype is None else wanted.scales_dtype
-    return from_gguf(path, name or GGUF_EMBEDDING, wanted.group_size or 32, scales, **options)
+    size = wanted.group_size or 32
+    return read_gguf(path, name or GGUF_EMBEDDING, size, wanted.scales, wanted.options)
 
 
-def _of_checkpoint(checkpoint: Checkpoint, name: str | None, wanted: _Wanted) -> Q4Weight:
+def _of_checkpoint(checkpoint: Checkpoint, name: str | None, wanted: Wanted) -> Source:
     module = module_of(checkpoint, name) if name is not None else tied_module(checkpoint)
     try:
         return _read(checkpoint, module, wanted)
@@ -144,7 +157,7 @@ def _of_checkpoint(checkpoint: Checkpoint, name: str | None, wanted: _Wanted) ->
         raise FormatError(f"{checkpoint.where}: {module!r}: {error}") from error
 
 
-def _read(checkpoint: Checkpoint, module: str, wanted: _Wanted) -> Q4Weight:
+def _read(checkpoint: Checkpoint, module: str, wanted: Wanted) -> Source:
     """Return the matrix of a module, in whichever of the known forms it is stored."""
     tensor = matrices(checkpoint)[module]
     dtype, stored = checkpoint.dtype(tensor), tensor.rpartition(".")[2]
@@ -154,66 +167,64 @@ def _read(checkpoint: Checkpoint, module: str, wanted: _Wanted) -> Q4Weight:
                 raise FormatError(f"it is {dtype} with {scale!r}, a format that is not taken over")
         return _quantized(checkpoint, tensor, wanted)
 
+    sizes: list[int] = []
+
     def part(end: str) -> NDArray[Any] | None:
         name = f"{module}.{end}"
         if name in checkpoint:
+            sizes.append(checkpoint.raw(name).nbytes)
             return checkpoint.array(name)
         if end in _OPTIONAL:
             return None
         raise FormatError(f"there is no tensor {end!r} beside its {stored!r}")
 
-    weight = _taken_over(checkpoint.config, module, stored, dtype, part, wanted)
-    if wanted.group_size not in (None, weight.group_size):
+    kind, found = _taken_over(checkpoint.config, module, stored, dtype, part)
+    rows = None
+    if isinstance(found, Grid):
+        rows = found.values
+        found = hold(found, wanted.scales_dtype, wanted.lossy)
+    if wanted.group_size not in (None, found.group_size):
         raise FormatError(
-            f"it is 4-bit already, in groups of {weight.group_size}: leave group_size out"
+            f"it is 4-bit already, in groups of {found.group_size}: leave group_size out"
         )
-    return weight
+    return Source(found, kind, sum(sizes), rows)
 
 
-def _quantized(checkpoint: Checkpoint, tensor: str, wanted: _Wanted) -> Q4Weight:
-    raw, floats = checkpoint.raw(tensor), widen(checkpoint.dtype(tensor))
+def _quantized(checkpoint: Checkpoint, tensor: str, wanted: Wanted) -> Source:
+    raw, dtype = checkpoint.raw(tensor), checkpoint.dtype(tensor)
     vocab, embed_dim = raw.shape
-    scales = "float16" if wanted.scales_dtype is None else wanted.scales_dtype
-    return Q4Weight(
-        *q4gsw.quantize_rows(
-            lambda start, stop: floats(raw[start:stop]),
-            (vocab, embed_dim),
-            wanted.group_size or 32,
-            scales,
-            rule=wanted.rule,
-            importance=wanted.importance,
-            progress=wanted.progress,
-        )
-    )
+    floats = widen(dtype)
+
+    def rows(start: int, stop: int) -> NDArray[Any]:
+        return floats(raw[start:stop])
+
+    size, options = wanted.group_size or 32, wanted.options
+    arrays = q4gsw.quantize_rows(rows, (vocab, embed_dim), size, wanted.scales, **options)
+    return Source(Q4Weight(*arrays), dtype, raw.nbytes, rows)
 
 
 def _taken_over(
-    config: dict[str, Any],
-    module: str,
-    stored: str,
-    dtype: str,
-    part: Callable[[str], Any],
-    wanted: _Wanted,
-) -> Q4Weight:
-    """Return a matrix that is 4-bit already."""
+    config: dict[str, Any], module: str, stored: str, dtype: str, part: Callable[[str], Any]
+) -> tuple[str, Grid | Q4Weight]:
+    """Return who packed a matrix that is 4-bit already, and the matrix."""
     settings = _settings(config, module)
     bits, method = settings.get("bits", 4), settings.get("quant_method")
-    options: dict[str, Any] = {"scales_dtype": wanted.scales_dtype, "lossy": wanted.lossy}
     if bits != 4:
         raise FormatError(f"it has {bits} bits a value, and only 4 are taken over")
     match stored, dtype:
         case "weight_packed", "U8":
-            return Q4Weight(part("weight_packed"), part("weight_scales"))
+            return "q4gsw", Q4Weight(part("weight_packed"), part("weight_scales"))
         case "weight_packed", "I32":
             ends = ("packed", "scale", "shape", "zero_point", "g_idx")
-            return from_compressed_tensors(*(part(f"weight_{end}") for end in ends), **options)
+            arrays = [part(f"weight_{end}") for end in ends]
+            return "compressed-tensors", grid_of_compressed_tensors(*arrays)
         case "qweight", "I32" if method == "gptq":
+            words, zeros, scales, columns = map(part, ("qweight", "qzeros", "scales", "g_idx"))
             version = settings.get("checkpoint_format", "gptq")
-            arrays = [part(end) for end in ("qweight", "qzeros", "scales", "g_idx")]
-            return from_gptq(*arrays, checkpoint_format=version, **options)
+            return "GPTQ", grid_of_gptq(words, zeros, scales, columns, version)
         case "weight", "U32" if isinstance(settings.get("group_size"), int):
-            size = settings["group_size"]
-            return from_mlx(part("weight"), part("scales"), part("biases"), size, **options)
+            words, scales, biases = map(part, ("weight", "scales", "biases"))
+            return "MLX", grid_of_mlx(words, scales, biases, settings["group_size"])
     raise FormatError(
         f"its tensor {stored!r} of {dtype}, with quant_method {method!r} in the config, is in no "
         f"format that is taken over: floats, compressed-tensors, gptq and MLX in 4 bits are"

@@ -25,6 +25,7 @@ from executorch.backends.vulkan.serialization.vulkan_graph_serialize import (
 from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir._serialize._program import deserialize_pte_binary
 
+from tests.command_help import keys_of_json
 from tests.tied_models import PACKED_BYTES, VOCAB, OnlyLogits, export, lower, quantized_shared
 from wgpu_q4.cli import main
 from wgpu_q4.errors import FormatError
@@ -141,6 +142,7 @@ def test_command_prints_a_table(tied: Path, capsys: pytest.CaptureFixture[str]) 
 def test_command_prints_json(tied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--json", str(tied)]) == 0
     report = json.loads(capsys.readouterr().out)
+    assert report.keys() == keys_of_json("inspect")
     assert report["bytes_saved"] == PACKED_BYTES
     assert report["blobs"][0]["users"][1]["op"] == "et_vk.linear_q4gsw.default"
     assert report["nbytes"] == tied.stat().st_size

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 import wgpu_q4
+from tests.command_help import helps, keys_of_json
 from tests.devices import drivers, run_python
 from tests.products import INTEGER_BITS
 from wgpu_q4.cli import main
@@ -243,7 +245,7 @@ def test_the_command_fails_with_a_message_and_no_traceback(tmp_path: Path) -> No
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """As in ``wgpu-q4 kernel | head -1``: the pipe is closed before the command writes."""
-    for arguments in (["kernel"], ["kernel", "probe_halves"]):
+    for arguments in (["kernel"], ["kernel", "probe_halves"], ["--help"]):
         process = subprocess.Popen(
             [sys.executable, "-m", "wgpu_q4.cli", *arguments],
             stdout=subprocess.PIPE,
@@ -279,9 +281,62 @@ def test_usage_errors(capsys: Captured) -> None:
         assert capsys.readouterr().err.startswith("usage: wgpu-q4")
 
 
-def test_help_states_the_exit_status(capsys: Captured) -> None:
-    for arguments in (["--help"], ["info", "--help"]):
-        with pytest.raises(SystemExit):
-            main(arguments)
-        said = " ".join(capsys.readouterr().out.split())
-        assert "1 if something was found wrong or failed; 2 for wrong arguments" in said
+def help_of(capsys: Captured, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_lists_each_command_on_one_line(capsys: Captured) -> None:
+    said = help_of(capsys)
+    assert max(map(len, said.splitlines())) <= 100
+    listed = re.findall(r"^  ([a-z]+) +[a-z].+$", said, re.MULTILINE)
+    assert sorted(listed) == sorted(helps())
+    assert re.search(r"^your machine:\n  info  ", said, re.MULTILINE)
+
+
+def test_each_help_has_examples_the_object_of_json_and_the_exit_status(capsys: Captured) -> None:
+    for name in helps():
+        said = help_of(capsys, name)
+        assert re.search(rf"^examples:\n  .*wgpu-q4 {name}", said, re.MULTILINE), name
+        assert keys_of_json(name), name
+        for status, meaning in ((0, "all is well"), (1, "the answer is bad"), (2, "no answer")):
+            assert re.search(rf"^  {status} +{meaning}", said, re.MULTILINE), name
+    assert "  130  Control-C" in help_of(capsys)
+
+
+def test_json_is_the_object_that_the_help_describes(tmp_path: Path, capsys: Captured) -> None:
+    matrix, page = str(tmp_path / "tied.safetensors"), str(tmp_path / "page")
+    wgpu_q4.save_file({"weight": wgpu_q4.quantize(np.ones((16, 32), np.float32))}, matrix)
+    tiny = ("--shape", "16x32x32", "--ids", "2", "--rows", "1", "--seconds", "0.001")
+    for arguments in (
+        ("info",),
+        ("check", "--only", "pack"),
+        ("bench", *tiny),
+        ("pack", matrix, str(tmp_path / "again.safetensors")),
+        ("kernel",),
+        ("kernel", "probe_halves"),
+        ("web", matrix, "--out", page),
+        ("completion", "zsh"),
+    ):
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found.keys() == keys_of_json(arguments[0], "or of a model"), arguments
+
+
+def test_words_go_to_standard_error_beside_json(capsys: Captured) -> None:
+    tiny = ("--shape", "16x32x32", "--ids", "2", "--rows", "1", "--seconds", "0.001")
+    assert main(["bench", *tiny, "--json"]) == 0
+    said = capsys.readouterr()
+    assert isinstance(json.loads(said.out, parse_constant=pytest.fail), dict)
+    assert "embedding, ids=2, 16×32, rows, float32" in said.err
+
+
+def test_control_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def interrupted(path: str) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wgpu_q4.commands.inspect.inspect_pte", interrupted)
+    assert main(["inspect", "model.pte"]) == 130
+    assert capsys.readouterr() == ("", "wgpu-q4: interrupted\n")

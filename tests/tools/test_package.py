@@ -63,7 +63,7 @@ def test_metadata(built: Built) -> None:
     metadata = built.metadata()
     assert metadata["License-Expression"] == "BSD-3-Clause"
     extras = metadata.get_all("Provides-Extra", [])
-    assert set(extras) == {"torch", "hf", "executorch", "notebook", "onnx"}
+    assert set(extras) == {"torch", "hf", "executorch", "notebook", "onnx", "completion"}
     assert b"wgpu-q4 = wgpu_q4.cli:main" in built.dist_info("entry_points.txt")
 
 

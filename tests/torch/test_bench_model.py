@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.command_help import keys_of_json
 from tests.tiny_decoders import LLAMA, VOCAB
 from wgpu_q4.bench import model_peers
 from wgpu_q4.bench.model import generate
@@ -58,6 +59,7 @@ def test_json_has_each_figure_and_what_was_left_out(
     status, out, _ = bench("--json", "--body", "q4gsw")
     assert status == 0
     found: dict[str, Any] = json.loads(out)
+    assert found.keys() == keys_of_json("bench", "and of a matrix")
     assert (found["prompt"], found["tokens"]) == (5, 3)
     assert min(found["tokens_per_second"].values()) > 0
     assert min(found["step"][name] for name in ("host", "embedding", "layers", "head")) > 0
@@ -73,10 +75,10 @@ def test_what_does_not_go_is_refused(
     bench: Callable[..., tuple[int, str, str]], folder: Path, capsys: Captured
 ) -> None:
     status, _, error = bench("--prompt", "5000")
-    assert status == 1
+    assert status == 2
     assert "a cache of 4096 positions" in error
     file = str(folder / "model.safetensors")
-    assert main(["bench", "--model", file, "--body", "q4gsw"]) == 1
+    assert main(["bench", "--model", file, "--body", "q4gsw"]) == 2
     assert "--body is for the model of a folder" in capsys.readouterr().err
     assert main(["bench", "--model", str(folder / "no such.gguf")]) == 2
     assert "no such.gguf" in capsys.readouterr().err

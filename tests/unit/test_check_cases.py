@@ -11,7 +11,9 @@ import pytest
 from wgpu_q4.check import oracle
 from wgpu_q4.check.cases import Case
 from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED, judge
+from wgpu_q4.check.finding import Finding
 from wgpu_q4.check.lists import all_kernels, corner_cases, upstream_cases
+from wgpu_q4.check.report import Report
 from wgpu_q4.format import rows_to_blocks
 
 CORNERS = corner_cases()
@@ -64,6 +66,13 @@ def test_a_case_survives_json_with_its_numbers() -> None:
         again = Case.from_json(json.loads(json.dumps(case.to_json())))
         assert again == case
         np.testing.assert_array_equal(again.ids(), case.ids())
+
+
+def test_a_share_that_json_cannot_write_is_null() -> None:
+    for share, written in ((0.5, 0.5), (None, None), (np.inf, None), (np.nan, None)):
+        report = Report(findings=[Finding("linear", "a product", "differs", "off", share)])
+        text = json.dumps(report.to_json(), allow_nan=False)
+        assert json.loads(text)["findings"][0]["share"] == written
 
 
 def test_blocks_are_those_of_the_format() -> None:

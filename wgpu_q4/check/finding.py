@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Status = Literal["agrees", "allowed", "differs", "failed", "not here"]
 """``"allowed"``: with a difference that a specification allows; ``"failed"``: with an error;
@@ -53,3 +54,8 @@ class Finding:
     def is_bad(self) -> bool:
         """Return True if something is wrong here."""
         return self.status in ("differs", "failed")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object; a share that is no finite number, which JSON lacks, is null."""
+        share = self.share if self.share is not None and math.isfinite(self.share) else None
+        return {**asdict(self), "share": share}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from wgpu_q4 import __version__, rich
@@ -64,7 +64,7 @@ class Report:
             "system": platform.platform(),
             "adapter": self.adapter,
             "implementation": self.implementation,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding.to_json() for finding in self.findings],
         }
 
     def __str__(self) -> str:

@@ -27,8 +27,7 @@ def main() -> int:
     except DeviceError as error:
         say(absent=str(error))
         return 0
-    module = context.implementation
-    say(adapter=context.adapter_summary, implementation=f"{module.__name__} {module.__version__}")
+    say(adapter=context.adapter_summary, implementation=context.implementation_summary)
     for check in all_checks(request["only"])[request["first"] :]:
         say(**asdict(examine(check, context)))
     return 0

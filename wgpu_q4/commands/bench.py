@@ -1,13 +1,34 @@
-"""Measure this adapter: its kernels beside its own copy bandwidth, and whole calls; or a model.
+"""Measure this adapter's kernels and calls beside its copy bandwidth; or a model.
 
 The copy runs before and after everything else; if its time has changed, so has the clock of the
 device, and the figures are not comparable.
+
+Examples:
+  wgpu-q4 bench
+  wgpu-q4 bench --shape gemma-3-270m --rows 1 8 --json > bench.json
+  wgpu-q4 bench --model model.gguf --prompt 512 --tokens 128
+
+--json prints:
+  wgpu_q4, adapter, implementation   what was measured
+  left_out                           jobs that do not go here: what, why
+and of a matrix:
+  shape                    V, K and G
+  clock                    its kind, and why no better one
+  copy_bytes_per_second    the bandwidth that "limit" is counted by
+  drift                    time of the copy and others at the end, over that at the beginning
+  results                  for each job: who, op, size, shape, detail, clock, seconds, quartiles,
+                           samples, moved_bytes, flops, limit_seconds, share_of_limit
+or of a model:
+  model, shape, bytes      its name, its configuration, the bytes held on the device by kind
+  prompt, tokens           ids of the prompt, and ids generated
+  tokens_per_second        prefill, decode
+  step                     seconds of one step: host, embedding, layers, head; and their clock
+  others                   of other libraries: name, prefill, decode
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,13 +42,12 @@ from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.shapes import SHAPE_HELP, default_shape, matrix_shape, positive, seconds
 from wgpu_q4.bench.table import HEADER, line
 from wgpu_q4.bench.timing import DeviceTimer, Effort
+from wgpu_q4.commands.answer import Answer, add_adapter_options
 from wgpu_q4.commands.bench_model import add_model_arguments, measure_model
 from wgpu_q4.commands.progress import Progress, progress
 from wgpu_q4.device import Context, SoftwareAdapterWarning, context_for, request_device
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.kernels import DEFAULT_LAYOUT, MatrixShape
-
-HELP = "measure this adapter's kernels and calls beside its own copy bandwidth"
 
 Job = tuple[str, Callable[[], Result]]
 """What is said while a job runs, and the job."""
@@ -35,8 +55,7 @@ Job = tuple[str, Callable[[], Result]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--adapter", help="part of an adapter's name, as in WGPU_Q4_ADAPTER")
-    parser.add_argument("--implementation", help="wgpu or wgpudawn, as in WGPU_Q4_IMPLEMENTATION")
+    add_adapter_options(parser)
     parser.add_argument("--shape", type=matrix_shape, help=SHAPE_HELP)
     parser.add_argument(
         "--ids", type=positive, nargs="+", default=[1024, 16384], metavar="N", help="ids to look up"
@@ -47,25 +66,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=seconds, default=0.3, help="of samples for each job, at most"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
     add_model_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure and print the figures."""
+def run(options: argparse.Namespace) -> Answer:
+    """Measure; print each figure as it is found."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SoftwareAdapterWarning)  # the first line says it
         context = context_for(request_device(options.adapter, options.implementation))
+    about = {
+        "wgpu_q4": __version__,
+        "adapter": context.adapter_summary,
+        "implementation": context.implementation_summary,
+    }
     if options.model is not None:
-        return measure_model(options, context)
+        return Answer(about | measure_model(options, context))
     timer = DeviceTimer(context, Effort(seconds=options.seconds))
     shape = options.shape or default_shape(context.is_software)
     jobs = list(_jobs(timer, shape, sorted(options.ids), sorted(options.rows)))
-    with progress(len(jobs) + 2) as shown:
-        found = _measure(timer, shape, jobs, shown, quiet=options.json)
-    if options.json:
-        print(json.dumps(found, indent=1))
-    return 0
+    with progress(len(jobs) + 2, options.json) as shown:
+        return Answer(about | _measure(timer, shape, jobs, shown))
 
 
 def _jobs(timer: DeviceTimer, shape: MatrixShape, ids: list[int], rows: list[int]) -> Iterator[Job]:
@@ -87,11 +107,10 @@ def _jobs(timer: DeviceTimer, shape: MatrixShape, ids: list[int], rows: list[int
 
 
 def _measure(
-    timer: DeviceTimer, shape: MatrixShape, jobs: list[Job], shown: Progress, *, quiet: bool
+    timer: DeviceTimer, shape: MatrixShape, jobs: list[Job], shown: Progress
 ) -> dict[str, Any]:
-    """Return the figures as a JSON object; print them too, unless ``quiet``."""
-    context = timer.context
-    say: Callable[[str], None] = (lambda text: None) if quiet else shown.say
+    """Return the figures as a JSON object; print them too."""
+    context, say = timer.context, shown.say
     for text in _introduction(context, timer, shape):
         say(text)
     shown.begin("copy, read, arithmetic")
@@ -114,11 +133,7 @@ def _measure(
     drift = ceilings.measure().over(before)
     ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in drift.items())
     say(f"\ntime after everything else over time before: {ratios}")
-    module = context.implementation
     return {
-        "wgpu_q4": __version__,
-        "adapter": context.adapter_summary,
-        "implementation": f"{module.__name__} {module.__version__}",
         "shape": {"V": shape.vocab, "K": shape.embed_dim, "G": shape.group_size},
         "clock": {"kind": timer.clock, "why": timer.why},
         "copy_bytes_per_second": before.copy_bandwidth,
@@ -129,8 +144,7 @@ def _measure(
 
 
 def _introduction(context: Context, timer: DeviceTimer, shape: MatrixShape) -> Iterator[str]:
-    module = context.implementation
-    yield f"{context.adapter_summary}, {module.__name__} {module.__version__}"
+    yield f"{context.adapter_summary}, {context.implementation_summary}"
     yield (
         f"V = {shape.vocab}, K = {shape.embed_dim}, G = {shape.group_size}; limit: the bytes that "
         f"a job must move, over the bandwidth of the copy"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ from wgpu_q4.bench.model import Rates, rates, step_times
 from wgpu_q4.bench.model_peers import PEERS, NotMeasured, Task
 from wgpu_q4.bench.shapes import positive
 from wgpu_q4.bench.timing import Effort
+from wgpu_q4.commands.answer import UsageError
 from wgpu_q4.commands.progress import progress
 from wgpu_q4.decoder import Decoder
 from wgpu_q4.device import Context
-from wgpu_q4.errors import DeviceError, FormatError
+from wgpu_q4.errors import DeviceError
 from wgpu_q4.kernels.decoder import WeightType
 
 
@@ -25,7 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about a model."""
     group = parser.add_argument_group("a whole model, in place of a matrix")
     group.add_argument(
-        "--model", type=Path, metavar="PATH", help="a GGUF file, or a folder of Hugging Face's"
+        "--model", type=Path, metavar="MODEL", help="a GGUF file, or a folder of Hugging Face's"
     )
     group.add_argument(
         "--prompt", type=positive, metavar="N", help="ids of a prompt; 512, on a processor 64"
@@ -44,8 +43,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure_model(options: argparse.Namespace, context: Context) -> int:
-    """Measure a model on a device, beside others that are installed, and print the figures."""
+def measure_model(options: argparse.Namespace, context: Context) -> dict[str, Any]:
+    """Measure a model beside others that are installed; print the figures, and return them."""
     task = Task(
         options.model,
         options.prompt or (64 if context.is_software else 512),
@@ -53,11 +52,10 @@ def measure_model(options: argparse.Namespace, context: Context) -> int:
         options.repeats,
     )
     peers = [name for name in PEERS if name not in options.without]
-    with progress(2 + len(peers)) as shown:
-        say: Callable[[str], None] = (lambda text: None) if options.json else shown.say
+    with progress(2 + len(peers), options.json) as shown:
+        say = shown.say
         shown.begin("weights")
-        module = context.implementation
-        say(f"{context.adapter_summary}, {module.__name__} {module.__version__}")
+        say(f"{context.adapter_summary}, {context.implementation_summary}")
         decoder = _decoder(options, task, context)
         held = decoder.nbytes
         say(f"{task.model.name}: {_shape(decoder)}")
@@ -81,40 +79,35 @@ def measure_model(options: argparse.Namespace, context: Context) -> int:
                 others.append(asdict(other))
                 say(_line(other.prefill, other.decode, other.name))
         say(_step(found, parts.embedding, parts.layers, parts.head, parts.clock))
-    if options.json:
-        document = {
-            "wgpu_q4": __version__,
-            "adapter": context.adapter_summary,
-            "implementation": f"{module.__name__} {module.__version__}",
-            "model": task.model.name,
-            "shape": _shape(decoder),
-            "bytes": held,
-            "prompt": task.prompt,
-            "tokens": task.count,
-            "tokens_per_second": {"prefill": found.prefill, "decode": found.decode},
-            "step": {"host": found.host, **asdict(parts)},
-            "others": others,
-            "left_out": left_out,
-        }
-        print(json.dumps(document, indent=1))
-    return 0
+    return {
+        "model": task.model.name,
+        "shape": _shape(decoder),
+        "bytes": held,
+        "prompt": task.prompt,
+        "tokens": task.count,
+        "tokens_per_second": {"prefill": found.prefill, "decode": found.decode},
+        "step": {"host": found.host, **asdict(parts)},
+        "others": others,
+        "left_out": left_out,
+    }
 
 
 def _decoder(options: argparse.Namespace, task: Task, context: Context) -> Decoder:
     """Return the model on the device.
 
     Raises:
-        FormatError: a model that the decoder does not run, or not with these options.
+        FormatError: a model that the decoder does not run.
+        UsageError: options that do not go with the model.
     """
     if task.model.is_dir():
         body: WeightType = options.body or "float16"
         decoder = Decoder.from_hf(task.model, body=body, device=context.device)
     elif options.body is not None:
-        raise FormatError("--body is for the model of a folder: a GGUF file says it by its types")
+        raise UsageError("--body is for the model of a folder: a GGUF file says it by its types")
     else:
         decoder = Decoder.from_gguf(task.model, device=context.device)
     if max(task.prompt, task.count + 1) > decoder.capacity:
-        raise FormatError(
+        raise UsageError(
             f"this model is measured with a cache of {decoder.capacity} positions, which must hold "
             f"--prompt ids, and --tokens and one more"
         )

@@ -1,9 +1,23 @@
-"""List WebGPU implementations and adapters, and the kernels that wgpu_q4 uses on one of them."""
+"""List adapters and their limits, and the kernels that run on one of them.
+
+Examples:
+  wgpu-q4 info
+  wgpu-q4 info --adapter nvidia --all
+  wgpu-q4 info --json | jq .limits
+
+--json prints:
+  wgpu_q4, python, system   versions
+  implementations           for each WebGPU module: name, version, used, adapters; or its problem
+  adapter                   the one that is used
+  limits, features          what it offers
+  features_asked_for        what its device was made with
+  used                      the choices of this package there, for one shape of a matrix: layout,
+                            parts, kernels by rows of x and accuracy, and how the host calls
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import warnings
 from collections.abc import Iterator
@@ -11,6 +25,7 @@ from importlib.util import find_spec
 from typing import Any, get_args
 
 from wgpu_q4 import __version__
+from wgpu_q4.commands.answer import Answer, add_adapter_options
 from wgpu_q4.device import (
     Context,
     SoftwareAdapterWarning,
@@ -32,8 +47,6 @@ from wgpu_q4.kernels import (
     plan_embedding,
 )
 
-HELP = "list WebGPU implementations and adapters, and what will be used of them"
-
 _LIMITS = (
     "max-storage-buffer-binding-size",
     "max-buffer-size",
@@ -49,17 +62,14 @@ _EXAMPLE = MatrixShape(128256, 2048, 32, "float16")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--adapter", help="part of an adapter's name, as in WGPU_Q4_ADAPTER")
-    parser.add_argument("--implementation", help="wgpu or wgpudawn, as in WGPU_Q4_IMPLEMENTATION")
+    add_adapter_options(parser)
     parser.add_argument("--all", action="store_true", help="list every limit and feature")
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print what was found."""
+def run(options: argparse.Namespace) -> Answer:
+    """Return what was found."""
     found = describe(options.adapter, options.implementation)
-    print(json.dumps(found, indent=2) if options.json else text(found, everything=options.all))
-    return 0
+    return Answer(found, text(found, everything=options.all))
 
 
 def describe(adapter: str | None = None, implementation: str | None = None) -> dict[str, Any]:

@@ -1,22 +1,34 @@
-"""List what an ExecuTorch program (.pte) holds, and which of its ops share which bytes."""
+"""List what an ExecuTorch program (.pte) holds, and what it shares.
+
+Examples:
+  wgpu-q4 inspect model.pte
+  wgpu-q4 inspect model.pte --json | jq .bytes_saved
+
+--json prints:
+  path, nbytes    the file, and its size
+  methods, operators, delegates
+                  the methods, the ops outside of delegates, and each delegate with its ops
+  blobs           the named data, the largest first: keys, nbytes, sha256, users, bytes_saved
+  constant_bytes  of constants outside of delegates
+  device          what each runtime holds on the device, for a program of the Vulkan delegate
+  bytes_saved     by sharing, against a copy of each blob for each of its users
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 
+from wgpu_q4.commands.answer import Answer
 from wgpu_q4.pte import inspect_pte
-
-HELP = "list what an ExecuTorch program (.pte) holds, and what it shares"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("path", metavar="model.pte")
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    parser.add_argument("path", metavar="MODEL.pte", help="the program")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the report."""
+def run(options: argparse.Namespace) -> Answer:
+    """Return the report."""
     report = inspect_pte(options.path)
-    print(report.to_json() if options.json else report)
-    return 0
+    return Answer(json.loads(report.to_json()), str(report))

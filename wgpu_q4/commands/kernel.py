@@ -1,15 +1,27 @@
-"""Print a kernel as one WGSL module, ready to be used in other WebGPU code; or list the kernels."""
+"""Print a kernel's complete WGSL, or list the kernels.
+
+A kernel is one WGSL module, ready to be used in other WebGPU code, below a comment with its
+bindings, constants and grid.
+
+Examples:
+  wgpu-q4 kernel | grep int8
+  wgpu-q4 kernel linear_q4gsw_gemv_rows_float16_scales > linear.wgsl
+
+--json prints:
+  wgpu_q4      the version
+  kernels      that kernel, or all: name, summary, and wgsl, which is null in the list of all
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
 
 from wgpu_q4 import __version__
+from wgpu_q4.commands.answer import Answer, UsageError
 from wgpu_q4.kernels import Shader, all_shaders, read_piece
 from wgpu_q4.kernels.examples import examples
 from wgpu_q4.kernels.text import (
@@ -20,8 +32,6 @@ from wgpu_q4.kernels.text import (
     workgroup_bytes,
     workgroup_size,
 )
-
-HELP = "print a kernel's complete WGSL, or list the kernels"
 
 _WIDTH = 97
 _LETTERS = (
@@ -38,28 +48,28 @@ _DECLARED = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a kernel; without it, list all")
+    parser.add_argument("name", metavar="KERNEL", nargs="?", help="its name; without it, list all")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the kernel, or the list."""
+def run(options: argparse.Namespace) -> Answer:
+    """Return the kernel, or the list.
+
+    Raises:
+        UsageError: no kernel has that name.
+    """
     shaders = {shader.name: shader for shader in all_shaders()}
     name: str | None = options.name
-    if name is None:
-        width = max(map(len, shaders))
-        for shader in shaders.values():
-            print(f"{shader.name:{width}}  {shader.summary}")
-        return 0
-    if name not in shaders:
+    if name is not None and name not in shaders:
         close = ", ".join(closest(name, list(shaders))) or "none"
-        print(
-            f"wgpu-q4: there is no kernel {name!r}. Names like it: {close}. "
-            f"'wgpu-q4 kernel' lists them all.",
-            file=sys.stderr,
+        raise UsageError(
+            f"there is no kernel {name!r}. Names like it: {close}. 'wgpu-q4 kernel' lists them all."
         )
-        return 2
-    print(lifted(shaders[name]), end="")
-    return 0
+    shown = list(shaders.values()) if name is None else [shaders[name]]
+    wgsl = None if name is None else lifted(shaders[name])
+    width = max(map(len, shaders))
+    lines = [f"{shader.name:{width}}  {shader.summary}" for shader in shown]
+    listed = [{"name": shader.name, "summary": shader.summary, "wgsl": wgsl} for shader in shown]
+    return Answer({"wgpu_q4": __version__, "kernels": listed}, wgsl or "\n".join(lines))
 
 
 def closest(name: str, known: list[str]) -> list[str]:

@@ -1,91 +1,74 @@
-"""Write the tied matrix of a checkpoint into a packed file: safetensors, 4 bits a value, once.
+"""Write the tied matrix of a checkpoint into a packed file.
 
 The checkpoint is a Hugging Face folder, a safetensors file or a GGUF file; the matrix is found by
-the config and by names.  A matrix that is 4-bit already is taken over as it is, one of floats is
-quantized, a few rows at a time.
+the config and by names.  The file is safetensors: 4 bits a value and the scales, once.  A matrix
+that is 4-bit already is taken over as it is, one of floats is quantized, a few rows at a time.
+
+Examples:
+  wgpu-q4 pack SmolLM2-135M-Instruct tied.safetensors
+  wgpu-q4 pack model.Q6_K.gguf tied.safetensors --rule mse
+  wgpu-q4 pack model.safetensors tied.safetensors --group-size 64 --json | jq .error
+
+--json prints:
+  out, key         the file, and the name of the matrix in it
+  vocab, embed_dim, group_size, scales
+                   V, K and G of the matrix, and the dtype of its scales
+  bytes            of the packed values and their scales
+  bytes_float16    of the matrix in float16
+  source           the matrix in the checkpoint: kind (a dtype, or who packed it), bytes
+  saved_percent    how much less bytes are than those of the source
+  error            rms_percent, of the rms of the matrix; largest, in absolute terms; exact, true
+                   if every value is kept
+  sha256           of the packed values
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from wgpu_q4.bench.shapes import positive
+from wgpu_q4.commands.answer import Answer
+from wgpu_q4.commands.progress import bar
 from wgpu_q4.files import save_file
-from wgpu_q4.foreign.tied import load_tied
-from wgpu_q4.weight import Q4Weight
-
-HELP = "write the tied matrix of a checkpoint into a packed file"
+from wgpu_q4.foreign.tied import Wanted, find_tied
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, .safetensors or .gguf")
-    parser.add_argument("out", metavar="OUT.safetensors", type=Path)
+    parser.add_argument("out", metavar="OUT.safetensors", type=Path, help="the file to write")
     parser.add_argument("--name", help="of the matrix in the checkpoint, if names do not tell")
     parser.add_argument("--key", default="weight", help="its name in the file (%(default)s)")
-    parser.add_argument("--group-size", type=int, metavar="G", help="of a float matrix (32)")
+    parser.add_argument("--group-size", type=positive, metavar="G", help="of a float matrix (32)")
     parser.add_argument("--scales", choices=("float16", "float32"), help="dtype of the scales")
-    parser.add_argument(
-        "--rule",
-        choices=("absmax", "mse"),
-        default="absmax",
-        help="of a float matrix (%(default)s)",
-    )
-    parser.add_argument(
-        "--lossy", action="store_true", help="quantize again a 4-bit matrix that does not fit"
-    )
+    rule = "of a float matrix (%(default)s); mse takes longer and loses less"
+    parser.add_argument("--rule", choices=("absmax", "mse"), default="absmax", help=rule)
+    lossy = "quantize again a 4-bit matrix that does not fit"
+    parser.add_argument("--lossy", action="store_true", help=lossy)
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Load, save, and print what was written."""
+def run(options: argparse.Namespace) -> Answer:
+    """Load, compare, save, and return what was written.
+
+    Raises:
+        FileExistsError: the file is there, and may not be replaced.
+    """
     out: Path = options.out
     if out.exists() and not options.force:
         raise FileExistsError(f"{out} is there already: --force replaces it")
-    done = 0
-    with _bar() as more_done:
-
-        def count(rows: int) -> None:
-            nonlocal done
-            done += rows
-            more_done(rows)
-
-        weight = load_tied(
-            options.checkpoint,
-            options.group_size,
-            options.scales,
-            name=options.name,
-            rule=options.rule,
-            progress=count,
-            lossy=options.lossy,
-        )
+    with bar(unit=" rows", unit_scale=True) as shown:
+        progress = None if shown is None else shown.update
+        size, scales, rule = options.group_size, options.scales, options.rule
+        wanted = Wanted(size, scales, rule, None, progress, options.lossy)
+        source = find_tied(options.checkpoint, options.name, wanted)
+    weight, error = source.weight, source.error()
     save_file({options.key: weight}, out)
-    print(json.dumps(_figures(options, weight, done)) if options.json else _text(out, weight, done))
-    return 0
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int], object]]:
-    """Show a bar of the rows that are quantized, where there is a terminal and tqdm."""
-    if find_spec("tqdm") is None or not sys.stderr.isatty():
-        yield lambda rows: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(unit=" rows", unit_scale=True, leave=False) as bar:
-        yield bar.update
-
-
-def _figures(options: argparse.Namespace, weight: Q4Weight, quantized: int) -> dict[str, object]:
     vocab, embed_dim = weight.shape
-    return {
-        "out": str(options.out),
+    document: dict[str, Any] = {
+        "out": str(out),
         "key": options.key,
         "vocab": vocab,
         "embed_dim": embed_dim,
@@ -93,18 +76,25 @@ def _figures(options: argparse.Namespace, weight: Q4Weight, quantized: int) -> d
         "scales": str(weight.scales.dtype),
         "bytes": weight.nbytes,
         "bytes_float16": 2 * vocab * embed_dim,
-        "quantized": bool(quantized),
+        "source": {"kind": source.kind, "bytes": source.nbytes},
+        "saved_percent": 100 * (1 - weight.nbytes / source.nbytes),
+        "error": {
+            "rms_percent": 100 * error.rms,
+            "largest": error.largest,
+            "exact": error.largest == 0,
+        },
         "sha256": weight.sha256,
     }
+    return Answer(document, _text(document))
 
 
-def _text(out: Path, weight: Q4Weight, quantized: int) -> str:
-    vocab, embed_dim = weight.shape
-    floats = 2 * vocab * embed_dim
-    origin = "quantized from floats" if quantized else "4-bit already, taken over as it was"
+def _text(found: dict[str, Any]) -> str:
+    source, error, saved = found["source"], found["error"], found["saved_percent"]
+    lost = f"{error['rms_percent']:.3g} % of the rms, no value by more than {error['largest']:.3g}"
     return (
-        f"{out}: {vocab:,} × {embed_dim:,} in groups of {weight.group_size}, "
-        f"{weight.scales.dtype} scales; {origin}\n"
-        f"  {weight.nbytes:,} bytes, once for both uses; {floats:,} in float16 "
-        f"({floats / weight.nbytes:.1f}× as many)"
+        f"{found['out']}: {found['vocab']:,} × {found['embed_dim']:,} in groups of "
+        f"{found['group_size']}, {found['scales']} scales, from {source['kind']}\n"
+        f"  bytes  {found['bytes']:,}, once for both uses; {source['bytes']:,} in the checkpoint: "
+        f"{abs(saved):.1f} % {'saved' if saved >= 0 else 'more'}\n"
+        f"  error  {'0: exact grid, every value is kept' if error['exact'] else lost}"
     )

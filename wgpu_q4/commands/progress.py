@@ -12,17 +12,30 @@ from typing import Any
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+@contextmanager
+def bar(**options: Any) -> Iterator[Any]:
+    """Yield a bar of tqdm's, or None where there is no terminal or no tqdm."""
+    if find_spec("tqdm") is None or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(leave=False, **options) as shown:
+        yield shown
+
+
 class Progress:
     """The progress of a number of jobs.
 
     Args:
-        bar: of tqdm, or None for lines of text, one every few seconds.
+        shown: a bar of tqdm's, or None for lines of text, one every few seconds.
         total: the number of jobs.
+        json: whether standard output is for a JSON object, and for nothing else.
     """
 
-    def __init__(self, bar: Any, total: int) -> None:
-        self._bar = bar
-        self._total = total
+    def __init__(self, shown: Any, total: int, json: bool) -> None:
+        self._bar, self._total = shown, total
+        self._out = sys.stderr if json else sys.stdout
         self._begun = 0
         self._next_line = 0.0
 
@@ -37,20 +50,15 @@ class Progress:
             print(f"[{self._begun}/{self._total}] {title}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """Print a line to standard output, above the bar."""
+        """Print a line, above the bar."""
         if self._bar is None:
-            print(text, flush=True)
+            print(text, file=self._out, flush=True)
         else:
-            self._bar.write(text, file=sys.stdout)
+            self._bar.write(text, file=self._out)
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Progress]:
+def progress(total: int, json: bool = False) -> Iterator[Progress]:
     """Show the progress of ``total`` jobs."""
-    if find_spec("tqdm") is None or not sys.stderr.isatty():
-        yield Progress(None, total)
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="job", leave=False, mininterval=0) as bar:
-        yield Progress(bar, total)
+    with bar(total=total, unit="job", mininterval=0) as shown:
+        yield Progress(shown, total, json)

@@ -1,7 +1,15 @@
-"""Write a web page that runs a file's matrices on the visitor's GPU, through WebGPU.
+"""Write a web page that runs a file's matrices on its visitor's GPU.
 
 The folder holds static files: the page, the safetensors files, the kernels with their plans, and
 cases with float64 results that the page compares with what the visitor's browser computes.
+
+Examples:
+  wgpu-q4 web tied.safetensors --out page
+  wgpu-q4 web tied.safetensors --out page --tokenizer SmolLM2-135M/tokenizer.json
+
+--json prints:
+  out, bytes    the folder, and its size
+  files         the names of its files
 """
 
 from __future__ import annotations
@@ -14,14 +22,13 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from wgpu_q4.commands.answer import Answer
 from wgpu_q4.commands.web_cases import corner_cases, corner_matrices, matrix_cases
 from wgpu_q4.commands.web_programs import Modules, programs
 from wgpu_q4.device.parts import shape_of
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files import load_file, save_file
 from wgpu_q4.weight import Q4Weight
-
-HELP = "write a web page that runs a file's matrices on the visitor's GPU"
 
 _KERNELS, _CASES, _TOKENIZER = "kernels.json", "cases.json", "tokenizer.json"
 _CORNERS = "parity.safetensors"
@@ -30,21 +37,27 @@ _PAGE_SUFFIXES = {".html", ".css", ".js"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of save_file")
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE.safetensors", help="of save_file"
+    )
     folder = "a folder that is new, empty, or was written by this command"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=folder)
     words = "a tokenizer.json of Hugging Face, for words beside ids"
-    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help=words)
+    parser.add_argument("--tokenizer", type=Path, metavar="TOKENIZER.json", help=words)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> Answer:
     """Write the folder, and say how to look at it."""
     write(options.files, options.out, options.tokenizer)
-    size = sum(path.stat().st_size for path in options.out.iterdir())
-    print(f"{options.out} has {size:,} bytes. Any web server will do; this one is Python's:")
-    print(f"    python -m http.server --directory {options.out} 8000")
-    print("and then open http://localhost:8000/ in Chrome, Edge or another browser with WebGPU.")
-    return 0
+    written = sorted(options.out.iterdir())
+    size = sum(path.stat().st_size for path in written)
+    text = (
+        f"{options.out} has {size:,} bytes. Any web server will do; this one is Python's:\n"
+        f"    python -m http.server --directory {options.out} 8000\n"
+        f"and then open http://localhost:8000/ in Chrome, Edge or another browser with WebGPU."
+    )
+    names = [path.name for path in written]
+    return Answer({"out": str(options.out), "bytes": size, "files": names}, text)
 
 
 def page_folder() -> Path:

@@ -85,6 +85,11 @@ class Context:
         return adapter_summary(self.device.adapter)
 
     @property
+    def implementation_summary(self) -> str:
+        """The WebGPU module and its version."""
+        return f"{self.implementation.__name__} {self.implementation.__version__}"
+
+    @property
     def largest_binding(self) -> int:
         """Bytes that one storage binding may have here."""
         return min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"])

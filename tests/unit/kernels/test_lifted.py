@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from argparse import Namespace
 from math import prod
 
 import pytest
 
-from wgpu_q4.commands.kernel import closest, lifted, run
+from wgpu_q4.cli import main
+from wgpu_q4.commands.kernel import closest, lifted
 from wgpu_q4.kernels import all_shaders, parse_bindings
 from wgpu_q4.kernels.examples import examples
 from wgpu_q4.kernels.text import overrides_of
@@ -24,7 +25,7 @@ def comment_of(text: str) -> str:
 
 
 def test_without_a_name_every_kernel_is_listed_on_a_line(capsys: Captured) -> None:
-    assert run(Namespace(name=None)) == 0
+    assert main(["kernel"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(SHADERS)
     for line in lines:
@@ -32,15 +33,26 @@ def test_without_a_name_every_kernel_is_listed_on_a_line(capsys: Captured) -> No
 
 
 def test_a_name_prints_the_kernel(capsys: Captured) -> None:
-    assert run(Namespace(name=GEMV)) == 0
+    assert main(["kernel", GEMV]) == 0
     printed = capsys.readouterr().out
     assert printed == lifted(SHADERS[GEMV])
     assert printed.endswith(SHADERS[GEMV].source)
     assert comment_of(printed).startswith(f"{GEMV}\nx · Wᵀ: few rows of x, any K and G")
 
 
+def test_json_has_the_kernel_or_all(capsys: Captured) -> None:
+    assert main(["kernel", GEMV, "--json"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)["kernels"]
+    assert (only["name"], only["wgsl"]) == (GEMV, lifted(SHADERS[GEMV]))
+    assert main(["kernel", "--json"]) == 0
+    every = json.loads(capsys.readouterr().out)["kernels"]
+    assert {kernel["name"]: kernel["summary"] for kernel in every} == {
+        name: shader.summary for name, shader in SHADERS.items()
+    }
+
+
 def test_an_unknown_name_is_answered_with_those_like_it(capsys: Captured) -> None:
-    assert run(Namespace(name="linear_q4gsw_gemv_row_float16_scales")) == 2
+    assert main(["kernel", "linear_q4gsw_gemv_row_float16_scales"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("wgpu-q4: there is no kernel 'linear_q4gsw_gemv_row_float16_sc")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +57,7 @@ class NotMeasured(Exception):
 
 
 def llama_cpp(task: Task) -> PeerRates:
-    """Measure llama.cpp by its own ``llama-bench``, on the device that it chooses.
+    """Measure llama.cpp, on the device that it chooses: by llama-bench, or in the package cyllama.
 
     Raises:
         NotMeasured: it is not installed, or reads no such model.
@@ -64,8 +66,17 @@ def llama_cpp(task: Task) -> PeerRates:
     if task.model.is_dir():
         raise NotMeasured("llama.cpp reads GGUF files, and this is a folder")
     program = shutil.which("llama-bench")
-    if program is None:
-        raise NotMeasured("llama.cpp is not installed: put its llama-bench on the PATH")
+    if program is not None:
+        return _llama_bench(program, task)
+    if find_spec("cyllama") is not None:
+        return _cyllama(task)
+    raise NotMeasured(
+        "llama.cpp is not installed: put its llama-bench on the PATH, or pip install cyllama "
+        "(for the processor) or cyllama-vulkan"
+    )
+
+
+def _llama_bench(program: str, task: Task) -> PeerRates:
     numbers = {"-p": task.prompt, "-n": task.count, "-r": task.repeats}
     command = [program, "-m", str(task.model), "-o", "json"]
     for option, number in numbers.items():
@@ -81,6 +92,46 @@ def llama_cpp(task: Task) -> PeerRates:
     backend = decode.get("backends", "backend not named")
     name = f"llama.cpp {decode['build_number']} ({decode['build_commit']}), {backend}, {where}"
     return PeerRates(name, float(prefill["avg_ts"]), float(decode["avg_ts"]))
+
+
+def _cyllama(task: Task) -> PeerRates:
+    """Measure llama.cpp in this process, with the calls that llama-bench makes."""
+    llama: Any = import_module("cyllama.llama.llama_cpp")
+    llama.disable_logging()
+    llama.ggml_backend_load_all()
+    options, sizes = llama.LlamaModelParams(), llama.LlamaContextParams()
+    options.n_gpu_layers = 999
+    sizes.n_ctx = sizes.n_batch = max(task.prompt, task.count)
+    # One thread for each core, of which most processors run two.
+    sizes.n_threads = sizes.n_threads_batch = max(1, (os.cpu_count() or 1) // 2)
+    try:
+        model = llama.LlamaModel(str(task.model), options, verbose=False)
+        context = llama.LlamaContext(model, sizes, verbose=False)
+    except (ValueError, RuntimeError) as error:
+        raise DeviceError(f"cyllama failed: {error}") from error
+
+    def decode(batches: int, length: int) -> None:
+        context.kv_cache_clear()
+        for number in range(batches):
+            context.decode(llama.llama_batch_get_one([7] * length, number * length))
+            context.synchronize()
+
+    prefill = _seconds(lambda: decode(1, task.prompt), task.repeats)
+    decoding = _seconds(lambda: decode(task.count, 1), task.repeats)
+    where = ", ".join(device["description"] for device in llama.ggml_backend_dev_info())
+    name = f"llama.cpp in cyllama {version('cyllama')}, threads: {sizes.n_threads}, {where}"
+    return PeerRates(name, task.prompt / prefill, task.count / decoding)
+
+
+def _seconds(call: Callable[[], None], repeats: int) -> float:
+    """Return the median time of a call, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return median(times)
 
 
 def torch_eager(task: Task) -> PeerRates:
@@ -116,18 +167,9 @@ def torch_eager(task: Task) -> PeerRates:
             given = output.logits[:, -1].argmax(dim=-1, keepdim=True)
         given.cpu()  # waits
 
-    def seconds(call: Callable[[], None]) -> float:
-        call()
-        times = []
-        for _ in range(task.repeats):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        return median(times)
-
     with torch.inference_mode():
-        prefill = seconds(lambda: generate(prompt, 1))
-        decode = seconds(lambda: generate(prompt[:, :1], task.count))
+        prefill = _seconds(lambda: generate(prompt, 1), task.repeats)
+        decode = _seconds(lambda: generate(prompt[:, :1], task.count), task.repeats)
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     name = (
         f"transformers {version('transformers')}, torch {version('torch')}, eager, "

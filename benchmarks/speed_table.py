@@ -1,6 +1,7 @@
-"""The README's table of speed, from committed figures: ``python -m benchmarks.readme``.
+"""The two tables of docs/performance.md, from committed figures.
 
-It also draws the plots of those figures.  A test holds the README against them.
+``python -m benchmarks.speed_table`` writes them, and draws the plots of those figures.  A test
+holds the page against them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks import whole_models
 from tools.bench.document import Document
 from tools.bench.plots import draw
 from wgpu_q4.bench.result import Result
@@ -16,8 +18,12 @@ from wgpu_q4.bench.table import duration
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "benchmarks" / "results" / "nvidia-h200.json"
 DAWN = FIGURES.with_name("nvidia-h200-dawn.json")
-README = ROOT / "README.md"
-BEGIN, END = "<!-- speed: python -m benchmarks.readme -->\n", "<!-- end of speed -->\n"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- speed: python -m benchmarks.speed_table -->\n", "<!-- end of speed -->\n"
+BEGIN_MODELS, END_MODELS = (
+    BEGIN.replace("speed:", "whole models:"),
+    "<!-- end of whole models -->\n",
+)
 
 JOBS: tuple[tuple[str, int, dict[str, str]], ...] = (
     ("embedding", 16384, {"layout": "rows", "dtype": "float32"}),
@@ -118,19 +124,24 @@ def _other(result: Result) -> str:
     return f"{duration(result.timing.median)} {result.who}{remark}"
 
 
-def rewritten(readme: str, document: Document, through_dawn: Document) -> str:
-    """``readme`` with the section between its two marks made anew."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{section(document, through_dawn)}{END}{after}"
+def rewritten(page: str, document: Document, through_dawn: Document) -> str:
+    """Return ``page`` with the sections between their marks made anew."""
+    page = _replaced(page, BEGIN, END, section(document, through_dawn))
+    return _replaced(page, BEGIN_MODELS, END_MODELS, whole_models.table())
+
+
+def _replaced(page: str, begin: str, end: str, text: str) -> str:
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{text}{end}{after}"
 
 
 def main() -> int:
     """Entry point; returns the exit status."""
     document = Document.read(FIGURES)
-    text = README.read_text(encoding="utf-8")
-    README.write_text(rewritten(text, document, Document.read(DAWN)), encoding="utf-8")
-    print(f"wrote {README}")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(rewritten(text, document, Document.read(DAWN)), encoding="utf-8")
+    print(f"wrote {PAGE}")
     for path in draw(document, FIGURES.parent, FIGURES.stem):
         print(f"wrote {path}")
     return 0

@@ -178,7 +178,7 @@ class Decoder:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes on the device: the matrix of embedding and head, the layers, the cache, others."""
+        """Bytes on the device of embedding and head, of the layers, of the cache, and of others."""
         return self._engine.nbytes
 
     def __repr__(self) -> str:

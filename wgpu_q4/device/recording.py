@@ -60,7 +60,7 @@ class Recording:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers that belong to this recording alone: not those of arrays."""
+        """Bytes of the buffers that belong to this recording alone, without those of arrays."""
         return self.scratch.nbytes
 
     def dispatch(

@@ -34,6 +34,8 @@ ifeq (,$(findstring --without chromium,$(ARGS)))
 BROWSER := $(VENV)/.stamp-browser
 endif
 
+SPHINX := $(PY) -m sphinx --nitpicky --quiet -c docs -d build/site-cache
+
 export PROMPT WGPU_Q4_SWIFTSHADER_ICD
 # The models come from installed packages: nothing is fetched from a hub.
 export HF_HUB_OFFLINE := 1
@@ -45,7 +47,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga parity bench executorch-runtime architectures lock wheel clean
+.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -105,6 +107,16 @@ executorch-runtime: $(VENV)/.stamp-test ## Run exported programs with your own E
 
 architectures: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Tie every architecture of transformers, and write docs/architectures.md
 	$(PY) -m tools.architectures $(ARGS)
+
+docs: $(VENV)/.stamp-test ## Build the documentation into build/site
+	$(SPHINX) -W --keep-going -b html . build/site
+	@echo "wgpu_q4: open build/site/index.html"
+
+docs-links: $(VENV)/.stamp-test ## Ask the network whether the addresses in the documentation exist
+	$(SPHINX) -b linkcheck . build/links
+
+docs-pictures: $(VENV)/.stamp-test $(BROWSER) ## Draw the figures of the documentation
+	$(PY) -m tools.docs.figures
 
 lock: $(VENV)/.stamp-test ## Write requirements/*.txt; ARGS=--upgrade moves to the newest releases
 	scripts/lock.sh $(PY) $(ARGS)

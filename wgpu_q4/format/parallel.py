@@ -1,12 +1,14 @@
 """Row ranges spread over the cores.
 
 numpy releases the interpreter lock inside its loops, so threads are enough; a range is kept small
-so that its temporaries stay in the cache and the peak memory does not follow the matrix.
+so that its temporaries stay in the cache and the peak memory does not follow the matrix.  Python in
+a browser starts no threads: there, the caller's thread does all of it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,6 +19,13 @@ from numpy.typing import NDArray
 
 RANGE_BYTES = 1 << 20
 """Bytes of the widest temporary that one range makes."""
+
+
+def most_threads(jobs: int) -> int:
+    """Return how many threads share ``jobs``: one a core, and 1 where no others can be started."""
+    platform = getattr(sys, "_emscripten_info", None)
+    can_start = platform is None or platform.pthreads
+    return min(jobs, os.cpu_count() or 1) if can_start else 1
 
 
 def for_row_ranges(
@@ -36,20 +45,20 @@ def for_row_ranges(
     The first exception of any range is raised; ranges not yet begun are dropped.
     """
     step = max(1, RANGE_BYTES // max(1, bytes_per_row))
-    starts = range(0, rows, step)
-    if len(starts) <= 1:
-        if rows:
-            work(0, rows)
-            if progress is not None:
-                progress(rows)
+    ranges = [(start, min(start + step, rows)) for start in range(0, rows, step)]
+    report = progress or (lambda _: None)
+    threads = most_threads(len(ranges))
+    if threads <= 1:
+        for start, stop in ranges:
+            work(start, stop)
+            report(stop - start)
         return
-    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(work, start, min(start + step, rows)) for start in starts]
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, *each) for each in ranges]
         try:
-            for start, future in zip(starts, futures, strict=True):
+            for (start, stop), future in zip(ranges, futures, strict=True):
                 future.result()
-                if progress is not None:
-                    progress(min(step, rows - start))
+                report(stop - start)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -84,10 +93,10 @@ def copy_bytes(source: NDArray[np.uint8], target: NDArray[np.uint8] | Reordered)
     if isinstance(target, Reordered):
         target.fill(source)
         return
-    if source.nbytes < _COPY_TOGETHER_BYTES:
+    threads = most_threads(_COPY_THREADS)
+    if source.nbytes < _COPY_TOGETHER_BYTES or threads == 1:
         np.copyto(target, source)
         return
-    threads = min(_COPY_THREADS, os.cpu_count() or 1)
     step = -(-source.nbytes // threads)
     parts = [slice(start, start + step) for start in range(0, source.nbytes, step)]
     copies = [_copiers().submit(np.copyto, target[part], source[part]) for part in parts[1:]]

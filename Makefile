@@ -29,6 +29,10 @@ NAGA := .cache/naga/node_modules/naga-wasm/package.json
 # TypeScript, which checks the types of the examples' JavaScript.
 TSC := .cache/tsc/node_modules/typescript/package.json
 
+# Python for browsers, and numpy for it.
+PYODIDE := .cache/pyodide/node_modules/pyodide/package.json
+PYODIDE_NUMPY := .cache/pyodide/.stamp-numpy
+
 # One of the backends of `make parity` is a browser; ARGS="--without chromium" goes without.
 ifeq (,$(findstring --without chromium,$(ARGS)))
 BROWSER := $(VENV)/.stamp-browser
@@ -47,7 +51,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
+.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga pyodide python-page parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -59,7 +63,7 @@ unit: $(VENV)/.stamp-unit ## Run the tests that need no GPU, no torch and no Exe
 	$(PY) -m pytest tests/unit $(ARGS)
 
 # The browser comes before SwiftShader, which is then copied out of it.
-test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(VENV)/.stamp-browser $(SWIFTSHADER) ## Lint, check types, run every test
+test: lint $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(PYODIDE_NUMPY) $(VENV)/.stamp-browser $(SWIFTSHADER) ## Lint, check types, run every test
 	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 mutants: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(VENV)/.stamp-shader-tools $(NAGA) $(SWIFTSHADER) ## Change the kernels in one place at a time, and see the tests notice
@@ -95,6 +99,11 @@ glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ and webgpu_wgsl/ from
 	$(PY) -m tools.codegen
 
 naga: $(NAGA) ## Install naga, the shader translator, into .cache
+
+pyodide: $(PYODIDE_NUMPY) ## Install Pyodide, which is Python for browsers, and numpy for it into .cache
+
+python-page: $(PYODIDE_NUMPY) ## Write build/python-page: this package in Python in your browser
+	$(PY) -m tools.pyodide --local --out build/python-page $(ARGS)
 
 bench: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Measure the kernels on this machine's adapter, beside others
 	$(PY) -m benchmarks $(ARGS)
@@ -179,6 +188,13 @@ $(NAGA): tools/codegen/package-lock.json | $(VENV)/.stamp-test
 
 $(TSC): tools/tsc/package-lock.json | $(VENV)/.stamp-test
 	$(call install_npm,tsc,tsc)
+
+$(PYODIDE): tools/pyodide/package-lock.json | $(VENV)/.stamp-test
+	$(call install_npm,pyodide,pyodide)
+
+$(PYODIDE_NUMPY): $(PYODIDE)
+	$(PY) -m tools.pyodide.parts
+	@touch $@
 
 $(VENV)/.stamp-browser: | $(VENV)/.stamp-test
 	$(PY) -c "from tools.parity.browser import find_browser; exit(not find_browser())" \

@@ -48,6 +48,7 @@ def test_sdist_is_enough_to_build_and_test(built: Built) -> None:
         *("wgpu_q4/__init__.py", "wgpu_q4/py.typed", "tests/tools/test_package.py"),
         *("tools/parity/__main__.py", "tools/parity/report.html.jinja", "tools/parity/browser.js"),
         *("tools/tsc/package-lock.json", "tools/tsc/tsconfig.json"),
+        *("tools/pyodide/package-lock.json", "examples/pyodide/index.html"),
         *("tools/codegen/package-lock.json", "benchmarks/__main__.py", "vulkan_glsl/README.md"),
         *(f"scripts/{path.name}" for path in (ROOT / "scripts").iterdir()),
     }
@@ -57,6 +58,9 @@ def test_sdist_is_enough_to_build_and_test(built: Built) -> None:
 def test_three_runtime_dependencies(built: Built) -> None:
     requirements = runtime_requirements(built.metadata())
     assert {r.name: str(r.specifier) for r in requirements} == DEPENDENCIES
+    in_a_browser = {"sys_platform": "emscripten"}
+    there = [r.name for r in requirements if not r.marker or r.marker.evaluate(in_a_browser)]
+    assert there == ["numpy"]
 
 
 def test_metadata(built: Built) -> None:

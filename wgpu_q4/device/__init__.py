@@ -2,7 +2,9 @@
 
 One file per idea:
 
-* `implementation`  which module speaks WebGPU: wgpu (wgpu-native) or wgpudawn (Dawn)
+* `implementation`  which module speaks WebGPU: wgpu (wgpu-native), wgpudawn (Dawn) or `browser`
+* `browser`         WebGPU of a browser for Python that runs there: devices, whose buffers and so on
+                    are in `browser_objects`; `javascript` waits for promises
 * `adapter`         which adapter of it is used, and a device with all that it offers
 * `context`         one device and everything that is kept on it, which is in
 * `guard`           around each call: none inside another, every error typed

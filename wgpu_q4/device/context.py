@@ -246,8 +246,9 @@ def context_for(device: Any = None) -> Context:
 
     Raises:
         TypeError: ``device`` is something else.
-        DeviceError: there is no such adapter; this process is a fork of one that used a device; or
-            this thread is in a call on another device.
+        DeviceError: there is no such adapter; this process is a fork of one that used a device;
+            this thread is in a call on another device; or Python runs in a browser, in a call that
+            cannot wait.
     """
     leaving.stay_out()
     if is_host(device):
@@ -260,6 +261,8 @@ def context_for(device: Any = None) -> Context:
     else:
         check_process()
         context = _context_of(device)
+    if hasattr(context.implementation, "check_can_wait"):
+        context.implementation.check_can_wait()
     context.guard.refuse_within_another()
     return context
 

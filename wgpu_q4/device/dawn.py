@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from wgpu_q4.device.implementation import IN_BROWSER
 from wgpu_q4.kernels import MatrixUnits
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_MATRIX_UNITS"
@@ -56,7 +57,7 @@ def matrix_units(adapter_or_device: Any, adapter: Any) -> frozenset[MatrixUnits]
         adapter_or_device: the object whose features count.
         adapter: the adapter of that device, or the adapter itself.
     """
-    if not is_wanted() or not set(FEATURES) <= set(adapter_or_device.features):
+    if IN_BROWSER or not is_wanted() or not set(FEATURES) <= set(adapter_or_device.features):
         return frozenset()
     described = _extras().get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
     return frozenset(map(_described, described))

@@ -89,8 +89,9 @@ class Guard:
     def _refuse(self) -> NoReturn:
         raise DeviceError(
             f"this thread is already in a call on {self._context.adapter_summary}: a signal "
-            f"handler or an object's __del__ made another one in the middle of it. Do the work "
-            f"after the call, for example by setting a flag that the main loop looks at"
+            f"handler, an object's __del__ or, in a browser, another task made another one in the "
+            f"middle of it. Do the work after the call, for example by setting a flag that the "
+            f"main loop looks at, or by an asyncio.Lock around the calls of tasks"
         )
 
     def _destroy_now(self) -> None:

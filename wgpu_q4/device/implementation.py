@@ -1,7 +1,8 @@
 """The module that speaks WebGPU.
 
-``wgpu`` (wgpu-native, naga) is the default; ``wgpudawn`` has the same API on Dawn (Tint).  No other
-module of this package imports either of them: all other code works on the device that it is given.
+``wgpu`` (wgpu-native, naga) is the default; ``wgpudawn`` has the same API on Dawn (Tint), and
+`wgpu_q4.device.browser` has it on a browser's WebGPU, for Python that runs there.  No other module
+of this package imports any of them: all other code works on the device that it is given.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from wgpu_q4 import forks
 from wgpu_q4.errors import DeviceError
 
 ENVIRONMENT_VARIABLE = "WGPU_Q4_IMPLEMENTATION"
+BROWSER = "wgpu_q4.device.browser"
 KNOWN = ("wgpu", "wgpudawn")
+IN_BROWSER = sys.platform == "emscripten"
 
 
 def load_implementation(implementation: str | ModuleType | None = None) -> ModuleType:
-    """Return the module named by the argument, by ``WGPU_Q4_IMPLEMENTATION``, or ``wgpu``.
+    """Return the module named by the argument, by ``WGPU_Q4_IMPLEMENTATION``, or the default.
 
     Raises:
         DeviceError: the module is not installed, or lacks wgpu-py's API.
     """
     if implementation is None:
-        implementation = os.environ.get(ENVIRONMENT_VARIABLE) or KNOWN[0]
+        default = BROWSER if IN_BROWSER else KNOWN[0]
+        implementation = os.environ.get(ENVIRONMENT_VARIABLE) or default
     if isinstance(implementation, str):
         try:
             module = importlib.import_module(implementation)
@@ -71,9 +75,8 @@ def implementation_of(device: Any) -> ModuleType:
     Raises:
         TypeError: ``device`` is not a device of such a module.
     """
-    module = sys.modules.get(type(device).__module__.partition(".")[0])
-    kind = getattr(module, "GPUDevice", None)
-    if module is None or kind is None or not isinstance(device, kind):
+    module = _module_of(device)
+    if module is None:
         raise TypeError(
             f"device must be a GPUDevice of wgpu or wgpudawn, the name of an adapter, or None, "
             f"not {type(device).__name__}"
@@ -84,9 +87,15 @@ def implementation_of(device: Any) -> ModuleType:
 def device_of(thing: object) -> Any:
     """Return the device of a buffer, an encoder or a pass; None if ``thing`` is no such object.
 
-    wgpu and wgpudawn keep it in an attribute that is not part of their API.
+    Every implementation keeps it in an attribute that is not part of its API.
     """
     device = getattr(thing, "_device", None)
-    module = sys.modules.get(type(device).__module__.partition(".")[0])
+    return None if _module_of(device) is None else device
+
+
+def _module_of(device: object) -> ModuleType | None:
+    """Return the module that a device came from; None if ``device`` is no device."""
+    name = type(device).__module__
+    module = sys.modules.get(name if name == BROWSER else name.partition(".")[0])
     kind = getattr(module, "GPUDevice", None)
-    return device if kind is not None and isinstance(device, kind) else None
+    return module if kind is not None and isinstance(device, kind) else None

@@ -16,7 +16,8 @@ class DeviceInfo:
     Attributes:
         adapter: one line: the adapter's name, backend, driver and kind.
         software: True if the adapter runs on the processor.
-        implementation: the module that the device came from, ``"wgpu"`` or ``"wgpudawn"``.
+        implementation: the module that the device came from: ``"wgpu"``, ``"wgpudawn"``, or
+            ``"wgpu_q4.device.browser"`` for Python in a browser.
         largest_binding: bytes of packed weight, or of scales, that the device can bind.
     """
 

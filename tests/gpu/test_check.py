@@ -7,9 +7,11 @@ The checks run in a process of their own.  A changed copy of the kernels brings 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,16 +20,16 @@ import pytest
 
 from tests.devices import drivers, swiftshader
 from wgpu_q4.check.checks import all_checks, examine
-from wgpu_q4.check.finding import Finding
+from wgpu_q4.check.finding import Check, Finding, Outcome
 from wgpu_q4.check.process import ProcessError, answers
-from wgpu_q4.check.products import Best, Product, _compare
+from wgpu_q4.check.products import compare, wrong_ids
 from wgpu_q4.check.report import Report
 from wgpu_q4.check.runner import run
 from wgpu_q4.cli import main
 from wgpu_q4.device import default_context
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import LINEAR_KERNELS, Layout, source_folder
+from wgpu_q4.kernels import LINEAR_KERNELS, Accuracy, Layout, source_folder
 
 Captured = pytest.CaptureFixture[str]
 
@@ -64,11 +66,10 @@ def test_every_way_to_hold_a_weight_is_checked() -> None:
     assert {check.op for check in all_checks()} == {
         *("embedding", "pack", "linear", "linear_transposed", "argmax", "top_k")
     }
-    products = [check for check in all_checks() if isinstance(check, Product)]
-    assert {check.kernel for check in products} == {None, *LINEAR_KERNELS}
-    assert {(c.kernel, c.scales) for c in products if c.kernel} == {
-        (kernel, scales) for kernel in LINEAR_KERNELS for scales in get_args(ScalesDtype)
-    }
+    products = [re.match(r"linear, (\w+), \w+, (\w+) scales", title) for title in titles]
+    named = {(found[1], found[2]) for found in products if found}
+    accuracies = {(accuracy, "float16") for accuracy in get_args(Accuracy)}
+    assert named == accuracies | set(product(LINEAR_KERNELS, get_args(ScalesDtype)))
 
 
 def test_the_text_counts_and_ends_with_the_verdict(report: Report) -> None:
@@ -181,34 +182,28 @@ def test_the_command_says_what_is_missing(capsys: Captured) -> None:
 
 
 def test_an_error_is_a_finding() -> None:
-    class Broken:
-        op, title = "linear", "broken"
+    def lost(context: object) -> Outcome:
+        raise RuntimeError("device lost")
 
-        def run(self, context: object) -> Any:
-            raise RuntimeError("device lost")
-
-    finding = examine(Broken(), default_context())
+    finding = examine(Check("linear", "broken", lost), default_context())
     assert finding == Finding("linear", "broken", "failed", "RuntimeError: device lost")
 
 
 def test_a_nan_on_one_side_is_no_agreement() -> None:
     exact, bound = np.array([[1.0, np.nan]]), np.array([[0.5, np.nan]])
-    assert _compare(np.array([[1.25, np.nan]], np.float32), exact, bound).share == 0.5
+    assert compare(np.array([[1.25, np.nan]], np.float32), exact, bound).share == 0.5
     for wrong in ([[np.nan, np.nan]], [[1.0, 1.0]], [[2.0, np.nan]], [[np.inf, np.nan]]):
-        assert "1 of 2 values" in _compare(np.array(wrong, np.float32), exact, bound).wrong
+        assert "1 of 2 values" in compare(np.array(wrong, np.float32), exact, bound).wrong
 
 
 def test_wrong_ids_are_told() -> None:
     exact, bound = np.array([[1.0, 3.0, 2.0, 3.0]]), np.full((1, 4), 0.1)
-    best = Best((4, 32, 32), 1, 2)
-    assert best._wrong_ids(np.array([[3, 1]]), exact, bound) == ""
+    assert wrong_ids(np.array([[3, 1]]), exact, bound) == ""
     for ids, why in (
         ([[1, 2]], "leaves out a logit of at least 2.9 for one of 2.1"),
         ([[1, 1]], "an id twice"),
         ([[1, 4]], "outside the vocabulary"),
     ):
-        assert why in best._wrong_ids(np.array(ids), exact, bound)
-    ties = Best((4, 32, 32), 1, 2, ties=True)
-    assert "lowest ids" in ties._wrong_ids(np.array([[1, 0]]), 0 * exact, bound)
-    nan = Best((4, 32, 32), 1, nan=True)
-    assert "must come first" in nan._wrong_ids(np.array([[1]]), exact, bound)
+        assert why in wrong_ids(np.array(ids), exact, bound)
+    assert "lowest ids" in wrong_ids(np.array([[1, 0]]), 0 * exact, bound, ties=True)
+    assert "must come first" in wrong_ids(np.array([[1]]), exact, bound, nan=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from wgpu_q4 import DeviceError
-from wgpu_q4.bench import model_peers
+from wgpu_q4.bench import model_peers, timing
 from wgpu_q4.bench.model_peers import NotMeasured, Task, llama_cpp
 
 ABOUT = {"build_commit": "c46583b", "build_number": 1, "backends": "CPU", "cpu_info": "a CPU"}
@@ -100,7 +100,7 @@ def test_cyllama_is_measured_where_llama_bench_is_not(
     monkeypatch.setattr(model_peers, "find_spec", lambda name: name == "cyllama" or None)
     monkeypatch.setattr(model_peers, "import_module", lambda name: package)
     monkeypatch.setattr(model_peers, "version", lambda name: "1.2")
-    monkeypatch.setattr(model_peers, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     found = llama_cpp(task)
     assert decoded == [(1, position) for position in range(16)]
     assert [found.prefill, found.decode] == pytest.approx([1000, 100])

@@ -135,10 +135,11 @@ class Document:
 
 def rates(ceilings: Ceilings) -> dict[str, float]:
     """Return the field ``ceilings``."""
+    read, arithmetic = ceilings.read, ceilings.arithmetic
     return {
         "copy_bytes_per_second": ceilings.copy_bandwidth,
-        "read_bytes_per_second": ceilings.read_bandwidth,
-        "arithmetic_flops_per_second": ceilings.arithmetic_rate,
+        "read_bytes_per_second": read.moved / read.timing.median,
+        "arithmetic_flops_per_second": arithmetic.flops / arithmetic.timing.median,
     }
 
 

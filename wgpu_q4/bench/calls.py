@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,32 +31,23 @@ class Calls:
     def embedding(self, ids: int) -> Result:
         """Measure ``embedding(ids, weight)``."""
         chosen = self._random.integers(0, self._shape.vocab, ids)
-        return self._result(
-            "embedding()", ids, {}, lambda: embedding(chosen, self._weight, device=self._device)
-        )
+        call = partial(embedding, chosen, self._weight, device=self._device)
+        return self._result("embedding()", ids, {}, call)
 
     def linear(self, rows: int, accuracy: Accuracy = "exact") -> Result:
         """Measure ``linear(x, weight, accuracy=accuracy)``."""
-        x = self._x(rows)
-        return self._result(
-            "linear()",
-            rows,
-            {"accuracy": accuracy},
-            lambda: linear(x, self._weight, device=self._device, accuracy=accuracy),
-        )
+        return self._product(linear, rows, accuracy, {})
 
     def argmax(self, rows: int, accuracy: Accuracy = "exact") -> Result:
         """Measure ``argmax(x, weight)``, which brings ids back instead of logits."""
-        x = self._x(rows)
-        return self._result(
-            "linear()",
-            rows,
-            {"accuracy": accuracy, "reduce": "argmax"},
-            lambda: argmax(x, self._weight, device=self._device, accuracy=accuracy),
-        )
+        return self._product(argmax, rows, accuracy, {"reduce": "argmax"})
 
-    def _x(self, rows: int) -> Any:
-        return self._random.standard_normal((rows, self._shape.embed_dim), dtype=np.float32)
+    def _product(
+        self, op: Callable[..., object], rows: int, accuracy: Accuracy, detail: dict[str, str]
+    ) -> Result:
+        x = self._random.standard_normal((rows, self._shape.embed_dim), dtype=np.float32)
+        call = partial(op, x, self._weight, device=self._device, accuracy=accuracy)
+        return self._result("linear()", rows, {"accuracy": accuracy, **detail}, call)
 
     def _result(
         self, op: str, size: int, detail: dict[str, str], call: Callable[[], object]

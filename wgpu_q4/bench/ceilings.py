@@ -6,15 +6,13 @@ the clock of the device has moved, and the figures between them are not comparab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.timing import DeviceTimer, Work
-from wgpu_q4.device.pipelines import Step
-from wgpu_q4.kernels import fold
+from wgpu_q4.kernels import Binding, Dispatch, Shader, fold, parse_bindings
 
 _ROUNDS = 64
 _ARITHMETIC_WORKGROUPS = 4096
@@ -23,8 +21,7 @@ _SOFTWARE_SHARE = 8
 _SLICE = 32768
 
 
-@dataclass(frozen=True)
-class Ceilings:
+class Ceilings(NamedTuple):
     """The three results."""
 
     copy: Result
@@ -36,24 +33,25 @@ class Ceilings:
         """Return the bytes per second that a copy reads and writes: the limit of every job."""
         return self.copy.moved / self.copy.timing.median
 
-    @property
-    def read_bandwidth(self) -> float:
-        """Return the bytes per second that a kernel reads."""
-        return self.read.moved / self.read.timing.median
-
-    @property
-    def arithmetic_rate(self) -> float:
-        """Return float32 operations per second; a multiply-add counts as two."""
-        return self.arithmetic.flops / self.arithmetic.timing.median
-
     def over(self, before: Ceilings) -> dict[str, float]:
         """Return the time of each kernel, divided by its time ``before``."""
-        pairs = {
-            "copy": (self.copy, before.copy),
-            "read": (self.read, before.read),
-            "arithmetic": (self.arithmetic, before.arithmetic),
-        }
-        return {name: now.timing.median / then.timing.median for name, (now, then) in pairs.items()}
+        pairs = zip(self, before, strict=True)
+        return {now.op: now.timing.median / then.timing.median for now, then in pairs}
+
+
+class _Plain(Shader):
+    """A kernel of this folder."""
+
+    @property
+    def source(self) -> str:
+        """Return its text."""
+        path = Path(__file__).parent / "shaders" / f"{self.name}.wgsl"
+        return path.read_text(encoding="utf-8")
+
+    @cached_property
+    def bindings(self) -> tuple[Binding, ...]:
+        """Return what it binds."""
+        return parse_bindings(self.source)
 
 
 class CeilingJobs:
@@ -73,10 +71,15 @@ class CeilingJobs:
         source = context.create_buffer("source", self._bytes, "STORAGE")
         target = context.create_buffer("target", self._bytes, "STORAGE")
         sums = context.create_buffer("sums", self._workgroups * 256 * 4, "STORAGE")
+        buffers = {"source_values": source, "target_values": target, "found": target, "sums": sums}
+
+        def work(name: str, workgroups: int, **constants: int) -> Work:
+            grid = fold(workgroups, context.limits)
+            return [context.pipelines.step(Dispatch(_Plain(name, ()), constants, grid), buffers)]
+
         slices = self._bytes // _SLICE
-        self._copy = self._work("copy", {0: target, 1: source}, 2 * slices)
-        self._read = self._work("read", {0: target, 1: source}, slices)
-        self._arithmetic = self._work("arithmetic", {0: sums}, self._workgroups, ROUNDS=_ROUNDS)
+        self._copy, self._read = work("copy", 2 * slices), work("read", slices)
+        self._arithmetic = work("arithmetic", self._workgroups, ROUNDS=_ROUNDS)
 
     def measure(self) -> Ceilings:
         """Measure the three kernels."""
@@ -90,29 +93,3 @@ class CeilingJobs:
             Result("wgpu_q4", "read", nbytes, read, clock, moved=nbytes),
             Result("wgpu_q4", "arithmetic", flops, computed, clock, flops=flops),
         )
-
-    def _work(
-        self, name: str, buffers: Mapping[int, Any], workgroups: int, **constants: int
-    ) -> Work:
-        context = self._timer.context
-        device = context.device
-        source = (Path(__file__).parent / "shaders" / f"{name}.wgsl").read_text(encoding="utf-8")
-        pipeline = device.create_compute_pipeline(
-            layout="auto",
-            compute={
-                "module": device.create_shader_module(label=name, code=source),
-                "entry_point": "main",
-                "constants": constants,
-            },
-        )
-        group = device.create_bind_group(
-            layout=pipeline.get_bind_group_layout(0),
-            entries=[
-                {
-                    "binding": number,
-                    "resource": {"buffer": buffer, "offset": 0, "size": buffer.size},
-                }
-                for number, buffer in buffers.items()
-            ],
-        )
-        return [Step(pipeline, group, fold(workgroups, context.limits))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +12,7 @@ from wgpu_q4 import Q4Weight
 from wgpu_q4.bench import accounting
 from wgpu_q4.bench.result import Result
 from wgpu_q4.bench.timing import DeviceTimer, Work
-from wgpu_q4.device import Context, DeviceWeight
+from wgpu_q4.device import DeviceWeight
 from wgpu_q4.device.workspace import Workspace
 from wgpu_q4.kernels import (
     DEFAULT_LAYOUT,
@@ -53,34 +52,23 @@ class Jobs:
     """Measures kernels on one weight and one device."""
 
     def __init__(self, timer: DeviceTimer, weight: Q4Weight) -> None:
-        self.timer = timer
-        self.context: Context = timer.context
-        self.weight = weight
+        self.timer, self.context, self.weight = timer, timer.context, weight
+        self.resident: DeviceWeight = self.context.weight(weight)
+        """The copy on the device that the calls use too."""
+        self.shape: MatrixShape = self.resident.shape
         self._copies: dict[Layout, list[DeviceWeight]] = {}
         self._random = np.random.default_rng(0)
-
-    @cached_property
-    def resident(self) -> DeviceWeight:
-        """Return the copy on the device that the calls use too."""
-        return self.context.weight(self.weight)
-
-    @property
-    def shape(self) -> MatrixShape:
-        """Return the shape of the weight."""
-        return self.resident.shape
 
     def embedding(
         self, ids: int, layout: Layout = DEFAULT_LAYOUT, output: OutputDtype = "float32"
     ) -> Result:
         """Measure the lookup of ``ids`` random ids in a weight that no cache holds."""
-        context, shape = self.context, self.shape
+        context, shape, clock = self.context, self.shape, self.timer.clock
         out_bytes = ids * shape.embed_dim * (2 if output == "float16" else 4)
         out = self.result_buffer(out_bytes, f"the result of {ids} ids")
-        plan = plan_embedding(
-            shape, ids, layout, output, "buffer", context.limits, context.half_support
-        )
+        device = context.limits, context.half_support
+        plan = plan_embedding(shape, ids, layout, output, "buffer", *device)
         sizes = self._sizes(shape.embed_dim, ids, 1, 1)
-
         bindings = self.bindings(self.resident, layout)
 
         def variant() -> Work:
@@ -93,7 +81,7 @@ class Jobs:
         timing = self.timer.measure([variant() for _ in range(8)])
         moved = accounting.embedding_bytes(shape, ids, layout, output)
         detail = {"layout": layout, "dtype": output}
-        return Result("wgpu_q4", "embedding", ids, timing, self.timer.clock, shape, detail, moved)
+        return Result("wgpu_q4", "embedding", ids, timing, clock, shape, detail, moved)
 
     def plan(self, rows: int, layout: Layout, accuracy: Accuracy) -> LinearPlan:
         """Return what runs for a product on this device."""
@@ -127,7 +115,7 @@ class Jobs:
             accuracy: of the product.
             cached: read one copy of the weight only, from a cache if it fits one.
         """
-        context, shape = self.context, self.shape
+        context, shape, clock = self.context, self.shape, self.timer.clock
         plan = self.plan(rows, layout, accuracy)
         x = self._random.standard_normal((rows, shape.embed_dim), dtype=np.float32)
         x_buffer = context.create_buffer("x", x.nbytes, "STORAGE", "COPY_DST")
@@ -143,27 +131,18 @@ class Jobs:
         rotate = rows < _ROWS_FROM_MEMORY and not cached
         copies = self._in_rotation(layout) if rotate else [self.resident]
         timing = self.timer.measure([variant(copy) for copy in copies])
-        return Result(
-            "wgpu_q4",
-            "linear",
-            rows,
-            timing,
-            self.timer.clock,
-            shape,
-            {"layout": layout, "accuracy": accuracy, "kernel": kernel_name(plan, layout)},
-            accounting.linear_bytes(shape, rows, layout),
-            accounting.linear_flops(shape, rows),
-        )
+        detail = {"layout": layout, "accuracy": accuracy, "kernel": kernel_name(plan, layout)}
+        moved = accounting.linear_bytes(shape, rows, layout)
+        flops = accounting.linear_flops(shape, rows)
+        return Result("wgpu_q4", "linear", rows, timing, clock, shape, detail, moved, flops)
 
     def _in_rotation(self, layout: Layout) -> list[DeviceWeight]:
         """Return copies of the weight in ``layout`` that together are too large for a cache."""
         if layout not in self._copies:
             self._copies.clear()  # one layout at a time: the other's memory may be needed
             count = min(_MOST_COPIES, math.ceil(_ROTATED_BYTES / self.weight.nbytes))
-            self._copies[layout] = [
-                self.resident,
-                *(DeviceWeight(self.context, self.weight) for _ in range(count - 1)),
-            ]
+            others = (DeviceWeight(self.context, self.weight) for _ in range(count - 1))
+            self._copies[layout] = [self.resident, *others]
         return self._copies[layout]
 
     def bindings(self, resident: DeviceWeight, layout: Layout) -> dict[str, Any]:

@@ -6,19 +6,21 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
+from wgpu_q4.bench.timing import Effort, time_calls
 from wgpu_q4.errors import DeviceError
+
+_MOST_SECONDS = 600.0
+"""For a measurement: a slow library is measured fewer times."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class PeerRates:
     decode: float
 
 
-class NotMeasured(Exception):
+class NotMeasured(RuntimeError):
     """A library is not there, or doesn't read the model; the message says which, and the remedy."""
 
 
@@ -116,22 +118,12 @@ def _cyllama(task: Task) -> PeerRates:
             context.decode(llama.llama_batch_get_one([7] * length, number * length))
             context.synchronize()
 
-    prefill = _seconds(lambda: decode(1, task.prompt), task.repeats)
-    decoding = _seconds(lambda: decode(task.count, 1), task.repeats)
+    effort = Effort(task.repeats, _MOST_SECONDS)
+    prefill = time_calls(lambda: decode(1, task.prompt), effort).median
+    decoding = time_calls(lambda: decode(task.count, 1), effort).median
     where = ", ".join(device["description"] for device in llama.ggml_backend_dev_info())
     name = f"llama.cpp in cyllama {version('cyllama')}, threads: {sizes.n_threads}, {where}"
     return PeerRates(name, task.prompt / prefill, task.count / decoding)
-
-
-def _seconds(call: Callable[[], None], repeats: int) -> float:
-    """Return the median time of a call, after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return median(times)
 
 
 def torch_eager(task: Task) -> PeerRates:
@@ -167,9 +159,10 @@ def torch_eager(task: Task) -> PeerRates:
             given = output.logits[:, -1].argmax(dim=-1, keepdim=True)
         given.cpu()  # waits
 
+    effort = Effort(task.repeats, _MOST_SECONDS)
     with torch.inference_mode():
-        prefill = _seconds(lambda: generate(prompt, 1), task.repeats)
-        decode = _seconds(lambda: generate(prompt[:, :1], task.count), task.repeats)
+        prefill = time_calls(lambda: generate(prompt, 1), effort).median
+        decode = time_calls(lambda: generate(prompt[:, :1], task.count), effort).median
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     name = (
         f"transformers {version('transformers')}, torch {version('torch')}, eager, "

@@ -196,18 +196,16 @@ def _record(encoder: Any, work: Sequence[Work], **options: Any) -> None:
 
 def time_calls(call: Callable[[], object], effort: Effort) -> Timing:
     """Return the wall-clock seconds of a call from Python, after two untimed calls."""
-    call()
-    start = time.perf_counter()
-    call()
-    seconds = [time.perf_counter() - start]
-    enough = effort.enough(seconds[0])
-    if enough > 1:
-        seconds = []
-    while len(seconds) < enough:
+
+    def once() -> float:
         start = time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - start)
-    return Timing.of(seconds)
+        return time.perf_counter() - start
+
+    call()
+    first = once()
+    enough = effort.enough(first)
+    return Timing.of([first] if enough == 1 else [once() for _ in range(enough)])
 
 
 def _timestamp_seconds(context: Context) -> float:

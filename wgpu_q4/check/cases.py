@@ -122,18 +122,17 @@ class Case:
     def ids(self) -> NDArray[np.int32]:
         """Return the ids, int32 of ``ids_shape``."""
         generator = np.random.default_rng([self.seed, 1])
-        if self.id_kind == "random":
-            return generator.integers(0, self.vocab, self.ids_shape, np.int32)
         if self.id_kind == "repeated":
             return np.full(self.ids_shape, generator.integers(self.vocab), np.int32)
+        if self.id_kind == "ends":
+            ids = np.arange(np.prod(self.ids_shape), dtype=np.int32) % 2
+            return (ids * np.int32(self.vocab - 1)).reshape(self.ids_shape)
+        ids = generator.integers(0, self.vocab, self.ids_shape, np.int32)
         if self.id_kind == "outside":
-            ids = generator.integers(0, self.vocab, self.ids_shape, np.int32)
             outside = [-1, self.vocab, 2**31 - 1, -(2**31), self.vocab + 7]
             others = ids.reshape(-1)[1::2]
             others[:] = np.resize(np.array(outside, np.int32), others.size)
-            return ids
-        ids = np.arange(np.prod(self.ids_shape), dtype=np.int32) % 2 * np.int32(self.vocab - 1)
-        return ids.reshape(self.ids_shape)
+        return ids
 
 
 @lru_cache(maxsize=2)

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
-from wgpu_q4.check.finding import Finding, NotHereError, Outcome, Status
+from wgpu_q4.check.finding import Check, Finding, NotHereError, Status
 from wgpu_q4.check.lookup import lookups
 from wgpu_q4.check.products import products
 from wgpu_q4.device import Context
 from wgpu_q4.errors import DeviceLimitError
 
 
-class Check(Protocol):
-    """One check; `Finding` describes the attributes."""
-
-    @property
-    def op(self) -> str:
-        """Return what is computed."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """Return one line that no other check has."""
-        ...
-
-    def run(self, context: Context) -> Outcome:
-        """Compute on a device and compare.
-
-        Raises:
-            NotHereError: the device does not have the kernel.
-            DeviceLimitError: the device is too small.
-        """
-        ...
-
-
 def all_checks(only: str = "") -> list[Check]:
     """Return every check with ``only`` in its title; the list is the same in every process."""
-    every: list[Check] = [*lookups(), *products()]
-    return [check for check in every if only in check.title]
+    return [check for check in (*lookups(), *products()) if only in check.title]
 
 
 def examine(check: Check, context: Context) -> Finding:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from wgpu_q4.device import Context
 
 Status = Literal["agrees", "allowed", "differs", "failed", "not here"]
 """``"allowed"``: with a difference that a specification allows; ``"failed"``: with an error;
@@ -28,6 +31,22 @@ class Outcome:
     wrong: str = ""
     allowed: tuple[str, ...] = ()
     share: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        op: what is computed, as in `Finding`.
+        title: one line that no other check has.
+        run: computes on a device and compares; raises `NotHereError` if the device does not have
+            the kernel, `DeviceLimitError` if it is too small.
+    """
+
+    op: str
+    title: str
+    run: Callable[[Context], Outcome]
 
 
 @dataclass(frozen=True)

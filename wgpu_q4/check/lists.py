@@ -3,63 +3,55 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
+from wgpu_q4.arrays import FloatDtype
 from wgpu_q4.check.cases import Case, WeightKind
-from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels import OutputDtype, Storage
+from wgpu_q4.kernels import Storage
+
+Kernel = tuple[WeightKind, FloatDtype, Storage, FloatDtype]
+
+Shape = tuple[int, int, int, tuple[int, ...]]
+"""V, K, G and the shape of the ids."""
+
+_DTYPES: tuple[FloatDtype, ...] = ("float16", "float32")
+_STORAGES: tuple[Storage, ...] = ("buffer", "texture3d")
 
 
 def upstream_cases() -> list[Case]:
     """Return the 34 cases of ExecuTorch's own test of the op."""
-    small = {
-        "A": (16, 32, 32, (4,)),
-        "B": (32, 64, 32, (2, 3)),
-        "C": (100, 128, 32, (4, 8)),
-        "D": (50, 64, 64, (2, 4)),
-    }
+    a, b = (16, 32, 32, (4,)), (32, 64, 32, (2, 3))
+    c, d = (100, 128, 32, (4, 8)), (50, 64, 64, (2, 4))
     large = (128256, 2048, 32, (1, 2047))
-    outputs: tuple[OutputDtype, ...] = ("float16", "float32")
-    storages: tuple[Storage, ...] = ("buffer", "texture3d")
 
-    def case(shape: tuple[int, int, int, tuple[int, ...]], **more: Any) -> Case:
+    def case(shape: Shape, **more: Any) -> Case:
         return Case("upstream", *shape, **more)
 
     blocks = "linear_texture2d"
-    linear = [
-        case(small["A"], weight=blocks, output="float16"),
-        case(small["B"], weight=blocks, output="float16"),
-        case(small["C"], weight=blocks, output="float16"),
-        case(small["A"], weight=blocks),
-        case(small["A"], weight=blocks, storage="texture3d", output="float16"),
+    return [
+        *(case(shape, weight=blocks, output="float16") for shape in (a, b, c)),
+        case(a, weight=blocks),
+        case(a, weight=blocks, storage="texture3d", output="float16"),
         case(large, weight=blocks),
-    ]
-    flat = [
-        case(small[letter], output=output, storage=storage)
-        for letter, output, storage in product("ABCD", outputs, storages)
-    ]
-    float_scales = [
         *(
-            case(small[letter], output=output, scales="float32")
-            for letter, output in product("ABC", outputs)
+            case(shape, output=output, storage=storage)
+            for shape, output, storage in product((a, b, c, d), _DTYPES, _STORAGES)
         ),
         *(
-            case(small["A"], output=output, storage="texture3d", scales="float32")
-            for output in outputs
+            case(shape, output=output, scales="float32")
+            for shape, output in product((a, b, c), _DTYPES)
+        ),
+        *(case(a, output=output, storage="texture3d", scales="float32") for output in _DTYPES),
+        *(
+            case(large, output=output, scales=scales)
+            for output, scales in product(_DTYPES, _DTYPES)
         ),
     ]
-    scales: tuple[ScalesDtype, ...] = ("float16", "float32")
-    model = [case(large, output=output, scales=dtype) for output, dtype in product(outputs, scales)]
-    return [*linear, *flat, *float_scales, *model]
 
 
-def all_kernels() -> list[tuple[WeightKind, ScalesDtype, Storage, OutputDtype]]:
+def all_kernels() -> list[Kernel]:
     """Return the 24 variants of ExecuTorch's embedding kernel."""
-    weights: tuple[WeightKind, ...] = ("flat", "linear_buffer", "linear_texture2d")
-    scales: tuple[ScalesDtype, ...] = ("float16", "float32")
-    storages: tuple[Storage, ...] = ("buffer", "texture3d")
-    outputs: tuple[OutputDtype, ...] = ("float16", "float32")
-    return list(product(weights, scales, storages, outputs))
+    return list(product(get_args(WeightKind), _DTYPES, _STORAGES, _DTYPES))
 
 
 def corner_cases() -> list[Case]:
@@ -69,37 +61,20 @@ def corner_cases() -> list[Case]:
     """
     cases: list[Case] = []
 
-    def add(
-        note: str,
-        shape: tuple[int, int, int, tuple[int, ...]],
-        kernel: tuple[WeightKind, ScalesDtype, Storage, OutputDtype],
-        **more: Any,
-    ) -> None:
-        weight, scales, storage, output = kernel
-        cases.append(
-            Case(
-                "corners",
-                *shape,
-                weight=weight,
-                scales=scales,
-                storage=storage,
-                output=output,
-                seed=len(cases) + 1,
-                note=note,
-                **more,
-            )
-        )
+    def add(note: str, shape: Shape, kernel: Kernel, **more: Any) -> None:
+        more |= dict(zip(("weight", "scales", "storage", "output"), kernel, strict=True))
+        cases.append(Case("corners", *shape, seed=len(cases) + 1, note=note, **more))
 
     # 22 rows: the last block of 8 is not full.  Three groups of 32 to a row: every other row starts
     # in the middle of a word of half scales.  Ids of rank 3, no extent a multiple of 4.
+    corner = (22, 96, 32, (2, 3, 5))
     for kernel in all_kernels():
-        add("every kernel, ids of rank 3, V % 8 ≠ 0", (22, 96, 32, (2, 3, 5)), kernel)
-    blocks_texture: tuple[Any, ...] = ("linear_texture2d", "float16", "texture3d", "float16")
-    blocks_buffer: tuple[Any, ...] = ("linear_buffer", "float32", "buffer", "float32")
-    flat_texture: tuple[Any, ...] = ("flat", "float32", "texture3d", "float32")
-    flat_buffer: tuple[Any, ...] = ("flat", "float16", "buffer", "float16")
-    four = (blocks_texture, blocks_buffer, flat_texture, flat_buffer)
-    for kernel in four:
+        add("every kernel, ids of rank 3, V % 8 ≠ 0", corner, kernel)
+    blocks_texture: Kernel = ("linear_texture2d", "float16", "texture3d", "float16")
+    blocks_buffer: Kernel = ("linear_buffer", "float32", "buffer", "float32")
+    flat_texture: Kernel = ("flat", "float32", "texture3d", "float32")
+    flat_buffer: Kernel = ("flat", "float16", "buffer", "float16")
+    for kernel in (blocks_texture, blocks_buffer, flat_texture, flat_buffer):
         add("ids of rank 1", (22, 96, 32, (7,)), kernel)
         add("ids of rank 2", (22, 96, 32, (3, 6)), kernel)
         add("shrunk ids", (22, 96, 32, (2, 2, 3)), kernel, recorded_shape=(3, 4, 9))
@@ -107,31 +82,22 @@ def corner_cases() -> list[Case]:
         add("one row, one group", (1, 32, 32, (3,)), kernel)
         add("group = row, an odd number of scales", (13, 128, 128, (2, 5)), kernel)
         add("two groups in a row of 64", (13, 128, 64, (9,)), kernel)
-        add("first and last row", (22, 96, 32, (2, 3, 5)), kernel, id_kind="ends")
-        add("ids outside the vocabulary", (22, 96, 32, (2, 3, 5)), kernel, id_kind="outside")
+        add("first and last row", corner, kernel, id_kind="ends")
+        add("ids outside the vocabulary", corner, kernel, id_kind="outside")
         add("one id everywhere", (22, 96, 32, (4, 9)), kernel, id_kind="repeated")
-    halves: tuple[Any, ...] = ("linear_buffer", "float16", "buffer", "float16")
-    floats: tuple[Any, ...] = ("flat", "float32", "buffer", "float32")
-    mixed: tuple[Any, ...] = ("flat", "float32", "buffer", "float16")
-    mixed_texture: tuple[Any, ...] = ("flat", "float32", "texture3d", "float16")
-    for kernel in (halves, floats, mixed, blocks_texture):
-        for kind in ("zero", "subnormal", "largest"):
-            add("extreme scales", (22, 96, 32, (2, 3, 5)), kernel, scale_kind=kind)
-    for kernel in (mixed, mixed_texture):
-        add("rounding to half", (22, 96, 32, (2, 3, 5)), kernel, scale_kind="ties")
-    for weight, (vocab, embed_dim) in product(
-        ("linear_buffer", "linear_texture2d"), ((16, 64), (21, 96), (1, 32))
+    halves: Kernel = ("linear_buffer", "float16", "buffer", "float16")
+    floats: Kernel = ("flat", "float32", "buffer", "float32")
+    mixed: Kernel = ("flat", "float32", "buffer", "float16")
+    mixed_texture: Kernel = ("flat", "float32", "texture3d", "float16")
+    for kernel, kind in product(
+        (halves, floats, mixed, blocks_texture), ("zero", "subnormal", "largest")
     ):
-        cases.append(
-            Case(
-                "corners",
-                vocab,
-                embed_dim,
-                32,
-                op="pack",
-                weight=weight,  # type: ignore[arg-type]
-                seed=len(cases) + 1,
-                note="rows into blocks",
-            )
-        )
+        add("extreme scales", corner, kernel, scale_kind=kind)
+    for kernel in (mixed, mixed_texture):
+        add("rounding to half", corner, kernel, scale_kind="ties")
+    for kernel, (vocab, embed_dim) in product(
+        (halves, blocks_texture), ((16, 64), (21, 96), (1, 32))
+    ):
+        rows: Kernel = (kernel[0], "float16", "buffer", "float32")
+        add("rows into blocks", (vocab, embed_dim, 32, ()), rows, op="pack")
     return cases

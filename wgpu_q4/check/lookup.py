@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from wgpu_q4 import forced
 from wgpu_q4.check.cases import Case, WeightKind
 from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED, judge
-from wgpu_q4.check.finding import Outcome
+from wgpu_q4.check.finding import Check, Outcome
 from wgpu_q4.check.lists import corner_cases, upstream_cases
 from wgpu_q4.device import Context
 from wgpu_q4.kernels import Layout
@@ -29,30 +28,15 @@ _ROW_ALIGNMENT = 256
 """Bytes; WebGPU copies the rows of a texture to multiples of this."""
 
 
-@dataclass(frozen=True)
-class Lookup:
-    """The check of a case in one layout of this package."""
+def lookup(case: Case, layout: Layout) -> Check:
+    """Return the check of a case in one layout of this package, bit for bit."""
 
-    case: Case
-    layout: Layout
-
-    @property
-    def op(self) -> str:
-        """Return ``"embedding"`` or ``"pack"``."""
-        return self.case.op
-
-    @property
-    def title(self) -> str:
-        """Return one line that no other check has."""
-        return f"{self.op}, {self.layout}: {self.case.name}"
-
-    def run(self, context: Context) -> Outcome:
-        """Compute the case and compare it, bit for bit."""
+    def run(context: Context) -> Outcome:
         excuses = [SUBNORMALS_FLUSHED]
         if "SwiftShader" in context.adapter_summary:
             excuses.append(INFINITE_TEXEL)
-        found = compute(self.case, self.layout, context)
-        judgement = judge(self.case, found, excuses)
+        found = compute(case, layout, context)
+        judgement = judge(case, found, excuses)
         if judgement.status != "differs":
             return Outcome(allowed=judgement.excuses)
         distance = judgement.distance
@@ -61,16 +45,18 @@ class Lookup:
             f"units in the last place; {distance.first}"
         )
 
+    return Check(case.op, f"{case.op}, {layout}: {case.name}", run)
 
-def lookups() -> Iterator[Lookup]:
+
+def lookups() -> Iterator[Check]:
     """Yield the small cases, those on rows once for each order of nibbles."""
     for case in upstream_cases() + corner_cases():
         # `embedding` refuses ids outside the vocabulary, and knows no shape but that of the ids.
         if case.large or case.id_kind == "outside" or case.recorded_shape is not None:
             continue
-        yield Lookup(case, LAYOUTS[case.weight])
+        yield lookup(case, LAYOUTS[case.weight])
         if case.weight == "flat":
-            yield Lookup(case, "rows")
+            yield lookup(case, "rows")
 
 
 def compute(case: Case, layout: Layout, context: Context) -> NDArray[Any]:

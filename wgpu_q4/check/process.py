@@ -56,22 +56,33 @@ def answers(
     ):
         assert process.stdin is not None
         assert process.stdout is not None
-        watchdog = _Watchdog(process, seconds)
+        answered, ended, late = (threading.Event() for _ in range(3))
+
+        def watch() -> None:
+            while answered.wait(seconds):
+                answered.clear()
+                if ended.is_set():
+                    return
+            late.set()
+            process.kill()
+
+        threading.Thread(target=watch, daemon=True).start()
         try:
             with suppress(BrokenPipeError):  # its exit status says why it is gone
                 process.stdin.write(json.dumps(request))
                 process.stdin.close()
             for line in process.stdout:
-                watchdog.reset()
+                answered.set()
                 yield json.loads(line)
             status = process.wait()
         finally:
-            watchdog.stop()
+            ended.set()
+            answered.set()
             process.kill()  # nothing happens to a process that has ended
         if status:
             complaints.seek(0)
             last = complaints.read().strip().splitlines()[-1:] or [""]
-            reason = "took too long" if watchdog.fired else f"ended with status {status}"
+            reason = "took too long" if late.is_set() else f"ended with status {status}"
             raise ProcessError(f"its process {reason}. {last[0]}".strip())
 
 
@@ -89,28 +100,3 @@ def serve() -> tuple[dict[str, Any], Callable[..., None]]:
         stream.flush()
 
     return json.load(sys.stdin), say
-
-
-class _Watchdog:
-    """Kills a process that says nothing for too long."""
-
-    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
-        self.fired = False
-        self._process = process
-        self._seconds = seconds
-        self._timer: threading.Timer | None = None
-        self.reset()
-
-    def reset(self) -> None:
-        self.stop()
-        self._timer = threading.Timer(self._seconds, self._fire)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _fire(self) -> None:
-        self.fired = True
-        self._process.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, get_args
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import Q4Weight, argmax, forced, linear, reference, top_k
-from wgpu_q4.check.finding import NotHereError, Outcome
+from wgpu_q4.check.finding import Check, NotHereError, Outcome
 from wgpu_q4.device import Context
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels import LINEAR_KERNELS, Accuracy, Layout
@@ -43,81 +42,47 @@ _GEMM: tuple[tuple[bool, ScalesDtype, int, bool], ...] = (
     (False, "float32", 40, False),
 )
 
+_BITS = {"exact": None, "fast": 16, "int8": 8}
+"""Of the integers to which the kernel chosen for an accuracy may round x."""
 
-@dataclass(frozen=True)
-class Product:
-    """``linear`` with one kernel, or with the one that is chosen for an accuracy.
 
-    Attributes:
-        shape: V, K, G.
-        scales: the dtype of the scales.
-        rows: the rows of x.
-        bias: True to add a bias.
-        layout: of the weight.
-        kernel: its name, or None.
-        accuracy: where ``kernel`` is None.
-    """
+def product(
+    shape: Shape,
+    scales: ScalesDtype,
+    rows: int,
+    bias: bool,
+    layout: Layout,
+    kernel: str | None = None,
+    accuracy: Accuracy = "exact",
+) -> Check:
+    """Return the check of ``linear`` with a kernel, or with the one chosen for an accuracy."""
 
-    shape: Shape
-    scales: ScalesDtype
-    rows: int
-    bias: bool
-    layout: Layout
-    kernel: str | None = None
-    accuracy: Accuracy = "exact"
-
-    @property
-    def op(self) -> str:
-        """Return ``"linear"``."""
-        return "linear"
-
-    @property
-    def title(self) -> str:
-        """Return one line that no other check has."""
-        vocab, embed_dim, group_size = self.shape
-        return (
-            f"linear, {self.kernel or self.accuracy}, {self.layout}, {self.scales} scales, "
-            f"[{vocab},{embed_dim}] g{group_size}, {self.rows} rows{', bias' * self.bias}"
-        )
-
-    def run(self, context: Context) -> Outcome:
-        """Compute the product and compare it.
-
-        Raises:
-            NotHereError: the device does not have the kernel.
-        """
-        weight, x = _weight(self.shape, self.scales), _x(self.rows, self.shape[1])
-        bias = _bias(self.shape[0]) if self.bias else None
+    def run(context: Context) -> Outcome:
+        weight, x = _weight(shape, scales), _x(rows, shape[1])
+        added = _bias(shape[0]) if bias else None
         try:
-            with forced(layout=self.layout, kernel=self.kernel):
-                found = linear(*(x, weight, bias, context.device), accuracy=self.accuracy)
+            with forced(layout=layout, kernel=kernel):
+                found = linear(x, weight, added, context.device, accuracy=accuracy)
         except ValueError as error:  # the plan refuses the kernel
             raise NotHereError(str(error)) from error
-        exact = reference.linear(x, weight, bias)
-        return _compare(found, exact, self._bound(x, weight, bias))
+        bits = LINEAR_KERNELS[kernel].integer_bits if kernel else _BITS[accuracy]
+        bound = reference.linear_bound(x, weight, added, bits)
+        if kernel == "gemm_matrix" or (kernel is None and accuracy != "exact"):
+            # Both factors may have been rounded to half precision, or x to integers.
+            halves = reference.matrix_units_bound(x, weight, added)
+            bound = halves if kernel else np.maximum(bound, halves)
+        return compare(found, reference.linear(x, weight, added), bound)
 
-    def _bound(
-        self, x: NDArray[Any], weight: Q4Weight, bias: NDArray[Any] | None
-    ) -> NDArray[np.float64]:
-        if self.kernel == "gemm_matrix":
-            return reference.matrix_units_bound(x, weight, bias)
-        if self.kernel is not None:
-            return reference.linear_bound(x, weight, bias, LINEAR_KERNELS[self.kernel].integer_bits)
-        if self.accuracy == "exact":
-            return reference.linear_bound(x, weight, bias)
-        # The kernel that is chosen may round x to integers, or both factors to half precision.
-        bits = {"fast": 16, "int8": 8}[self.accuracy]
-        return np.maximum(
-            reference.linear_bound(x, weight, bias, bits),
-            reference.matrix_units_bound(x, weight, bias),
-        )
+    how = f"{kernel or accuracy}, {layout}, {scales} scales"
+    return Check("linear", f"linear, {how}, {_size(shape)}, {rows} rows{', bias' * bias}", run)
 
 
-@dataclass(frozen=True)
-class Best:
-    """``argmax`` (``k`` is None) or ``top_k``.
+def best(
+    shape: Shape, rows: int, k: int | None = None, ties: bool = False, nan: bool = False
+) -> Check:
+    """Return the check of ``argmax`` (``k`` is None) or ``top_k``.
 
-    Attributes:
+    Args:
         shape: V, K, G.
         rows: the rows of x.
         k: how many logits are kept, or None.
@@ -125,107 +90,74 @@ class Best:
         nan: True for a bias with one NaN, which counts as the largest logit.
     """
 
-    shape: Shape
-    rows: int
-    k: int | None = None
-    ties: bool = False
-    nan: bool = False
-
-    @property
-    def op(self) -> str:
-        """Return the name of the function."""
-        return "argmax" if self.k is None else "top_k"
-
-    @property
-    def title(self) -> str:
-        """Return one line that no other check has."""
-        vocab, embed_dim, group_size = self.shape
-        return (
-            f"{self.op}{'' if self.k is None else f' of {self.k}'}, [{vocab},{embed_dim}] "
-            f"g{group_size}, {self.rows} rows{', equal logits' * self.ties}{', a NaN' * self.nan}"
-        )
-
-    def run(self, context: Context) -> Outcome:
-        """Reduce the logits on the device and compare ids and values."""
-        weight, x = _weight(self.shape, "float16"), _x(self.rows, self.shape[1])
-        bias = _bias(self.shape[0])
-        if self.ties:
+    def run(context: Context) -> Outcome:
+        weight, x, bias = _weight(shape, "float16"), _x(rows, shape[1]), _bias(shape[0])
+        if ties:
             weight, bias = Q4Weight(weight.packed, 0 * weight.scales), 0 * bias
-        if self.nan:
-            bias[self.shape[0] // 2] = np.nan
+        if nan:
+            bias[shape[0] // 2] = np.nan
         exact = reference.linear(x, weight, bias)
         bound = reference.linear_bound(x, weight, bias)
-        if self.k is None:
-            ids = argmax(x, weight, bias, context.device)[:, None]
-            values = None
+        if k is None:
+            ids, values = argmax(x, weight, bias, context.device)[:, None], None
         else:
-            values, ids = top_k(x, weight, self.k, bias, context.device)
-        wrong = self._wrong_ids(ids, exact, bound)
+            values, ids = top_k(x, weight, k, bias, context.device)
+        wrong = wrong_ids(ids, exact, bound, ties, nan)
         if wrong or values is None:
             return Outcome(wrong)
-        there = np.take_along_axis(exact, ids, 1), np.take_along_axis(bound, ids, 1)
-        return _compare(values, *there)
+        return compare(values, *(np.take_along_axis(all_, ids, 1) for all_ in (exact, bound)))
 
-    def _wrong_ids(
-        self, ids: NDArray[np.int64], exact: NDArray[np.float64], bound: NDArray[np.float64]
-    ) -> str:
-        """Return what is wrong with the ids ``[rows, k]``, or an empty string."""
-        vocab = self.shape[0]
-        if ((ids < 0) | (ids >= vocab)).any():
-            return f"an id is outside the vocabulary of {vocab}: {ids.min()} to {ids.max()}"
-        if self.ties and (ids != np.arange(ids.shape[1])).any():
-            return f"equal logits must give the lowest ids, not {ids[0, :8].tolist()}"
-        if self.nan and (ids[:, 0] != vocab // 2).any():
-            return f"the NaN at {vocab // 2} must come first, not {ids[:, 0].tolist()[:8]}"
-        for row, kept in enumerate(ids):
-            if len(np.unique(kept)) != len(kept):
-                return f"row {row} has an id twice"
-            others = np.setdiff1d(np.arange(vocab), kept)
-            # Each logit may be off by its bound, so only a larger gap proves the order wrong.
-            low = np.nan_to_num(exact[row, kept] + bound[row, kept], nan=np.inf).min()
-            high = np.nan_to_num(exact[row, others] - bound[row, others], nan=np.inf).max(
-                initial=-np.inf
-            )
-            if low < high:
-                return f"row {row} leaves out a logit of at least {high:.9g} for one of {low:.9g}"
-        return ""
+    op, name = ("argmax", "argmax") if k is None else ("top_k", f"top_k of {k}")
+    special = ", equal logits" * ties + ", a NaN" * nan
+    return Check(op, f"{name}, {_size(shape)}, {rows} rows{special}", run)
 
 
-@dataclass(frozen=True)
-class Transposed:
-    """``linear_transposed``.
+def wrong_ids(
+    ids: NDArray[np.int64],
+    exact: NDArray[np.float64],
+    bound: NDArray[np.float64],
+    ties: bool = False,
+    nan: bool = False,
+) -> str:
+    """Return what is wrong with the ids ``[rows, k]`` of logits, or an empty string."""
+    vocab = exact.shape[1]
+    if ((ids < 0) | (ids >= vocab)).any():
+        return f"an id is outside the vocabulary of {vocab}: {ids.min()} to {ids.max()}"
+    if ties and (ids != np.arange(ids.shape[1])).any():
+        return f"equal logits must give the lowest ids, not {ids[0, :8].tolist()}"
+    if nan and (ids[:, 0] != vocab // 2).any():
+        return f"the NaN at {vocab // 2} must come first, not {ids[:, 0].tolist()[:8]}"
+    # Each logit may be off by its bound, so only a larger gap proves the order wrong.
+    least, most = (np.nan_to_num(exact + off, nan=np.inf) for off in (-bound, bound))
+    for row, kept in enumerate(ids):
+        if len(np.unique(kept)) != len(kept):
+            return f"row {row} has an id twice"
+        low = most[row, kept].min()
+        high = np.delete(least[row], kept).max(initial=-np.inf)
+        if low < high:
+            return f"row {row} leaves out a logit of at least {high:.9g} for one of {low:.9g}"
+    return ""
 
-    Attributes:
-        shape: V, K, G.
-        scales: the dtype of the scales.
-        rows: the rows of y.
-    """
 
-    shape: Shape
-    scales: ScalesDtype
-    rows: int
+def transposed(shape: Shape, scales: ScalesDtype, rows: int) -> Check:
+    """Return the check of ``linear_transposed``."""
 
-    @property
-    def op(self) -> str:
-        """Return ``"linear_transposed"``."""
-        return "linear_transposed"
-
-    @property
-    def title(self) -> str:
-        """Return one line that no other check has."""
-        vocab, embed_dim, group_size = self.shape
-        shape = f"[{vocab},{embed_dim}] g{group_size}"
-        return f"linear_transposed, {self.scales} scales, {shape}, {self.rows} rows"
-
-    def run(self, context: Context) -> Outcome:
-        """Compute the product and compare it."""
-        weight, y = _weight(self.shape, self.scales), _x(self.rows, self.shape[0])
+    def run(context: Context) -> Outcome:
+        weight, y = _weight(shape, scales), _x(rows, shape[0])
         found = linear_transposed(y, weight, context.device)
         bound = reference.linear_transposed_bound(y, weight)
-        return _compare(found, reference.linear_transposed(y, weight), bound)
+        return compare(found, reference.linear_transposed(y, weight), bound)
+
+    title = f"linear_transposed, {scales} scales, {_size(shape)}, {rows} rows"
+    return Check("linear_transposed", title, run)
 
 
-def products() -> Iterator[Product | Best | Transposed]:
+def _size(shape: Shape) -> str:
+    vocab, embed_dim, group_size = shape
+    return f"[{vocab},{embed_dim}] g{group_size}"
+
+
+def products() -> Iterator[Check]:
     """Yield the checks: each kernel in each layout, the chosen kernels, and the reductions."""
     for layout in get_args(Layout):
         for name, kernel in LINEAR_KERNELS.items():
@@ -233,25 +165,24 @@ def products() -> Iterator[Product | Best | Transposed]:
                 continue
             short = _ODD if kernel.multiple == 8 else _SHORT
             for long, scales, rows, bias in _GEMM if name.startswith("gemm") else _GEMV:
-                yield Product(_LONG if long else short, scales, rows, bias, layout, name)
+                yield product(_LONG if long else short, scales, rows, bias, layout, name)
     for accuracy in get_args(Accuracy):
         for rows in (1, 70):
-            yield Product(_LONG, "float16", rows, False, "rows", accuracy=accuracy)
+            yield product(_LONG, "float16", rows, False, "rows", accuracy=accuracy)
     # One part of the rows of the weight, and several.
     for shape in (_ODD, _TALL):
         for scales in get_args(ScalesDtype):
-            yield Transposed(shape, scales, 5)
+            yield transposed(shape, scales, 5)
     for k in (None, 1, 40, 1000):
-        yield Best(_TALL, 5, k)
+        yield best(_TALL, 5, k)
     for k in (None, 40):
-        yield Best(_LONG, 1, k)
-        yield Best(_TALL, 2, k, ties=True)
-        yield Best(_TALL, 2, k, nan=True)
+        yield best(_LONG, 1, k)
+        yield best(_TALL, 2, k, ties=True)
+        yield best(_TALL, 2, k, nan=True)
 
 
-def _compare(
-    found: NDArray[Any], exact: NDArray[np.float64], bound: NDArray[np.float64]
-) -> Outcome:
+def compare(found: NDArray[Any], exact: NDArray[np.float64], bound: NDArray[np.float64]) -> Outcome:
+    """Return how a result compares with the exact one, each value of which has its bound."""
     if found.shape != exact.shape:
         return Outcome(f"the result has shape {found.shape}, not {exact.shape}")
     both_nan = np.isnan(exact) & np.isnan(found)

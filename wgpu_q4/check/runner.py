@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from wgpu_q4.check.checks import Check, all_checks
-from wgpu_q4.check.finding import Finding
+from wgpu_q4.check.checks import all_checks
+from wgpu_q4.check.finding import Check, Finding
 from wgpu_q4.check.process import ProcessError, answers
 from wgpu_q4.check.report import Report
 from wgpu_q4.errors import DeviceError

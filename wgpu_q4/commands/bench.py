@@ -45,8 +45,7 @@ from wgpu_q4.bench.timing import DeviceTimer, Effort
 from wgpu_q4.commands.answer import Answer, add_adapter_options
 from wgpu_q4.commands.bench_model import add_model_arguments, measure_model
 from wgpu_q4.commands.progress import Progress, progress
-from wgpu_q4.device import Context, SoftwareAdapterWarning, context_for, request_device
-from wgpu_q4.errors import DeviceError
+from wgpu_q4.device import SoftwareAdapterWarning, context_for, request_device
 from wgpu_q4.kernels import DEFAULT_LAYOUT, MatrixShape
 
 Job = tuple[str, Callable[[], Result]]
@@ -56,16 +55,11 @@ Job = tuple[str, Callable[[], Result]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_adapter_options(parser)
-    parser.add_argument("--shape", type=matrix_shape, help=SHAPE_HELP)
-    parser.add_argument(
-        "--ids", type=positive, nargs="+", default=[1024, 16384], metavar="N", help="ids to look up"
-    )
-    parser.add_argument(
-        "--rows", type=positive, nargs="+", default=[1, 16, 128], metavar="M", help="rows of x"
-    )
-    parser.add_argument(
-        "--seconds", type=seconds, default=0.3, help="of samples for each job, at most"
-    )
+    add, numbers = parser.add_argument, dict[str, Any](type=positive, nargs="+")
+    add("--shape", type=matrix_shape, help=SHAPE_HELP)
+    add("--ids", **numbers, default=[1024, 16384], metavar="N", help="ids to look up")
+    add("--rows", **numbers, default=[1, 16, 128], metavar="M", help="rows of x")
+    add("--seconds", type=seconds, default=0.3, help="of samples for each job, at most")
     add_model_arguments(parser)
 
 
@@ -85,6 +79,7 @@ def run(options: argparse.Namespace) -> Answer:
     shape = options.shape or default_shape(context.is_software)
     jobs = list(_jobs(timer, shape, sorted(options.ids), sorted(options.rows)))
     with progress(len(jobs) + 2, options.json) as shown:
+        shown.say(f"{context.adapter_summary}, {context.implementation_summary}")
         return Answer(about | _measure(timer, shape, jobs, shown))
 
 
@@ -111,24 +106,21 @@ def _measure(
 ) -> dict[str, Any]:
     """Return the figures as a JSON object; print them too."""
     context, say = timer.context, shown.say
-    for text in _introduction(context, timer, shape):
-        say(text)
+    say(
+        f"V = {shape.vocab}, K = {shape.embed_dim}, G = {shape.group_size}; limit: the bytes that "
+        f"a job must move, over the bandwidth of the copy"
+    )
+    if timer.why:
+        say(f"wall clock over many dispatches, because {timer.why}")
+    say(f"\n{HEADER}")
     shown.begin("copy, read, arithmetic")
     ceilings = CeilingJobs(timer, context.is_software)
     before = ceilings.measure()
-    results = [before.copy, before.read, before.arithmetic]
-    for result in results:
-        say(line(result, before.copy_bandwidth))
-    left_out = []
-    for title, job in jobs:
-        shown.begin(title)
-        try:
-            results.append(job())
-        except (ValueError, DeviceError, MemoryError) as error:
-            left_out.append({"what": title, "why": str(error) or type(error).__name__})
-            say(f"left out: {title}: {left_out[-1]['why']}")
-        else:
-            say(line(results[-1], before.copy_bandwidth))
+    results: list[Result] = []
+    for measured in (*before, *(shown.attempt(title, job) for title, job in jobs)):
+        if measured is not None:
+            results.append(measured)
+            say(line(measured, before.copy_bandwidth))
     shown.begin("copy, read, arithmetic again")
     drift = ceilings.measure().over(before)
     ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in drift.items())
@@ -139,16 +131,5 @@ def _measure(
         "copy_bytes_per_second": before.copy_bandwidth,
         "drift": drift,
         "results": [result.as_json(before.copy_bandwidth) for result in results],
-        "left_out": left_out,
+        "left_out": shown.left_out,
     }
-
-
-def _introduction(context: Context, timer: DeviceTimer, shape: MatrixShape) -> Iterator[str]:
-    yield f"{context.adapter_summary}, {context.implementation_summary}"
-    yield (
-        f"V = {shape.vocab}, K = {shape.embed_dim}, G = {shape.group_size}; limit: the bytes that "
-        f"a job must move, over the bandwidth of the copy"
-    )
-    if timer.why:
-        yield f"wall clock over many dispatches, because {timer.why}"
-    yield f"\n{HEADER}"

@@ -4,53 +4,41 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wgpu_q4 import __version__
-from wgpu_q4.bench.model import Rates, rates, step_times
-from wgpu_q4.bench.model_peers import PEERS, NotMeasured, Task
+from wgpu_q4.bench.model import rates, step_times
+from wgpu_q4.bench.model_peers import PEERS, Task
 from wgpu_q4.bench.shapes import positive
 from wgpu_q4.bench.timing import Effort
 from wgpu_q4.commands.answer import UsageError
 from wgpu_q4.commands.progress import progress
 from wgpu_q4.decoder import Decoder
 from wgpu_q4.device import Context
-from wgpu_q4.errors import DeviceError
 from wgpu_q4.kernels.decoder import WeightType
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about a model."""
-    group = parser.add_argument_group("a whole model, in place of a matrix")
-    group.add_argument(
-        "--model", type=Path, metavar="MODEL", help="a GGUF file, or a folder of Hugging Face's"
-    )
-    group.add_argument(
-        "--prompt", type=positive, metavar="N", help="ids of a prompt; 512, on a processor 64"
-    )
-    group.add_argument(
-        "--tokens", type=positive, metavar="N", help="ids to generate; 128, on a processor 16"
-    )
-    group.add_argument("--repeats", type=positive, default=3, metavar="N", help="default 3")
-    group.add_argument(
-        "--body",
-        choices=("float16", "q4gsw"),
-        help="layers of a folder's model, float16 by default; a GGUF file says it by its types",
-    )
-    group.add_argument(
-        "--without", nargs="+", choices=tuple(PEERS), default=[], help="leave these others out"
-    )
+    add = parser.add_argument_group("a whole model, in place of a matrix").add_argument
+    number = dict[str, Any](type=positive, metavar="N")
+    file = "a GGUF file, or a folder of Hugging Face's"
+    body = "layers of a folder's model, float16 by default; a GGUF file says it by its types"
+    add("--model", type=Path, metavar="MODEL", help=file)
+    add("--prompt", **number, help="ids of a prompt; 512, on a processor 64")
+    add("--tokens", **number, help="ids to generate; 128, on a processor 16")
+    add("--repeats", **number, default=3, help="measurements, of which the median counts (3)")
+    add("--body", choices=("float16", "q4gsw"), help=body)
+    add("--without", nargs="+", choices=tuple(PEERS), default=[], help="leave these others out")
 
 
 def measure_model(options: argparse.Namespace, context: Context) -> dict[str, Any]:
     """Measure a model beside others that are installed; print the figures, and return them."""
-    task = Task(
-        options.model,
-        options.prompt or (64 if context.is_software else 512),
-        options.tokens or (16 if context.is_software else 128),
-        options.repeats,
-    )
+    prompt, tokens = (64, 16) if context.is_software else (512, 128)
+    counts = options.prompt or prompt, options.tokens or tokens, options.repeats
+    task = Task(options.model, *counts)
     peers = [name for name in PEERS if name not in options.without]
     with progress(2 + len(peers), options.json) as shown:
         say = shown.say
@@ -66,19 +54,16 @@ def measure_model(options: argparse.Namespace, context: Context) -> dict[str, An
         of_prompt, of_steps = f"prefill of {task.prompt}", f"decode of {task.count}"
         say(f"\n{of_prompt:>16} {of_steps:>16}   tokens a second")
         say(_line(found.prefill, found.decode, f"wgpu_q4 {__version__}"))
-        others: list[dict[str, Any]] = []
-        left_out: list[dict[str, str]] = []
-        for name in peers:
-            shown.begin(name)
-            try:
-                other = PEERS[name](task)
-            except (NotMeasured, DeviceError, OSError) as error:
-                left_out.append({"what": name, "why": str(error)})
-                say(f"left out: {error}")
-            else:
-                others.append(asdict(other))
-                say(_line(other.prefill, other.decode, other.name))
-        say(_step(found, parts.embedding, parts.layers, parts.head, parts.clock))
+        measured = (shown.attempt(name, partial(PEERS[name], task)) for name in peers)
+        others = []
+        for other in filter(None, measured):
+            others.append(asdict(other))
+            say(_line(other.prefill, other.decode, other.name))
+        say(
+            f"\na step of wgpu_q4: {1e3 / found.decode:.3f} ms. On the device, by {parts.clock}: "
+            f"embedding {1e3 * parts.embedding:.3f} ms, layers {1e3 * parts.layers:.3f} ms, head "
+            f"{1e3 * parts.head:.3f} ms. The host encodes for {1e3 * found.host:.3f} ms meanwhile."
+        )
     return {
         "model": task.model.name,
         "shape": _shape(decoder),
@@ -88,7 +73,7 @@ def measure_model(options: argparse.Namespace, context: Context) -> dict[str, An
         "tokens_per_second": {"prefill": found.prefill, "decode": found.decode},
         "step": {"host": found.host, **asdict(parts)},
         "others": others,
-        "left_out": left_out,
+        "left_out": shown.left_out,
     }
 
 
@@ -124,12 +109,3 @@ def _shape(decoder: Decoder) -> str:
 
 def _line(prefill: float, decode: float, name: str) -> str:
     return f"{prefill:>16,.1f} {decode:>16,.1f}   {name}"
-
-
-def _step(found: Rates, embedding: float, layers: float, head: float, clock: str) -> str:
-    """Return where the time of one step goes."""
-    return (
-        f"\na step of wgpu_q4: {1e3 / found.decode:.3f} ms. On the device, by {clock}: embedding "
-        f"{1e3 * embedding:.3f} ms, layers {1e3 * layers:.3f} ms, head {1e3 * head:.3f} ms. The "
-        f"host encodes for {1e3 * found.host:.3f} ms meanwhile."
-    )

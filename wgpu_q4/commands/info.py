@@ -21,7 +21,9 @@ import argparse
 import platform
 import warnings
 from collections.abc import Iterator
+from dataclasses import astuple
 from importlib.util import find_spec
+from itertools import groupby
 from typing import Any, get_args
 
 from wgpu_q4 import __version__
@@ -109,15 +111,9 @@ def _implementation(name: str, used: bool, context: Context) -> dict[str, Any]:
         adapters = [adapter_summary(item) for item in list_adapters(module)]
     except DeviceError as error:
         return {"name": name, "problem": str(error)}
-    return {
-        "name": name,
-        "version": module.__version__,
-        "used": used,
-        "adapters": [
-            {"name": adapter, "used": used and adapter == context.adapter_summary}
-            for adapter in adapters
-        ],
-    }
+    here = context.adapter_summary if used else None
+    listed = [{"name": adapter, "used": adapter == here} for adapter in adapters]
+    return {"name": name, "version": module.__version__, "used": used, "adapters": listed}
 
 
 def _used(context: Context) -> dict[str, Any]:
@@ -128,27 +124,12 @@ def _used(context: Context) -> dict[str, Any]:
         _EXAMPLE, 1, DEFAULT_LAYOUT, "float32", "buffer", context.limits, support
     )
     return {
-        "example": {
-            "V": _EXAMPLE.vocab,
-            "K": _EXAMPLE.embed_dim,
-            "G": _EXAMPLE.group_size,
-        },
+        "example": dict(zip("VKG", astuple(_EXAMPLE), strict=False)),
         "layout": DEFAULT_LAYOUT,
         "largest_part_bytes": context.largest_binding,
         "parts": -(-_EXAMPLE.vocab // rows_of_a_part(context, _EXAMPLE)),
         "embedding": embedding.shader.name,
-        "linear": {
-            accuracy: [
-                {
-                    "first_rows": first,
-                    "last_rows": last,
-                    "kernel": choice.kernel.name,
-                    "because": choice.because,
-                }
-                for first, last, choice in _runs(context, accuracy)
-            ]
-            for accuracy in get_args(Accuracy)
-        },
+        "linear": {accuracy: _choices(context, accuracy) for accuracy in get_args(Accuracy)},
         "half_conversions": {
             "used": support.halves,
             "keeps_subnormals": support.subnormals,
@@ -169,27 +150,26 @@ def _matrix_units(context: Context) -> str:
     return "none that this WebGPU implementation offers"
 
 
-def _runs(context: Context, accuracy: Accuracy) -> Iterator[tuple[int, int | None, Choice]]:
-    """Yield the first and the last row of x for each choice; the last choice has no end."""
+def _choices(context: Context, accuracy: Accuracy) -> list[dict[str, Any]]:
+    """Return the kernels of ``linear``: each with its first and last rows of x, None for no end."""
+    device = context.half_support, accuracy, context.matrix_units, context.is_software
 
     def chosen_for(rows: int) -> Choice:
-        return choose_linear(
-            _EXAMPLE,
-            rows,
-            DEFAULT_LAYOUT,
-            context.half_support,
-            accuracy,
-            context.matrix_units,
-            context.is_software,
-        )
+        return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, *device)
 
-    first, chosen = 1, chosen_for(1)
-    for rows in range(2, _MANY_ROWS + 1):
-        here = chosen_for(rows)
-        if here is not chosen:
-            yield first, rows - 1, chosen
-            first, chosen = rows, here
-    yield first, None, chosen
+    found = []
+    for choice, rows in groupby(range(1, _MANY_ROWS + 1), chosen_for):
+        first, *more = rows
+        last = more[-1] if more else first
+        found.append(
+            {
+                "first_rows": first,
+                "last_rows": None if last == _MANY_ROWS else last,
+                "kernel": choice.kernel.name,
+                "because": choice.because,
+            }
+        )
+    return found
 
 
 def text(found: dict[str, Any], *, everything: bool = False) -> str:
@@ -217,10 +197,19 @@ def text(found: dict[str, Any], *, everything: bool = False) -> str:
     lines.append(f"  {', '.join(features) or 'none beyond the core'}")
     if not everything:
         lines.append("  (--all lists every limit and feature of the adapter)")
-    return "\n".join([*lines, *_choices(found["used"])])
+    return "\n".join([*lines, *_lines(found["used"])])
 
 
-def _choices(used: dict[str, Any]) -> Iterator[str]:
+def _lines(used: dict[str, Any]) -> Iterator[str]:
+    """Yield what is used, one thing to a line."""
+    halves, checks, host = (
+        used["half_conversions"],
+        used["shader_checks_because"],
+        used["host_calls"],
+    )
+    keeps = "keeps" if halves["keeps_subnormals"] else "flushes"
+    rounds = "rounds correctly" if halves["rounds_correctly"] else "does not round correctly"
+    mapped = used["results_written_where_the_host_reads"]
     shape = ", ".join(f"{name} = {size}" for name, size in used["example"].items())
     yield f"\nWhat wgpu_q4 uses here ({shape})"
     yield f"  weight layout   {used['layout']}: one copy for embedding and linear"
@@ -235,20 +224,14 @@ def _choices(used: dict[str, Any]) -> Iterator[str]:
             first, last = choice["first_rows"], choice["last_rows"]
             rows = f"{first} to {last} rows" if last else f"from {first} rows"
             yield f"    {rows:14}{choice['kernel']:20} {choice['because']}"
-    halves = used["half_conversions"]
     yield (
-        f"  half precision  {halves['used']} conversions; built in, this device "
-        f"{'keeps' if halves['keeps_subnormals'] else 'flushes'} subnormals and "
-        f"{'rounds correctly' if halves['rounds_correctly'] else 'does not round correctly'}"
+        f"  half precision  {halves['used']} conversions; built in, this device {keeps} subnormals "
+        f"and {rounds}"
     )
-    because = used["shader_checks_because"]
-    yield f"  shader checks   {f'on: {because}' if because else 'off where proven needless'}"
+    yield f"  shader checks   {f'on: {checks}' if checks else 'off where proven needless'}"
     yield f"  matrix units    {used['matrix_units']}"
-    host = used["host_calls"]
-    because = f": {host['because']}" if host["because"] else ""
-    yield f"  host            {host['used']} calls{because}"
-    written = used["results_written_where_the_host_reads"]
-    yield f"  small results   {'written where the host reads' if written else 'copied'}"
+    yield f"  host            {': '.join(filter(None, (host['used'] + ' calls', host['because'])))}"
+    yield f"  small results   {'written where the host reads' if mapped else 'copied'}"
 
 
 def _mark(item: dict[str, Any]) -> str:

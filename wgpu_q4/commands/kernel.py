@@ -18,7 +18,7 @@ import argparse
 import difflib
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from wgpu_q4 import __version__
 from wgpu_q4.commands.answer import Answer, UsageError
@@ -80,54 +80,46 @@ def closest(name: str, known: list[str]) -> list[str]:
 
 def lifted(shader: Shader) -> str:
     """Return the WGSL of a shader below a comment that says all that its host must know."""
-    comment = "\n".join(f"// {line}".rstrip() for line in _header(shader))
-    return f"{comment}\n\n{shader.source}"
+    lines = [line for part in _header(shader) for line in _lines(part)]
+    return "\n".join([*(f"// {line}".rstrip() for line in lines), "", shader.source])
 
 
-def _header(shader: Shader) -> Iterator[str]:
+def _header(shader: Shader) -> Iterator[str | list[str]]:
+    """Yield sentences, which are wrapped, and the lines of tables, which are not."""
     source, headers = shader.source, [header_of(read_piece(piece)) for piece in shader.pieces]
     (body,) = (header for header in headers if _has_entry_point(shader, header))
     found = examples()[shader.name]
     dispatch = found.dispatch
+    constants = ", ".join(f"{name} = {value}" for name, value in dispatch.constants.items())
     yield shader.name
-    yield from _wrapped(shader.summary)
+    yield shader.summary
     yield ""
     yield f"From wgpu_q4 {__version__}. SPDX-License-Identifier: BSD-3-Clause"
     yield ""
     if "shape/overrides" in shader.pieces:
-        yield from _LETTERS
+        yield list(_LETTERS)
     yield "Bindings, group 0:"
     declared = sorted(_DECLARED.finditer(source), key=lambda match: int(match["number"]))
-    yield from _table(
+    yield _table(
         (m["number"], m["name"], m["space"] or "texture", m["type"], m["meaning"]) for m in declared
     )
     yield ""
     yield "Pipeline constants:"
-    yield from _table(
-        (
-            override.name,
-            f"{override.type}, to be set"
-            if override.default is None
-            else f"{override.type} = {override.default}",
-            override.meaning,
-        )
-        for override in overrides_of(source)
+    yield _table(
+        (o.name, o.type + (", to be set" if o.default is None else f" = {o.default}"), o.meaning)
+        for o in overrides_of(source)
     )
     yield ""
     size = re.findall(r"@workgroup_size\(([^)]*)\)", code_of(source))[0]
     yield f"Entry point: main, with {size} invocations in a workgroup."
-    yield from _wrapped(f"Grid: {paragraph_of(body, 'Grid')}")
+    yield f"Grid: {paragraph_of(body, 'Grid')}"
     if "folded" in body:
-        yield from _wrapped("Folded: workgroup (x, y) is number y · (workgroups along x) + x.")
-    for header in headers:
-        assumed = paragraph_of(header, "Assumes")
-        if assumed:
-            yield from _wrapped(f"Assumes: {assumed}")
-    yield from _wrapped(f"Needs: {'; '.join(_needed(shader))}.")
+        yield "Folded: workgroup (x, y) is number y · (workgroups along x) + x."
+    yield from (f"Assumes: {text}" for h in headers if (text := paragraph_of(h, "Assumes")))
+    yield f"Needs: {'; '.join(_needed(shader))}."
     yield ""
     yield f"Example, {found.of}:"
-    constants = ", ".join(f"{name} = {value}" for name, value in dispatch.constants.items())
-    yield from _wrapped(f"constants {constants or 'none'}", "  ")
+    yield f"  constants {constants or 'none'}"
     yield "  workgroups {} × {} × {} of {} invocations, {:,} bytes of workgroup memory".format(
         *dispatch.workgroups,
         workgroup_size(source, dispatch.constants),
@@ -135,9 +127,7 @@ def _header(shader: Shader) -> Iterator[str]:
     )
     if dispatch.needs is not None:
         needs = ", ".join(f"{name} {nbytes:,}" for name, nbytes in dispatch.needs.items())
-        yield from _wrapped(
-            f"no bounds checks are needed if the buffers have at least so many bytes: {needs}", "  "
-        )
+        yield f"  no bounds checks are needed if the buffers have at least so many bytes: {needs}"
 
 
 def _has_entry_point(shader: Shader, header: str) -> bool:
@@ -160,23 +150,18 @@ def _needed(shader: Shader) -> Iterator[str]:
         yield "WebGPU's default limits"
 
 
-def _table(rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    """Yield rows with their columns aligned, or one line where there are none."""
-    cells = [tuple(map(str, row)) for row in rows]
-    if not cells:
-        yield "  none"
-        return
+def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return rows with their columns aligned, or one line where there are none."""
+    cells = list(rows)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(padded)}".rstrip()
+    padded = [map(str.ljust, row, widths) for row in cells]
+    return [f"  {'  '.join(row)}".rstrip() for row in padded] or ["  none"]
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-    )
+def _lines(part: str | list[str]) -> list[str]:
+    """Return the lines of a table, or of a sentence: the first at its indent, the others deeper."""
+    if isinstance(part, list):
+        return part
+    indent = " " * (len(part) - len(part.lstrip()) + 2)
+    wrapped = textwrap.wrap(part, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    return wrapped or [""]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -31,9 +33,13 @@ class Progress:
         shown: a bar of tqdm's, or None for lines of text, one every few seconds.
         total: the number of jobs.
         json: whether standard output is for a JSON object, and for nothing else.
+
+    Attributes:
+        left_out: the jobs that do not go here: ``what`` and ``why``.
     """
 
     def __init__(self, shown: Any, total: int, json: bool) -> None:
+        self.left_out: list[dict[str, str]] = []
         self._bar, self._total = shown, total
         self._out = sys.stderr if json else sys.stdout
         self._begun = 0
@@ -48,6 +54,16 @@ class Progress:
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
             print(f"[{self._begun}/{self._total}] {title}", file=sys.stderr, flush=True)
+
+    def attempt(self, title: str, job: Callable[[], T]) -> T | None:
+        """Return the result of the next job; say why it is left out if it does not go here."""
+        self.begin(title)
+        try:
+            return job()
+        except (ValueError, RuntimeError, MemoryError, OSError) as error:
+            self.left_out.append({"what": title, "why": str(error) or type(error).__name__})
+            self.say(f"left out: {title}: {self.left_out[-1]['why']}")
+            return None
 
     def say(self, text: str) -> None:
         """Print a line, above the bar."""

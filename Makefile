@@ -51,7 +51,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga pyodide python-page parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
+.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga pyodide page python-page parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ glsl: $(VENV)/.stamp-test $(NAGA) ## Generate vulkan_glsl/ and webgpu_wgsl/ from
 naga: $(NAGA) ## Install naga, the shader translator, into .cache
 
 pyodide: $(PYODIDE_NUMPY) ## Install Pyodide, which is Python for browsers, and numpy for it into .cache
+
+page: $(VENV)/.stamp-demo ## Write build/page: SmolLM2 in your browser, on your GPU
+	$(BIN)/wgpu-q4 web $$($(PY) examples/smollm2.py) --out build/page $(ARGS)
 
 python-page: $(PYODIDE_NUMPY) ## Write build/python-page: this package in Python in your browser
 	$(PY) -m tools.pyodide --local --out build/python-page $(ARGS)

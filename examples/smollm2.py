@@ -1,4 +1,7 @@
-"""The model of the examples, SmolLM2-135M-Instruct, found where pip put it."""
+"""The model of the examples, SmolLM2-135M-Instruct, found where pip put it.
+
+python examples/smollm2.py prints the path of its file.
+"""
 
 from __future__ import annotations
 
@@ -48,3 +51,7 @@ def quiet_libraries() -> None:
     logging.getLogger("torchao").setLevel(logging.CRITICAL)
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+if __name__ == "__main__":
+    print(find_model((), "hf"))

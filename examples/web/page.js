@@ -6,47 +6,18 @@
  * @typedef {{names: string[], shape: [number, number, number, string], programs: Record<string, Program>}} Planned
  *   a matrix of kernels.json; the shape is V, K, G and the dtype of the scales
  * @typedef {{file: string, matrices: Planned[]}} PlannedFile
- * @typedef {{corners: string, tokenizer: boolean, files: PlannedFile[],
- *   modules: import("./runner.js").Modules}} Kernels corners: the file of small matrices for the cases
+ * @typedef {{corners: string, tokenizer: boolean, decoder: number, files: PlannedFile[],
+ *   modules: import("./runner.js").Modules}} Kernels
+ *   corners: the file of small matrices for the cases; decoder: bytes of a model's layers, 0 without a model
  */
+import { element, inBytes, made, say, sayError, showProgress } from "./dom.js";
 import { decode, idsOf, logitsOf, wrong } from "./parity.js";
 import { draw } from "./picture.js";
-import { Compiler, openDevice, Runner } from "./runner.js";
+import { Compiler, openDevice, Runner, uploadMatrix } from "./runner.js";
 import { download, fetchFile, readMatrix } from "./safetensors.js";
+import { Talk } from "./talk.js";
 import { Times } from "./times.js";
 import { Tokens } from "./tokens.js";
-
-/**
- * @param {string} id
- * @returns {any} the element of the page
- */
-const element = (id) => document.getElementById(id);
-
-/**
- * Return an element with a text.
- *
- * @param {string} tag
- * @param {string} text
- * @param {string} [className]
- */
-function made(tag, text, className = "") {
-  return Object.assign(document.createElement(tag), { textContent: text, className });
-}
-
-/** @param {number} bytes */
-const inBytes = (bytes) => `${bytes.toLocaleString("en")} bytes`;
-
-/**
- * @param {string} text
- * @param {boolean} isProblem
- */
-function say(text, isProblem = false) {
-  element("status").textContent = text;
-  element("status").className = isProblem ? "problem" : "";
-}
-
-/** @param {unknown} error */
-const sayError = (error) => say(error instanceof Error ? error.message : String(error), true);
 
 class Page {
   /**
@@ -62,6 +33,10 @@ class Page {
     this.times = new Times(element("times"));
     /** @type {{file: string, planned: Planned, runner: Runner} | null} */
     this.shown = null;
+    /** @type {Map<Planned, import("./runner.js").Weights>} */
+    this.uploaded = new Map();
+    /** @type {Set<Planned>} */
+    this.kept = new Set();
   }
 
   /** Every matrix of the user's files. */
@@ -90,10 +65,11 @@ class Page {
   /** Load the chosen matrix, and look the typed token up in it. */
   async show() {
     element("work").hidden = true;
-    this.shown?.runner.destroy();
-    this.shown = null;
     const { file, planned } = this.choices[element("matrix").selectedIndex];
-    const runner = this.upload(file, await this.load(file), planned);
+    this.shown?.runner.destroy();
+    if (this.shown && this.shown.planned !== planned) this.drop(this.shown.planned);
+    this.shown = null;
+    const runner = new Runner(this.device, this.compiler, await this.matrix(file, planned));
     this.shown = { file, planned, runner };
     this.times.clear();
     element("cases").replaceChildren();
@@ -103,25 +79,56 @@ class Page {
   }
 
   /**
+   * Return a matrix on the GPU, which is loaded when it is first asked for.
+   *
+   * @param {string} file
+   * @param {Planned} planned
+   */
+  async matrix(file, planned) {
+    const weights = this.uploaded.get(planned) ?? this.upload(file, await this.load(file), planned);
+    this.uploaded.set(planned, weights);
+    return weights;
+  }
+
+  /**
+   * Return a matrix on the GPU that stays there.
+   *
+   * @param {string} file
+   * @param {string} name
+   */
+  async keep(file, name) {
+    const found = this.choices.find((choice) => choice.file === file && choice.planned.names.includes(name));
+    if (found === undefined) throw new Error(`decoder.json was made for another ${file}: write the folder again`);
+    this.kept.add(found.planned);
+    return this.matrix(file, found.planned);
+  }
+
+  /**
+   * Free a matrix, unless it is kept.
+   *
+   * @param {Planned} planned
+   */
+  drop(planned) {
+    if (this.kept.has(planned)) return;
+    Object.values(this.uploaded.get(planned) ?? {}).forEach((buffer) => buffer.destroy());
+    this.uploaded.delete(planned);
+  }
+
+  /**
    * Return the bytes of a file; show how many of them have come.
    *
    * @param {string} file
    */
-  async load(file) {
-    const bar = element("progress");
-    bar.hidden = false;
-    try {
-      return await download(file, (done, total) => {
-        bar.value = total ? Math.min(1, done / total) : 0;
-        say(`Loading ${file}: ${inBytes(done)}`);
-      });
-    } finally {
-      bar.hidden = true;
-    }
+  load(file) {
+    return showProgress((progress) =>
+      download(file, (done, total) => {
+        progress(`Loading ${file}: ${inBytes(done)}`, total ? Math.min(1, done / total) : 0);
+      }),
+    );
   }
 
   /**
-   * Return a matrix on the GPU.
+   * Return a matrix of a file on the GPU.
    *
    * @param {string} file
    * @param {ArrayBuffer} whole the bytes of the file
@@ -133,7 +140,7 @@ class Page {
     if (matrix.vocab !== vocab || matrix.embedDim !== embedDim || matrix.scalesDtype !== scales) {
       throw new Error(`kernels.json was made for another ${file}: write the folder again with wgpu-q4 web`);
     }
-    return new Runner(this.device, this.compiler, matrix);
+    return uploadMatrix(this.device, matrix);
   }
 
   /**
@@ -216,11 +223,13 @@ class Page {
       let count = 0;
       const whole = await this.load(corners);
       for (const corner of files.find((one) => one.file === corners)?.matrices ?? []) {
-        const small = this.upload(corners, whole, corner);
+        const weights = this.upload(corners, whole, corner);
+        const small = new Runner(this.device, this.compiler, weights);
         const own = cases.filter((one) => one.file === corners && one.matrix === corner.names[0]);
         red += await this.compare(own, corner, small);
         count += own.length;
         small.destroy();
+        Object.values(weights).forEach((buffer) => buffer.destroy());
       }
       const own = cases.filter((one) => one.file === file && one.matrix === planned.names[0]);
       red += await this.compare(own, planned, runner);
@@ -265,15 +274,16 @@ class Page {
 
 async function main() {
   say("Looking for a GPU…");
-  const { device, adapter } = await openDevice();
+  const { device, adapter, isSoftware } = await openDevice();
   element("adapter").textContent = adapter;
   device.lost.then(({ message }) => say(`The GPU was lost: ${message} Load the page again.`, true));
   /** @type {Kernels} */
   const kernels = await (await fetchFile("kernels.json")).json();
-  const tokens = kernels.tokenizer ? await Tokens.load() : new Tokens([]);
-  const page = new Page(device, kernels, tokens);
+  const tokenizer = kernels.tokenizer ? await (await fetchFile("tokenizer.json")).json() : null;
+  const page = new Page(device, kernels, new Tokens(tokenizer));
   page.start();
   await page.show();
+  if (kernels.decoder) new Talk(device, isSoftware, kernels.decoder, tokenizer, (file, name) => page.keep(file, name));
 }
 
 main().catch(sayError);

@@ -6,12 +6,15 @@
  *   bindings: Record<string, string | number[]>}} Step
  * @typedef {{buffers: Record<string, number>, steps: Step[], result: string}} Program
  * @typedef {Record<string, {code: string, bindings: Record<string, GPUBufferBindingType>}>} Modules
+ * @typedef {{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}} Compiled
+ * @typedef {{weight: GPUBuffer, scales: GPUBuffer}} Weights a matrix on the GPU
  */
+import { wanted } from "./limits.js";
 
 /**
- * Return a device with the adapter's largest bindings.
+ * Return a device with all that its adapter allows.
  *
- * @returns {Promise<{device: GPUDevice, adapter: string}>} adapter: in words
+ * @returns {Promise<{device: GPUDevice, adapter: string, isSoftware: boolean}>} adapter: in words
  * @throws {Error} There is no WebGPU here; the message says what to do.
  */
 export async function openDevice() {
@@ -31,11 +34,36 @@ export async function openDevice() {
         "available” in its settings, update the graphics driver, and see chrome://gpu for the reason.",
     );
   }
-  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
-  const device = await adapter.requestDevice({ requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } });
+  const device = await adapter.requestDevice({ requiredLimits: wanted(adapter.limits) });
   const { vendor, architecture, description } = adapter.info;
   const words = [...new Set([vendor, architecture, description])].filter(Boolean).join(" ");
-  return { device, adapter: words || "not named by the browser" };
+  const isSoftware = adapter.info.isFallbackAdapter || /swiftshader|llvmpipe|basic render/i.test(words);
+  return { device, adapter: words || "not named by the browser", isSoftware };
+}
+
+/**
+ * Return a matrix on the GPU.
+ *
+ * @param {GPUDevice} device
+ * @param {import("./safetensors.js").Matrix} matrix
+ * @returns {Weights}
+ * @throws {Error} A binding of the device does not hold it.
+ */
+export function uploadMatrix(device, matrix) {
+  const largest = device.limits.maxStorageBufferBindingSize;
+  if (matrix.packed.length > largest) {
+    const [needed, allowed] = [matrix.packed.length, largest].map((n) => n.toLocaleString("en"));
+    throw new Error(`The matrix takes ${needed} bytes in one binding, and this adapter allows ${allowed}.`);
+  }
+  const [weight, scales] = [matrix.packed, matrix.scales].map((bytes) => {
+    const size = Math.ceil(bytes.length / 4) * 4; // kernels read words of four bytes
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
+    const buffer = device.createBuffer({ size, usage, mappedAtCreation: true });
+    new Uint8Array(buffer.getMappedRange()).set(bytes);
+    buffer.unmap();
+    return buffer;
+  });
+  return { weight, scales };
 }
 
 /** The kernels of `kernels.json`, each compiled once for each set of constants. */
@@ -47,11 +75,11 @@ export class Compiler {
   constructor(device, modules) {
     this.device = device;
     this.modules = modules;
-    /** @type {Map<string, Promise<{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}>>} */
+    /** @type {Map<string, Promise<Compiled>>} */
     this.made = new Map();
   }
 
-  /** @param {Step} step */
+  /** @param {{module: string, constants: Record<string, number>}} step */
   pipeline(step) {
     const key = step.module + JSON.stringify(step.constants);
     let made = this.made.get(key);
@@ -62,7 +90,7 @@ export class Compiler {
     return made;
   }
 
-  /** @param {Step} step */
+  /** @param {{module: string, constants: Record<string, number>}} step */
   async #make(step) {
     const { code, bindings } = this.modules[step.module];
     const entries = Object.entries(bindings).map(([binding, type]) => ({
@@ -82,23 +110,16 @@ export class Compiler {
 
 export class Runner {
   /**
-   * Upload a matrix.
-   *
    * @param {GPUDevice} device
    * @param {Compiler} compiler
-   * @param {{packed: Uint8Array<ArrayBuffer>, scales: Uint8Array<ArrayBuffer>}} matrix
+   * @param {Weights} weights that the programs read
    */
-  constructor(device, compiler, matrix) {
-    const largest = device.limits.maxStorageBufferBindingSize;
-    if (matrix.packed.length > largest) {
-      const [needed, allowed] = [matrix.packed.length, largest].map((n) => n.toLocaleString("en"));
-      throw new Error(`The matrix takes ${needed} bytes in one binding, and this adapter allows ${allowed}.`);
-    }
+  constructor(device, compiler, weights) {
     this.device = device;
     this.compiler = compiler;
+    this.weights = weights;
     /** @type {Map<string, GPUBuffer>} */
     this.scratch = new Map();
-    this.weights = { weight: this.#upload(matrix.packed), scales: this.#upload(matrix.scales) };
     /** @type {Promise<unknown>} */
     this.last = Promise.resolve();
   }
@@ -113,9 +134,9 @@ export class Runner {
     return [...this.scratch.values()].reduce((sum, buffer) => sum + buffer.size, 0);
   }
 
-  /** Free every buffer. */
+  /** Free every buffer but the matrix's. */
   destroy() {
-    for (const buffer of [...Object.values(this.weights), ...this.scratch.values()]) buffer.destroy();
+    for (const buffer of this.scratch.values()) buffer.destroy();
   }
 
   /**
@@ -139,7 +160,7 @@ export class Runner {
    *
    * @param {Program} program
    * @param {Record<string, Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>>} inputs
-   * @param {{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}[]} pipelines
+   * @param {Compiled[]} pipelines
    */
   async #checked(program, inputs, pipelines) {
     this.device.pushErrorScope("out-of-memory");
@@ -167,7 +188,7 @@ export class Runner {
   /**
    * @param {Program} program
    * @param {Record<string, Int32Array<ArrayBuffer> | Float32Array<ArrayBuffer>>} inputs
-   * @param {{pipeline: GPUComputePipeline, layout: GPUBindGroupLayout}[]} pipelines
+   * @param {Compiled[]} pipelines
    */
   #submit(program, inputs, pipelines) {
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
@@ -216,16 +237,6 @@ export class Runner {
       buffer = this.device.createBuffer({ label: name, size: Math.max(16, bytes), usage });
       this.scratch.set(name, buffer);
     }
-    return buffer;
-  }
-
-  /** @param {Uint8Array<ArrayBuffer>} bytes */
-  #upload(bytes) {
-    const size = Math.ceil(bytes.length / 4) * 4; // kernels read words of four bytes
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    const buffer = this.device.createBuffer({ size, usage, mappedAtCreation: true });
-    new Uint8Array(buffer.getMappedRange()).set(bytes);
-    buffer.unmap();
     return buffer;
   }
 }

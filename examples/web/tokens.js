@@ -1,31 +1,23 @@
 // @ts-check
-import { fetchFile } from "./safetensors.js";
-
 /** What a space at the start of a word is in vocabularies: bytes as letters, or SentencePiece's. */
 const SPACES = ["Ġ", "▁"];
 
 /** The tokens of a model's vocabulary; without a tokenizer, ids alone. */
 export class Tokens {
-  /** @param {string[]} tokens by id, with holes where an id has none */
-  constructor(tokens) {
-    this.tokens = tokens;
+  /** @param {any} json the content of `tokenizer.json`, or null */
+  constructor(json) {
+    /** @type {string[]} by id, with holes where an id has none */
+    this.tokens = [];
+    const vocab = json?.model.vocab ?? {};
+    if (Array.isArray(vocab)) {
+      for (const [token] of vocab) this.tokens.push(token); // Unigram: pairs of a token and its score
+    } else {
+      for (const [token, id] of Object.entries(vocab)) this.tokens[id] = token;
+    }
+    for (const { id, content } of json?.added_tokens ?? []) this.tokens[id] = content;
     /** @type {Map<string, number>} */
     this.ids = new Map();
-    tokens.forEach((token, id) => this.ids.set(token, id)); // holes are left out
-  }
-
-  /** Read `tokenizer.json` of this folder. */
-  static async load() {
-    const { model, added_tokens: added } = await (await fetchFile("tokenizer.json")).json();
-    /** @type {string[]} */
-    const tokens = [];
-    if (Array.isArray(model.vocab)) {
-      for (const [token] of model.vocab) tokens.push(token); // Unigram: pairs of a token and its score
-    } else {
-      for (const [token, id] of Object.entries(model.vocab)) tokens[id] = token;
-    }
-    for (const { id, content } of added ?? []) tokens[id] = content;
-    return new Tokens(tokens);
+    this.tokens.forEach((token, id) => this.ids.set(token, id)); // holes are left out
   }
 
   /**

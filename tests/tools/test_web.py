@@ -10,6 +10,7 @@ import pytest
 
 import wgpu_q4
 from wgpu_q4.cli import main
+from wgpu_q4.commands.answer import UsageError
 from wgpu_q4.commands.web import page_folder, write
 from wgpu_q4.errors import FormatError
 
@@ -93,4 +94,6 @@ def test_what_is_refused_writes_nothing(file: Path, tmp_path: Path) -> None:
         write([text], out)
     with pytest.raises(FormatError, match=r"has no vocabulary: it must be a tokenizer.json"):
         write([file], out, text)
+    with pytest.raises(UsageError, match="a page has one model, not 2"):
+        write([tmp_path, tmp_path / "other.gguf"], out)
     assert not out.exists()

@@ -7,9 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -17,13 +15,12 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Route, expect
 
 import wgpu_q4
-from tools.parity.browser import Browser as Started
+from tests.pages import browser, served
 from wgpu_q4.commands.web import write
 from wgpu_q4.commands.web_cases import encode
 
 VOCAB, EMBED_DIM, GROUP_SIZE = 2500, 96, 32
 WORDS = {"Ġriver": 7, "bank": 2499}
-MILLISECONDS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +46,16 @@ def folder(weight: wgpu_q4.Q4Weight, tmp_path_factory: pytest.TempPathFactory) -
     return home / "page"
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{server.server_port}/"
-        server.shutdown()
+    with served(folder) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=MILLISECONDS)
-    started = Started("swiftshader")
-    yield started._browser  # the parity harness's browser; each page here is a new one
-    started.close()
+    with browser() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,12 @@
-"""Write a web page that runs a file's matrices on its visitor's GPU.
+"""Write a web page that runs a model, or a file's matrices, on its visitor's GPU.
 
 The folder holds static files: the page, the safetensors files, the kernels with their plans, and
-cases with float64 results that the page compares with what the visitor's browser computes.
+cases with float64 results that the page compares with what the visitor's browser computes.  Of a
+model, a .gguf or a folder of Hugging Face's, it holds the layers, the program of the decoder and
+the tokenizer besides: the visitor talks to it.
 
 Examples:
+  wgpu-q4 web SmolLM2-135M-Instruct.Q4_1.gguf --out page
   wgpu-q4 web tied.safetensors --out page
   wgpu-q4 web tied.safetensors --out page --tokenizer SmolLM2-135M/tokenizer.json
 
@@ -22,33 +25,39 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from wgpu_q4.commands.answer import Answer
+from wgpu_q4.commands import web_decoder
+from wgpu_q4.commands.answer import Answer, UsageError
 from wgpu_q4.commands.web_cases import corner_cases, corner_matrices, matrix_cases
 from wgpu_q4.commands.web_programs import Modules, programs
 from wgpu_q4.device.parts import shape_of
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files import load_file, save_file
+from wgpu_q4.kernels.decoder import WeightType
 from wgpu_q4.weight import Q4Weight
 
 _KERNELS, _CASES, _TOKENIZER = "kernels.json", "cases.json", "tokenizer.json"
+_DECODER, _LAYERS = "decoder.json", "layers.safetensors"
 _CORNERS = "parity.safetensors"
 _PAGE_SUFFIXES = {".html", ".css", ".js"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE.safetensors", help="of save_file"
-    )
+    files = "of save_file; or one model, a .gguf or a folder of Hugging Face's"
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
     folder = "a folder that is new, empty, or was written by this command"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=folder)
-    words = "a tokenizer.json of Hugging Face, for words beside ids"
+    words = "a tokenizer.json of Hugging Face, for words beside ids; a model brings its own"
     parser.add_argument("--tokenizer", type=Path, metavar="TOKENIZER.json", help=words)
+    positions = "positions of the model's cache on the page (%(default)s)"
+    parser.add_argument("--context", type=int, default=1024, metavar="N", help=positions)
+    layers = "layers of a folder's model (%(default)s); a .gguf says it by its types"
+    parser.add_argument("--body", choices=("float16", "q4gsw"), default="float16", help=layers)
 
 
 def run(options: argparse.Namespace) -> Answer:
     """Write the folder, and say how to look at it."""
-    write(options.files, options.out, options.tokenizer)
+    write(options.files, options.out, options.tokenizer, options.context, options.body)
     written = sorted(options.out.iterdir())
     size = sum(path.stat().st_size for path in written)
     text = (
@@ -67,35 +76,67 @@ def page_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "examples" / "web"
 
 
-def write(files: list[Path], out: Path, tokenizer: Path | None = None) -> None:
+def write(
+    files: list[Path],
+    out: Path,
+    tokenizer: Path | None = None,
+    context: int = 1024,
+    body: WeightType = "float16",
+) -> None:
     """Write the folder of a page.
 
     Args:
-        files: safetensors files that `save_file` wrote.
+        files: safetensors files that `save_file` wrote, and at most one model: a GGUF file, or a
+            folder of Hugging Face's.
         out: a folder that does not exist, is empty, or was written by an earlier call.
-        tokenizer: a ``tokenizer.json`` of Hugging Face.
+        tokenizer: a ``tokenizer.json`` of Hugging Face; a model brings its own.
+        context: positions of the model's cache.
+        body: the type of the layers of a folder's model.
 
     Raises:
         FormatError: a file holds no q4gsw matrices, or ``tokenizer`` no vocabulary; two files have
-            the same name.
+            the same name; or a model is one that the decoder or the page does not run.
+        UsageError: there are two models, or ``context`` is more than the model was made for.
+        ImportError: a library that reads the model is not installed.
         OSError: a file cannot be read or written; `FileExistsError` if ``out`` holds other files.
     """
-    names = [file.name for file in files]
+    models = [file for file in files if web_decoder.is_model(file)]
+    files = [file for file in files if file not in models]
+    if len(models) > 1:
+        raise UsageError(f"a page has one model, not {len(models)}: write a folder for each")
+    names = [file.name for file in files] + [_of_model(model) for model in models]
     for name in names:
-        if names.count(name) > 1 or name == _CORNERS:
+        if names.count(name) > 1 or name in (_CORNERS, _LAYERS):
             raise FormatError(f"the files need names of their own, and {name} is taken: rename one")
-    matrices = {**{file.name: load_file(file) for file in files}, _CORNERS: corner_matrices()}
+    matrices = {file.name: load_file(file) for file in files}
     if tokenizer is not None:
         check_tokenizer(tokenizer)
     if out.exists() and any(out.iterdir()) and not (out / _KERNELS).is_file():
         raise FileExistsError(
             f"{out} holds files that this command did not write: name a folder that is new or empty"
         )
+    made: dict[str, dict[str, Q4Weight]] = {}
+    texts: dict[str, Any] = {}
+    layers = web_decoder.TensorFile(_existing(out))
+    for model in models:
+        weights = web_decoder.weights_of(model, body)
+        words, chat = web_decoder.tokenizer_of(model)
+        made[_of_model(model)] = web_decoder.matrices_of(weights)
+        program = web_decoder.write_up(weights, layers, context)
+        about = {"file": _of_model(model), "layers": _LAYERS, "bytes": layers.nbytes, "chat": chat}
+        texts = {_DECODER: {**about, **program}, _TOKENIZER: json.loads(words)}
+        tokenizer = None
+    made[_CORNERS] = corner_matrices()
+    matrices = {**matrices, **made}
     modules: Modules = {}
     planned = [{"file": name, "matrices": _planned(of, modules)} for name, of in matrices.items()]
-    about = {"corners": _CORNERS, "tokenizer": tokenizer is not None}
-    kernels = {**about, "files": planned, "modules": modules}
-    cases = [
+    about = {
+        "corners": _CORNERS,
+        "tokenizer": tokenizer is not None or bool(models),
+        "decoder": layers.nbytes,
+    }
+    texts[_KERNELS] = {**about, "files": planned, "modules": modules}
+    texts[_CASES] = [
         {"file": file, **case}
         for file, named in matrices.items()
         for name, weight in _stored(named).items()
@@ -110,9 +151,23 @@ def write(files: list[Path], out: Path, tokenizer: Path | None = None) -> None:
     for name, path in copies.items():
         if path.resolve() != (out / name).resolve():
             shutil.copyfile(path, out / name)
-    save_file(matrices[_CORNERS], out / _CORNERS)
-    for name, content in ((_KERNELS, kernels), (_CASES, cases)):
-        (out / name).write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    for name, of in made.items():
+        save_file(of, out / name)
+    if models:
+        layers.save(out / _LAYERS)
+    for name, content in texts.items():
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+        (out / name).write_text(text, encoding="utf-8")
+
+
+def _of_model(model: Path) -> str:
+    """Return the name of the file of a model's embedding and head."""
+    return f"{model.resolve().name if model.is_dir() else model.stem}.safetensors"
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder if it exists, or the nearest one above it that does."""
+    return next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
 
 
 def check_tokenizer(path: Path) -> None:

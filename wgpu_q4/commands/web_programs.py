@@ -39,7 +39,7 @@ ROWS = (1, 4)
 NEIGHBOURS = 8
 """How many tokens are kept of the logits, at most."""
 
-_LIMITS = {
+LIMITS = {
     "max-compute-workgroups-per-dimension": 65535,
     "max-compute-workgroup-storage-size": 16384,
     "max-compute-invocations-per-workgroup": 256,
@@ -81,14 +81,14 @@ def programs(shape: MatrixShape, modules: Modules) -> dict[str, Program]:
 
 
 def _embedding(shape: MatrixShape, ids: int) -> _Step:
-    plan = plan_embedding(shape, ids, DEFAULT_LAYOUT, "float32", "buffer", _LIMITS, _HALVES)
+    plan = plan_embedding(shape, ids, DEFAULT_LAYOUT, "float32", "buffer", LIMITS, _HALVES)
     sizes = [shape.embed_dim, ids, 1, 1]
     bound = {"t_out": "rows", "t_indices": "ids", "out_sizes": sizes, **_WEIGHT}
     return plan, bound, {"ids": 4 * ids, "rows": 4 * ids * shape.embed_dim}
 
 
 def _linear(shape: MatrixShape, rows: int, x: str) -> _Step:
-    plan = plan_linear(shape, rows, DEFAULT_LAYOUT, False, _LIMITS, _HALVES)
+    plan = plan_linear(shape, rows, DEFAULT_LAYOUT, False, LIMITS, _HALVES)
     assert plan.preparation is None, "an exact product of few rows reads x as it is"
     bound = {"t_out": "logits", "t_x": x, "sizes": [rows, 0, 0, 0], **_WEIGHT}
     return plan.product, bound, {x: 4 * rows * shape.embed_dim, "logits": 4 * rows * shape.vocab}
@@ -96,7 +96,7 @@ def _linear(shape: MatrixShape, rows: int, x: str) -> _Step:
 
 def _reduction(shape: MatrixShape, reduce: Reduce) -> list[_Step]:
     kept = 1 if reduce == "argmax" else neighbours(shape)
-    plan = plan_reduce((shape.vocab,), 1, reduce, kept, _LIMITS)
+    plan = plan_reduce((shape.vocab,), 1, reduce, kept, LIMITS)
     buffers = ["logits", *(f"best {number}" for number in range(len(plan.stages)))]
     steps: list[_Step] = []
     for number, (stage, nbytes) in enumerate(zip(plan.stages, plan.stage_bytes, strict=True)):

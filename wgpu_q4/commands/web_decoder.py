@@ -1,0 +1,186 @@
+"""A whole model for a page: the program of its decoder, its weights, its tokenizer, its chat."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgpu_q4.commands.answer import UsageError
+from wgpu_q4.commands.web_programs import LIMITS
+from wgpu_q4.decoder import Weights
+from wgpu_q4.decoder.program import program_of
+from wgpu_q4.errors import FormatError
+from wgpu_q4.kernels.decoder import WeightType
+from wgpu_q4.weight import Q4Weight
+
+EMBEDDING, HEAD = "embed_tokens", "lm_head"
+"""The names of a model's matrices in the file that the page loads."""
+
+_PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands for the words of a user, where a chat template puts them."""
+
+_KNOWN = {
+    "normalizer": {"NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Sequence"},
+    "pre_tokenizer": {"ByteLevel", "Digits", "Metaspace", "Sequence", "Split"},
+    "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Sequence", "Strip"},
+}
+"""The parts of a tokenizer that ``examples/web/bpe.js`` has."""
+
+
+def is_model(path: Path) -> bool:
+    """Tell if a path names a whole model: a GGUF file, or a folder of Hugging Face's."""
+    return path.is_dir() or path.suffix.lower() == ".gguf"
+
+
+class TensorFile:
+    """Bytes of tensors, which arrive one after the other and become a safetensors file.
+
+    Args:
+        folder: where there is room for them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._bytes = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # gone when this goes
+        self._ends: dict[str, int] = {}
+
+    def put(self, name: str, data: NDArray[np.uint8]) -> None:
+        """Append bytes to the last tensor, or begin the next one."""
+        self._bytes.write(data.tobytes())
+        self._ends[name] = self._bytes.tell()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return self._bytes.tell()
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        header: dict[str, Any] = {}
+        start = 0
+        for name, end in self._ends.items():
+            header[name] = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+            start = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._bytes.seek(0)
+        with path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(self._bytes, file, 1 << 20)
+
+
+def weights_of(model: Path, body: WeightType) -> Weights:
+    """Return the weights of a model.
+
+    Raises:
+        ImportError: a library that reads it is not installed.
+        FormatError: a model that the decoder does not run.
+    """
+    if model.is_dir():
+        from wgpu_q4.decoder.huggingface import weights_of_model
+
+        return weights_of_model(model, body, 32)
+    from wgpu_q4.decoder.gguf import weights_of_file
+
+    return weights_of_file(model)
+
+
+def matrices_of(weights: Weights) -> dict[str, Q4Weight]:
+    """Return the matrices of embedding and head by their names, one object if they are tied."""
+    embedding = weights.embedding
+    return {EMBEDDING: embedding, HEAD: embedding if weights.head is None else weights.head}
+
+
+def write_up(weights: Weights, tensors: TensorFile, context: int) -> dict[str, Any]:
+    """Return the program of a model and its shape, and hand its layers to ``tensors``.
+
+    Raises:
+        FormatError: a matrix that the kernels cannot read.
+        UsageError: ``context`` is more than the model was made for.
+    """
+    config = weights.config
+    if not 1 <= context <= config.positions:
+        raise UsageError(
+            f"--context must be in 1..{config.positions}, the positions that the model was made "
+            f"for, not {context}"
+        )
+    limits = {**LIMITS, **dict.fromkeys(_OF_THE_VISITOR, 1 << 53)}
+    return {
+        **program_of(weights, tensors.put, limits, capacity=context),
+        "matrices": [EMBEDDING, HEAD],
+        "capacity": context,
+        "end": list(config.end_of_text),
+        "about": f"{config.family}, {config.layers} layers, hidden {config.hidden}",
+    }
+
+
+_OF_THE_VISITOR = ("max-buffer-size", "max-storage-buffer-binding-size")
+"""Limits that the page compares with the sizes of its buffers."""
+
+
+def tokenizer_of(model: Path) -> tuple[str, dict[str, Any]]:
+    """Return a model's ``tokenizer.json``, and how its chat is written.
+
+    Returns:
+        The text of ``tokenizer.json``, and ``{"first": [id, …], "before": text, "after": text}``:
+        ids before a prompt, and what stands before and after the words of a user.
+
+    Raises:
+        ImportError: transformers is not installed.
+        FormatError: a tokenizer that the page does not have.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ImportError(
+            "the tokenizer of a model is read with transformers: pip install 'wgpu_q4[hf]'"
+        ) from error
+    where = {} if model.is_dir() else {"gguf_file": model.name}
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(model if model.is_dir() else model.parent), **where
+    )
+    if not tokenizer.is_fast:
+        raise FormatError(f"{model}: the page reads tokenizer.json, and this tokenizer has none")
+    text = str(tokenizer.backend_tokenizer.to_str())
+    check_tokenizer(text, str(model))
+    if tokenizer.chat_template:
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": _PLACE}], add_generation_prompt=True, tokenize=False
+        )
+        before, _, after = chat.partition(_PLACE)
+        return text, {"first": [], "before": before, "after": after}
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    return text, {"first": whole[: whole.index(plain[0])], "before": "", "after": ""}
+
+
+def check_tokenizer(text: str, where: str) -> None:
+    """Raise unless the page can encode with a ``tokenizer.json``.
+
+    Raises:
+        FormatError: it is no BPE, or has a part that the page does not have.
+    """
+    whole = json.loads(text)
+    kind = whole["model"].get("type", "BPE")
+    if kind != "BPE":
+        raise FormatError(f"{where}: the page encodes with BPE, and this tokenizer is {kind}")
+    for part, known in _KNOWN.items():
+        for found in _types(whole.get(part)):
+            if found not in known:
+                raise FormatError(
+                    f"{where}: the page has no {part} {found}; it has {', '.join(sorted(known))}"
+                )
+
+
+def _types(part: Any) -> list[str]:
+    """Return the types of a part of a tokenizer and of those inside it."""
+    if part is None:
+        return []
+    inside = [*part.get("normalizers", ()), *part.get("pretokenizers", ())]
+    inside += part.get("decoders", ())
+    return [part["type"], *(type_ for one in inside for type_ in _types(one))]

@@ -225,7 +225,7 @@ class Decoder:
         """
         if not self._length:
             raise RuntimeError("there are no logits yet: call prefill first")
-        context = self.context
+        context = context_for(self.context.device)
         result = np.empty(self.config.vocab, np.float32)
         with context.lock, context.guard, context.guard.busy:
             context.run([], self._engine.memory.logits, result)
@@ -283,7 +283,7 @@ class Decoder:
         begun = self._length
         waiting, submitted, made = deque([first]), 1, 0
         while waiting:
-            context, engine = self.context, self._engine
+            context, engine = context_for(self.context.device), self._engine
             with context.lock, context.guard, context.guard.busy:
                 if turn != self._turn:
                     raise RuntimeError(
@@ -309,7 +309,7 @@ class Decoder:
 
     def _prefill(self, prompt: NDArray[np.uint32], keep: int) -> tuple[Submission, int]:
         """Submit a prompt, and return what makes the id that follows it, and whose turn it is."""
-        context = self.context
+        context = context_for(self.context.device)
         with context.lock, context.guard, context.guard.busy:
             self._turn += 1
             # Until the prompt is submitted, nothing is known of the cache behind `keep`.

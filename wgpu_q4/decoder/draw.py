@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wgpu_q4.arrays import ArrayLike
 from wgpu_q4.decoder.choose import Logits, advance
 from wgpu_q4.decoder.sampler import Sampler
+from wgpu_q4.device.context import context_for
 from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels.decoder.sampling import Sampling
 
@@ -65,7 +66,8 @@ class Draw:
             ValueError: another shape or dtype.
             DeviceError: the device is lost.
         """
-        if self._sampler is not None and (context := self._context) is not None:
+        if self._sampler is not None and self._context is not None:
+            context = context_for(self._context.device)
             with context.lock, context.guard, context.guard.busy:
                 self._sampler.allow(mask)
         self._mask = mask

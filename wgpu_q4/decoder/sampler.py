@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.arrays import ArrayLike, to_numpy
+from wgpu_q4.device.context import context_for
 from wgpu_q4.device.pipelines import BindGroups, Step
 from wgpu_q4.errors import DeviceError
 from wgpu_q4.kernels.decoder.sampling import (
@@ -142,7 +143,7 @@ class Sampler:
             raise ValueError(
                 f"logits must be [rows, V] = [{self.rows}, {self.vocab}], not {list(values.shape)}"
             )
-        context, found = self._context, np.empty((self.rows, 2), np.uint32)
+        context, found = context_for(self._context.device), np.empty((self.rows, 2), np.uint32)
         with context.lock, context.guard, context.guard.busy:
             source = context.scratch.input("logits to draw from", values)
             ids = context.scratch.result("ids", found.nbytes)

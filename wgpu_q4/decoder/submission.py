@@ -30,13 +30,13 @@ class Submission:
 
     Attributes:
         encoded: the ``GPUCommandBuffer``, which another thread may still be making.
-        staging: the buffer of the ids.
+        place: which of the buffers gets the ids.
         count: how many there are; 0 for none.
         is_submitted: True once the device has it.
     """
 
-    def __init__(self, encoded: Future[Any], staging: Any, count: int) -> None:
-        self.encoded, self.staging, self.count = encoded, staging, count
+    def __init__(self, encoded: Future[Any], place: int, count: int) -> None:
+        self.encoded, self.place, self.count = encoded, place, count
         self.is_submitted = False
 
 
@@ -52,13 +52,8 @@ class Submissions:
     """
 
     def __init__(self, context: Context, ids: Any, most: int) -> None:
-        self._context, self._ids = context, ids
-        self._staging = [
-            context.create_buffer(
-                f"wgpu_q4 decoder: ids to read {i}", 4 * most, "COPY_DST", "MAP_READ"
-            )
-            for i in range(_AT_ONCE)
-        ]
+        self._context, self._ids, self._most = context, ids, most
+        self._staging: list[Any] = [self._make_staging() for _ in range(_AT_ONCE)]
         self._next = 0
         self.seconds = 0.0
         # A device that runs on the processor needs the cores; Dawn is used by one thread at a time.
@@ -71,15 +66,18 @@ class Submissions:
 
         `submit` or `read_first` must follow before the context's lock is given up.
         """
-        staging = self._staging[self._next]
+        place = self._next
+        if self._staging[place] is None:
+            self._staging[place] = self._make_staging()
+        staging = self._staging[place]
         if count:
-            self._next = (self._next + 1) % _AT_ONCE
+            self._next = (place + 1) % _AT_ONCE
         if self._worker is not None:
             encoded = self._worker.submit(self._encode, parts, first, staging, count)
         else:
             encoded = Future()
             encoded.set_result(self._encode(parts, first, staging, count))
-        return Submission(encoded, staging, count)
+        return Submission(encoded, place, count)
 
     def submit(self, submission: Submission) -> Submission:
         """Give a submission to the device once it is encoded, and return it."""
@@ -91,19 +89,28 @@ class Submissions:
     def read_first(self, waiting: deque[Submission]) -> NDArray[np.uint32]:
         """Submit what is ``waiting``, take the first out of it, and wait for its ids.
 
-        The last is submitted after that if it might still be being encoded.
+        The last is submitted after that if it might still be being encoded.  A read that is
+        interrupted may leave its buffer mapped, and a submission that copies to a mapped buffer
+        ends the process: so the buffer is forgotten until it has been read.
         """
         for submission in list(waiting)[: _AT_ONCE - 1]:
             self.submit(submission)
         first = waiting.popleft()
         ids = np.empty(first.count, np.uint32)
+        staging, self._staging[first.place] = self._staging[first.place], None
         try:
-            self._context.round_trip.read(first.staging, ids.view(np.uint8), is_last=not waiting)
+            self._context.round_trip.read(staging, ids.view(np.uint8), is_last=not waiting)
+            self._staging[first.place] = staging
         finally:
             wait([submission.encoded for submission in waiting])
         for submission in waiting:
             self.submit(submission)
         return ids
+
+    def _make_staging(self) -> Any:
+        return self._context.create_buffer(
+            "wgpu_q4 decoder: ids to read", 4 * self._most, "COPY_DST", "MAP_READ"
+        )
 
     def _encode(self, parts: Sequence[Commands], first: int, staging: Any, count: int) -> Any:
         start = time.perf_counter()
@@ -121,4 +128,4 @@ class Submissions:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
-        return sum(int(buffer.size) for buffer in self._staging)
+        return 4 * self._most * _AT_ONCE

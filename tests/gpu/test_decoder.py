@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
-from wgpu_q4 import DeviceError, DeviceLimitError, Q4Weight
+from wgpu_q4 import DeviceError, DeviceLimitError, FormatError, Q4Weight
 from wgpu_q4.decoder import Config, Decoder, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
@@ -301,6 +301,21 @@ def test_a_matrix_larger_than_a_binding_is_refused(
     monkeypatch.setattr(context, "limits", limits)
     with pytest.raises(DeviceLimitError, match="embedding or of the head takes 64,000 bytes"):
         decoder_of(random_weights(replace(PLAIN, vocab=2000)))
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "words"),
+    [
+        ("output", np.zeros((64, 96), np.float16), r"must have shape \(64, 64\)"),
+        ("unit_gain", np.ones(32, np.float32), r"must have shape \(64,\)"),
+        ("qkv_bias", np.zeros(128, np.float32), "must have shape None"),
+    ],
+)
+def test_weights_of_another_shape_than_the_model(part: str, values: Any, words: str) -> None:
+    weights = random_weights(PLAIN)
+    layers = [weights.layer(0), replace(weights.layer(1), **{part: values})]
+    with pytest.raises(FormatError, match=f"{part} of layer 1 {words}"):
+        decoder_of(replace(weights, layer=layers.__getitem__))
 
 
 def test_a_full_cache_makes_as_many_ids_as_there_is_room_for() -> None:

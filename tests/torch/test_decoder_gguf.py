@@ -216,3 +216,76 @@ def test_a_tensor_that_the_decoder_does_not_know(tmp_path: Path) -> None:
     write(path, BY_NAME["llama"], extra={"blk.1.attn_q.bias": np.zeros(64, np.float32)})
     with pytest.raises(FormatError, match=r"does not know the tensor 'blk\.1\.attn_q\.bias'"):
         Decoder.from_gguf(path)
+
+
+def cut(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    return values[:-32]
+
+
+TENSORS: dict[str, Any] = {
+    "attn_q.weight": cut,
+    "attn_k.weight": cut,
+    "attn_v.weight": lambda values: np.concatenate([values, values]),
+    "attn_output.weight": lambda values: np.concatenate([values, values], -1),
+    "ffn_down.weight": cut,
+    "ffn_gate.weight": cut,
+    "ffn_up.weight": np.transpose,
+    "attn_norm.weight": cut,
+    "output_norm.weight": lambda values: values[:0],
+    "ffn_norm.weight": lambda values: values.reshape(1, -1),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_of_another_shape_than_the_metadata_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """It would be read as a model that nobody trained, or leave a buffer too short."""
+    add = gguf.GGUFWriter.add_tensor
+
+    def changed(writer: Any, target: str, values: Any, *rest: Any, **named: Any) -> None:
+        add(writer, target, TENSORS[name](values) if name in target else values, *rest, **named)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", changed)
+    write(tmp_path / "model.gguf", BY_NAME["llama"])
+    before = context.buffers_created
+    with pytest.raises(FormatError, match=rf"tensor '.*{name}' has shape .* the metadata says"):
+        Decoder.from_gguf(tmp_path / "model.gguf")
+    assert context.buffers_created == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("block_count", 2**31 - 1, "an integer in 1 … 16777216, not 2147483647"),
+        ("block_count", 7, r"no tensor 'blk\.3\.attn_q\.weight'"),
+        ("attention.head_count", 2.5, "an integer in 1 … 16777216, not 2.5"),
+        ("attention.head_count", 0, "an integer in 1"),
+        ("attention.head_count_kv", 1, r"attn_k\.weight' has shape \[32, 64\].* says \[16, 64\]"),
+        ("context_length", 0, "context_length must be an integer in 1"),
+        ("rope.freq_base", 0.0, "theta must be finite, and above 0"),
+        ("attention.layer_norm_rms_epsilon", float("nan"), "epsilon must be finite"),
+    ],
+)
+def test_metadata_that_no_model_has(
+    key: str, value: float, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = gguf.GGUFWriter.add_key_value
+
+    def changed(writer: Any, name: str, given: Any, kind: Any, *rest: Any, **named: Any) -> None:
+        if name == f"llama.{key}":
+            given = value
+            kind = getattr(gguf.GGUFValueType, "INT32" if isinstance(value, int) else "FLOAT32")
+        add(writer, name, given, kind, *rest, **named)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_key_value", changed)
+    write(tmp_path / "model.gguf", BY_NAME["llama"])
+    with pytest.raises(FormatError, match=words):
+        Decoder.from_gguf(tmp_path / "model.gguf")
+
+
+def test_a_type_of_tensor_that_gguf_does_not_dequantize(tmp_path: Path) -> None:
+    kind = gguf.GGMLQuantizationType.F64
+    write(tmp_path / "model.gguf", BY_NAME["llama"], extra={"rope_freqs.weight": np.ones(8)})
+    with pytest.raises(FormatError, match=f"tensors of type {kind.name} are not read"):
+        Decoder.from_gguf(tmp_path / "model.gguf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -117,6 +118,15 @@ class Config:
     end_of_text: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("layers", "heads", "kv_heads", "vocab", "positions"):
+            self._check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        self._check("epsilon", self.epsilon, 0 <= self.epsilon < math.inf, "finite, and at least 0")
+        for rope in self.ropes:
+            self._check("theta", rope.theta, 0 < rope.theta < math.inf, "finite, and above 0")
+            self._check("factor", rope.factor, 0 < rope.factor < math.inf, "finite, and above 0")
+        for cap in (self.score_cap, self.logit_cap):
+            self._check("a cap", cap, cap is None or 0 < cap < math.inf, "finite, and above 0")
+        self._check("a window", self.windows, min(self.windows, default=0) >= 0, "at least 0")
         for name in ("hidden", "intermediate"):
             self._check_multiple(name, getattr(self, name), 32)
         self._check_multiple("heads · head_dim", self.heads * self.head_dim, 32)
@@ -127,6 +137,10 @@ class Config:
             raise FormatError(
                 f"{self.kv_heads} heads of keys and values do not divide {self.heads} query heads"
             )
+
+    def _check(self, name: str, value: object, right: bool, allowed: str) -> None:
+        if not right:
+            raise FormatError(f"{name} must be {allowed} in a model of {self.family}, not {value}")
 
     def _check_multiple(self, name: str, value: int, of: int) -> None:
         if value < 1 or value % of:

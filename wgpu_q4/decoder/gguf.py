@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wgpu_q4.decoder.config import Config, Rope, RopeType
 from wgpu_q4.decoder.families import Family, family_of
 from wgpu_q4.decoder.gguf_metadata import Metadata, read_metadata
+from wgpu_q4.decoder.gguf_tensors import check_tensors
 from wgpu_q4.decoder.weights import Floats, LayerMatrix, LayerWeights, Weights, stack, to_half
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files.regular import StrPath, checked_path, map_file, shown
@@ -50,10 +51,10 @@ def config_of_metadata(metadata: Metadata, vocab: int, divisors: Sequence[float]
         FormatError: a model of another family, or with a part that the decoder does not run.
     """
     family = family_of(metadata.architecture, gguf=True)
-    layers = int(metadata.number("block_count"))
-    heads = int(metadata.number("attention.head_count"))
-    hidden = int(metadata.number("embedding_length"))
-    head_dim = int(metadata.number("attention.key_length", hidden // heads))
+    layers = metadata.count("block_count")
+    heads = metadata.count("attention.head_count")
+    hidden = metadata.count("embedding_length")
+    head_dim = metadata.count("attention.key_length", hidden // heads)
     if metadata.number("attention.value_length", head_dim) != head_dim:
         raise FormatError("the decoder needs keys and values of the same number of columns")
     if metadata.number("rope.dimension_count", head_dim) != head_dim:
@@ -72,7 +73,7 @@ def config_of_metadata(metadata: Metadata, vocab: int, divisors: Sequence[float]
     every = family.global_every
     if every:
         local = [number % every != every - 1 for number in range(layers)]
-        window = int(metadata.number("attention.sliding_window"))
+        window = metadata.count("attention.sliding_window", least=0)
         windows = tuple(window if is_local else 0 for is_local in local)
         if family.local_theta is not None:
             ropes = (whole, Rope(metadata.number("rope.freq_base_swa", family.local_theta)))
@@ -91,9 +92,9 @@ def config_of_metadata(metadata: Metadata, vocab: int, divisors: Sequence[float]
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=int(metadata.number("attention.head_count_kv", heads)),
+        kv_heads=metadata.count("attention.head_count_kv", heads),
         head_dim=head_dim,
-        intermediate=int(metadata.number("feed_forward_length")),
+        intermediate=metadata.count("feed_forward_length"),
         vocab=vocab,
         epsilon=float(metadata.number("attention.layer_norm_rms_epsilon")),
         activation=family.activation,
@@ -107,7 +108,7 @@ def config_of_metadata(metadata: Metadata, vocab: int, divisors: Sequence[float]
         windows=windows,
         ropes=ropes,
         rope_of_layer=rope_of_layer,
-        positions=int(metadata.number("context_length")),
+        positions=metadata.count("context_length"),
         end_of_text=metadata.ids("eos_token_id", "eot_token_id"),
     )
 
@@ -135,7 +136,11 @@ class _File:
         if "rope_freqs.weight" in self._tensors:
             divisors = self._floats("rope_freqs.weight").tolist()
         self._config = config_of_metadata(self._metadata, vocab, divisors)
-        self._refuse_others()
+        headers = {name: tensor for name, (tensor, _) in self._tensors.items()}
+        try:
+            check_tensors(headers, self._config, self._family)
+        except FormatError as error:
+            raise FormatError(f"{self._where}: {error}") from error
 
     def weights(self) -> Weights:
         """Return all of them."""
@@ -164,23 +169,6 @@ class _File:
         if metadata.architecture:
             self._metadata = metadata
         return header.shards
-
-    def _refuse_others(self) -> None:
-        """Raise for a bias or another tensor of a layer that the decoder would leave out."""
-        known = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}
-        known |= {"attn_norm", "ffn_norm"}
-        known |= {"attn_q_norm", "attn_k_norm"} if self._family.head_norm else set()
-        known |= {"post_attention_norm", "post_ffw_norm"} if self._family.post_norms else set()
-        names = {f"{name}.weight" for name in known}
-        if self._family.qkv_bias:
-            names |= {"attn_q.bias", "attn_k.bias", "attn_v.bias"}
-        others = {n for n in self._tensors if n.startswith("blk.")}
-        others -= {f"blk.{i}.{name}" for i in range(self._config.layers) for name in names}
-        if others:
-            raise FormatError(
-                f"{self._where}: the decoder does not know the tensor {min(others)!r} of a model "
-                f"of type {self._family.gguf!r}"
-            )
 
     def _layer(self, number: int) -> LayerWeights:
         at = f"blk.{number}."
@@ -236,7 +224,10 @@ class _File:
     def _dequantized(self, kind: GGMLQuantizationType, data: NDArray[np.uint8]) -> Floats:
         from gguf import dequantize
 
-        values: NDArray[Any] = dequantize(data, kind)
+        try:
+            values: NDArray[Any] = dequantize(data, kind)
+        except NotImplementedError as error:
+            raise FormatError(f"{self._where}: tensors of type {kind.name} are not read") from error
         return values.astype(np.float32, copy=False)
 
     def _data(self, name: str) -> tuple[GGMLQuantizationType, NDArray[np.uint8]]:

@@ -23,6 +23,8 @@ _STRING, _ARRAY = 8, 9
 _LONGEST = 1024
 """The most numbers of a list that is read."""
 
+_MOST = 1 << 24
+
 
 def read_metadata(content: NDArray[np.uint8]) -> dict[str, Value]:
     """Return the metadata of a GGUF file whose header `read_header` has taken.
@@ -91,6 +93,19 @@ class Metadata:
             raise FormatError(
                 f"{self.architecture}.{key} must be a number, not {value!r}: the decoder has "
                 f"layers of one shape"
+            )
+        return value
+
+    def count(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """Return a number of the architecture that counts something.
+
+        Raises:
+            FormatError: as for `number`; or no integer in ``least`` … 2^24.
+        """
+        value = self.number(key, default)
+        if not (isinstance(value, int) and least <= value <= _MOST):
+            raise FormatError(
+                f"{self.architecture}.{key} must be an integer in {least} … {_MOST}, not {value!r}"
             )
         return value
 

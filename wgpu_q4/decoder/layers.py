@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wgpu_q4.decoder.config import Config
 from wgpu_q4.decoder.matrices import DeviceMatrix, check_matrix, own_matrix, shared_matrix
-from wgpu_q4.decoder.weights import Floats, LayerWeights, Weights
+from wgpu_q4.decoder.weights import Floats, LayerWeights, Weights, check_layer
 from wgpu_q4.device.upload import upload
 from wgpu_q4.errors import FormatError
 
@@ -72,9 +73,13 @@ class DeviceModel:
         self.head = self.embedding
         if weights.head is not None:
             self.head = shared_matrix(context, weights.head)
+        gain = weights.final_gain.shape
+        if gain != (config.hidden,):
+            raise FormatError(f"final_gain must have shape ({config.hidden},), not {gain}")
         self.final_gain = upload(context, "gain before the head", weights.final_gain)
         self.layers = [
-            _layer(context, number, weights.layer(number)) for number in range(config.layers)
+            _layer(context, config, number, weights.layer(number))
+            for number in range(config.layers)
         ]
 
     @property
@@ -94,7 +99,9 @@ class DeviceModel:
         return sum(layer.nbytes for layer in self.layers) + int(self.final_gain.size)
 
 
-def _layer(context: Context, number: int, layer: LayerWeights) -> DeviceLayer:
+def _layer(context: Context, config: Config, number: int, layer: LayerWeights) -> DeviceLayer:
+    check_layer(config, number, layer)
+
     def vector(name: str, values: Floats | None) -> Any | None:
         return None if values is None else upload(context, f"layer {number}: {name}", values)
 

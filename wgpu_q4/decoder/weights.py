@@ -63,6 +63,36 @@ class Weights:
     layer: Callable[[int], LayerWeights]
 
 
+def check_layer(config: Config, number: int, layer: LayerWeights) -> None:
+    """Raise unless the weights of a layer have the shapes that ``config`` says.
+
+    Raises:
+        FormatError: they have not.
+    """
+    hidden, unit, attended = config.hidden, config.intermediate, config.heads * config.head_dim
+    columns, post = config.qkv_columns, (hidden,) if config.post_norms else None
+    expected: dict[str, tuple[int, ...] | None] = {
+        "qkv": (columns, hidden),
+        "output": (hidden, attended),
+        "gate_up": (2 * unit, hidden),
+        "down": (hidden, unit),
+        "attention_gain": (hidden,),
+        "unit_gain": (hidden,),
+        "qkv_bias": (columns,) if config.qkv_bias else None,
+        "head_gains": (2, config.head_dim) if config.head_norm else None,
+        "post_attention_gain": post,
+        "post_unit_gain": post,
+    }
+    for name, shape in expected.items():
+        given = getattr(layer, name)
+        found = None if given is None else tuple(given.shape)
+        if found != shape:
+            raise FormatError(
+                f"{name} of layer {number} must have shape {shape}, as the model's shape says, "
+                f"not {found}"
+            )
+
+
 def stack(parts: Sequence[LayerMatrix]) -> LayerMatrix:
     """Return matrices one above the other: in 4 bits if each is and groups and dtypes agree."""
     quantized = [part for part in parts if isinstance(part, Q4Weight)]

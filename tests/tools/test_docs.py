@@ -139,6 +139,14 @@ def test_the_drawn_block_is_that_of_the_text(row: int, column: int) -> None:
     assert place_in_block(row, column) == (row % 4, column, row >= 4)
 
 
+def test_the_screenshots_are_small_and_shown() -> None:
+    pictures = sorted((DOCS / "screenshots").iterdir())
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    for picture in pictures:
+        assert picture.stat().st_size < 150_000
+        assert f"](screenshots/{picture.name})" in pages
+
+
 def test_the_readme_fits_on_a_screen() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 80

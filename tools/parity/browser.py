@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
 from wgpu_q4.errors import DeviceError
 
@@ -108,6 +108,14 @@ class Browser:
             return base64.b64decode(self._page.evaluate("job => runJob(job)", job))
         except Error as error:
             raise DeviceError(error.message) from error
+
+    def new_page(self, **options: Any) -> Page:
+        """Return a page beside the one that runs jobs.
+
+        Args:
+            options: of Playwright's ``Browser.new_page``.
+        """
+        return self._browser.new_page(**options)
 
     def close(self) -> None:
         """End the browser."""

@@ -2,7 +2,8 @@
 
 * `drawing`   boxes, arrows and cells, and how a figure is written
 * `nibbles`   the format: a row, both nibble orders, words and blocks, as the library packs them
-* `overview`  the bytes of tied matrices, and the ways of a kernel to its backends
+* `overview`  the bytes of tied matrices, the ways of a kernel, what an export holds
+* `errors`    what 4 bits cost, over the size of the groups
 * `models`    whole models beside other programs, from committed figures
 
 ``python -m tools.docs.figures`` writes them to ``docs/figures``; a test holds them to that.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.docs.figures import models, nibbles, overview
+from tools.docs.figures import errors, models, nibbles, overview
 from tools.docs.figures.drawing import written
 
 FIGURES = {
@@ -22,6 +23,8 @@ FIGURES = {
     "format-rows": nibbles.words,
     "format-block": nibbles.block,
     "backends": overview.backends,
+    "export": overview.export,
+    "group-sizes": errors.over_group_sizes,
     "whole-models": models.whole_models,
 }
 """What draws a figure, by the name of its file."""

@@ -1,4 +1,4 @@
-"""The bytes of tied matrices, and the ways of a kernel to its backends."""
+"""The bytes of tied matrices, the ways of a kernel to its backends, and what an export holds."""
 
 from __future__ import annotations
 
@@ -51,6 +51,34 @@ def tied_bytes(figure: Figure) -> None:
     axes.tick_params(length=0)
     axes.set_title("The tied matrix on a device, scales included (G = 32)")
     axes.legend(loc="upper right")
+
+
+def export(figure: Figure) -> None:
+    """Draw an exported program with the matrix stored twice, and with it stored once."""
+    axes = page(figure, 18.6, 7.4)
+    for x, title, is_shared in ((0.4, "untied: ExecuTorch's own", False), (9.8, "shared", True)):
+        say(axes, x, 0.6, title, fontsize=10, weight="bold")
+        nodes = (("ids", GREY), ("embedding", BLUE), ("layers", GREY), ("linear (head)", BLUE))
+        for at, (text, colour) in enumerate(nodes):
+            box(axes, x, 1.3 + at * 1.45, 3.0, 0.95, text, colour)
+            if at:
+                arrow(axes, (x + 1.5, 0.8 + at * 1.45), (x + 1.5, 1.25 + at * 1.45))
+        if is_shared:
+            box(axes, x + 4.6, 3.45, 3.6, 1.6, "matrix and scales,\n4 bits, once", GREEN)
+            arrow(axes, (x + 4.55, 4.0), (x + 3.05, 3.25))
+            arrow(axes, (x + 4.55, 4.5), (x + 3.05, 6.1))
+        else:
+            for y, order in ((2.3, "embedding"), (5.2, "linear")):
+                box(
+                    axes,
+                    x + 4.6,
+                    y,
+                    3.6,
+                    1.6,
+                    f"matrix and scales\nin the {order}'s\norder",
+                    ORANGE,
+                )
+                arrow(axes, (x + 4.55, y + 0.8), (x + 3.05, y + 0.9))
 
 
 def backends(figure: Figure) -> None:

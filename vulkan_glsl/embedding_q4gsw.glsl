@@ -8,28 +8,28 @@
  * for each kernel and folded into this template; tools/codegen/shaders.py says which files make
  * which kernel, tools/codegen/interface.py has the declarations.  The sources:
  *
- *   wgsl/embedding/eight_as_quads.wgsl
  *   wgsl/embedding/embedding_q4gsw.wgsl
- *   wgsl/embedding/grid_executorch.wgsl
  *   wgsl/embedding/indices_buffer.wgsl
  *   wgsl/embedding/indices_texture3d.wgsl
  *   wgsl/embedding/output_buffer_float.wgsl
  *   wgsl/embedding/output_buffer_half_wide.wgsl
  *   wgsl/embedding/output_texture3d_float.wgsl
  *   wgsl/embedding/output_texture3d_half.wgsl
+ *   wgsl/executorch/embedding/eight_as_quads.wgsl
+ *   wgsl/executorch/embedding/grid_executorch.wgsl
+ *   wgsl/executorch/scales/chunk.wgsl
+ *   wgsl/executorch/shape/executorch.wgsl
+ *   wgsl/executorch/shape/vocab_of_rows.wgsl
+ *   wgsl/executorch/shape/vocab_of_scales_f16.wgsl
+ *   wgsl/executorch/shape/vocab_of_scales_f32.wgsl
+ *   wgsl/executorch/weight/chunk_of_quads.wgsl
+ *   wgsl/executorch/weight/rows_embedding_wide.wgsl
  *   wgsl/half/integer.wgsl
- *   wgsl/scales/chunk.wgsl
  *   wgsl/scales/f16.wgsl
  *   wgsl/scales/f32.wgsl
- *   wgsl/shape/executorch.wgsl
- *   wgsl/shape/vocab_of_rows.wgsl
- *   wgsl/shape/vocab_of_scales_f16.wgsl
- *   wgsl/shape/vocab_of_scales_f32.wgsl
  *   wgsl/weight/blocks_buffer.wgsl
  *   wgsl/weight/blocks_texture2d.wgsl
- *   wgsl/weight/chunk_of_quads.wgsl
  *   wgsl/weight/nibbles_embedding.wgsl
- *   wgsl/weight/rows_embedding_wide.wgsl
  */
 
 #version 450 core

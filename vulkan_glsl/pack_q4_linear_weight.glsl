@@ -7,11 +7,11 @@
  * for each kernel and folded into this template; tools/codegen/shaders.py says which files make
  * which kernel, tools/codegen/interface.py has the declarations.  The sources:
  *
- *   wgsl/pack/grid_executorch.wgsl
+ *   wgsl/executorch/pack/grid_executorch.wgsl
+ *   wgsl/executorch/shape/executorch_pack.wgsl
  *   wgsl/pack/pack_q4_linear_weight.wgsl
  *   wgsl/pack/target_buffer.wgsl
  *   wgsl/pack/target_texture2d.wgsl
- *   wgsl/shape/executorch_pack.wgsl
  *   wgsl/weight/rows.wgsl
  */
 

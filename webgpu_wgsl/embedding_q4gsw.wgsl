@@ -15,16 +15,16 @@
 // An id outside the vocabulary gives zeros, and reads nothing outside the weight.
 //
 // The sources:
-//   wgsl/shape/webgpu_backend_embedding.wgsl
-//   wgsl/weight/rows_either.wgsl
-//   wgsl/shape/vocab_of_words.wgsl
-//   wgsl/scales/f32_rows.wgsl
-//   wgsl/embedding/indices_flat.wgsl
-//   wgsl/embedding/output_flat_float.wgsl
+//   wgsl/executorch/shape/webgpu_backend_embedding.wgsl
+//   wgsl/executorch/weight/rows_either.wgsl
+//   wgsl/executorch/shape/vocab_of_words.wgsl
+//   wgsl/executorch/scales/f32_rows.wgsl
+//   wgsl/executorch/embedding/indices_flat.wgsl
+//   wgsl/executorch/embedding/output_flat_float.wgsl
 //   wgsl/embedding/embedding_q4gsw.wgsl
-//   wgsl/embedding/grid_webgpu_backend.wgsl
+//   wgsl/executorch/embedding/grid_webgpu_backend.wgsl
 
-// ---- shape/webgpu_backend_embedding.wgsl
+// ---- executorch/shape/webgpu_backend_embedding.wgsl
 
 // The shape of the matrix as ExecuTorch's WebGPU backend passes it to the embedding.
 //
@@ -51,7 +51,7 @@ fn group_size() -> u32 {
     return params.group_size;
 }
 
-// ---- weight/rows_either.wgsl
+// ---- executorch/weight/rows_either.wgsl
 
 // The weight as rows of K/2 bytes, in the nibble convention that the host names. K is a multiple of
 // 8, so every row is a number of whole words.
@@ -72,7 +72,7 @@ fn load_weight_quad(row: u32, k4: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(nibbles | vec4<u32>(0x4B000000u)) - 8388616.0;
 }
 
-// ---- shape/vocab_of_words.wgsl
+// ---- executorch/shape/vocab_of_words.wgsl
 
 // V where the host does not pass it: the number of rows in the weight's buffer of words.
 //
@@ -83,7 +83,7 @@ fn vocab() -> u32 {
     return arrayLength(&t_weight) / (embed_dim() / 8u);
 }
 
-// ---- scales/f32_rows.wgsl
+// ---- executorch/scales/f32_rows.wgsl
 
 // Scales [V, K/G] as 32-bit floats, where the host passes how many a row has.
 //
@@ -96,7 +96,7 @@ fn load_scale(row: u32, group: u32) -> f32 {
     return t_scales[row * params.groups_per_row + group];
 }
 
-// ---- embedding/indices_flat.wgsl
+// ---- executorch/embedding/indices_flat.wgsl
 
 // Ids in a buffer, in one flat order.
 //
@@ -108,7 +108,7 @@ fn load_index(position: u32) -> i32 {
     return t_indices[position];
 }
 
-// ---- embedding/output_flat_float.wgsl
+// ---- executorch/embedding/output_flat_float.wgsl
 
 // The result in a buffer of 32-bit floats, its quads in one flat order.
 //
@@ -143,7 +143,7 @@ fn embedded(known: bool, weight: vec4<f32>, scale: f32) -> vec4<f32> {
     return select(vec4<f32>(0.0), weight * scale, known);
 }
 
-// ---- embedding/grid_webgpu_backend.wgsl
+// ---- executorch/embedding/grid_webgpu_backend.wgsl
 
 // The embedding on the grid that ExecuTorch's WebGPU backend dispatches: a workgroup writes
 // 8 * wg_size neighbouring quads, and an invocation the eight that lie wg_size apart. All its loads

@@ -14,14 +14,14 @@
 //   grid       V / 2 workgroups, or as many as the device allows; K and G are multiples of 8
 //
 // The sources:
-//   wgsl/shape/webgpu_backend_linear.wgsl
+//   wgsl/executorch/shape/webgpu_backend_linear.wgsl
 //   wgsl/weight/rows.wgsl
-//   wgsl/scales/transposed_f32.wgsl
-//   wgsl/linear/common/bias_optional.wgsl
-//   wgsl/linear/common/exact_halves.wgsl
-//   wgsl/linear/gemv/gemv_webgpu_backend.wgsl
+//   wgsl/executorch/scales/transposed_f32.wgsl
+//   wgsl/executorch/linear/common/bias_optional.wgsl
+//   wgsl/executorch/linear/common/exact_halves.wgsl
+//   wgsl/executorch/linear/gemv/gemv_webgpu_backend.wgsl
 
-// ---- shape/webgpu_backend_linear.wgsl
+// ---- executorch/shape/webgpu_backend_linear.wgsl
 
 // The shape of the matrix as ExecuTorch's WebGPU backend passes it to the linear op.
 //
@@ -74,7 +74,7 @@ fn load_weight_quad(row: u32, k4: u32) -> vec4<f32> {
     return vec4<f32>(values) - 8.0;
 }
 
-// ---- scales/transposed_f32.wgsl
+// ---- executorch/scales/transposed_f32.wgsl
 
 // Scales [K/G, padded V] as 32-bit floats: those of neighbouring rows are neighbours.
 //
@@ -87,7 +87,7 @@ fn load_scale(row: u32, group: u32) -> f32 {
     return t_scales[group * params.padded_n + row];
 }
 
-// ---- linear/common/bias_optional.wgsl
+// ---- executorch/linear/common/bias_optional.wgsl
 
 // A bias [V] of 32-bit floats, if the host says that there is one; else the buffer means nothing.
 //
@@ -103,7 +103,7 @@ fn load_bias(row: u32) -> f32 {
     return t_bias[row];
 }
 
-// ---- linear/common/exact_halves.wgsl
+// ---- executorch/linear/common/exact_halves.wgsl
 
 // Nibbles to floats, exactly, two to an integer instruction.
 //
@@ -140,7 +140,7 @@ fn unpack_word(word: u32) -> Unpacked {
     );
 }
 
-// ---- linear/gemv/gemv_webgpu_backend.wgsl
+// ---- executorch/linear/gemv/gemv_webgpu_backend.wgsl
 
 // y = x * W^T + bias for one row of x, on the grid that ExecuTorch's WebGPU backend dispatches. The
 // grid is finer than the work: a workgroup computes a tile of outputs, or several where the grid was

@@ -97,7 +97,12 @@ def test_one_token_of_wgsl_changes_what_is_made_of_it(tmp_path: Path) -> None:
             "weight + scale",
             {"embedding_q4gsw.glsl", "embedding_q4gsw__w_4x8.glsl", EMBEDDING_FILE},
         ),
-        ("weight/blocks_w_4x8_buffer", "row >> 1u", "row >> 2u", {"embedding_q4gsw__w_4x8.glsl"}),
+        (
+            "executorch/weight/blocks_w_4x8_buffer",
+            "row >> 1u",
+            "row >> 2u",
+            {"embedding_q4gsw__w_4x8.glsl"},
+        ),
         ("weight/rows", "+ k8];", "+ k8 + 1u];", {"pack_q4_linear_weight.glsl", LINEAR_FILE}),
     ):
         shutil.copytree(kernels.source_folder(), copy)

@@ -17,9 +17,9 @@ from wgpu_q4.kernels import source_folder
 # has, and those for hardware that no test machine has.
 WITHOUT = {
     "linear/common/bias_none",
-    "linear/common/bias_optional",
-    "linear/common/exact_halves",
-    "linear/gemv/gemv_webgpu_backend",
+    "executorch/linear/common/bias_optional",
+    "executorch/linear/common/exact_halves",
+    "executorch/linear/gemv/gemv_webgpu_backend",
 }
 ON_OTHER_HARDWARE = "linear/matrix_units/"
 

@@ -142,9 +142,9 @@ class Tensor:
 
 TENSORS = {
     "weight/rows": Tensor("t_weight", "uint", "buffer"),
-    "weight/rows_embedding_wide": Tensor("t_weight", "uint", "buffer", vector=True),
+    "executorch/weight/rows_embedding_wide": Tensor("t_weight", "uint", "buffer", vector=True),
     "weight/blocks_buffer": Tensor("t_weight", "uint", "buffer", vector=True),
-    "weight/blocks_w_4x8_buffer": Tensor("t_weight", "uint", "buffer", vector=True),
+    "executorch/weight/blocks_w_4x8_buffer": Tensor("t_weight", "uint", "buffer", vector=True),
     "weight/blocks_texture2d": Tensor("t_weight", "int", "texture2d"),
     "scales/f16": Tensor("t_scales", "uint", "buffer"),
     "scales/f32": Tensor("t_scales", "float", "buffer"),
@@ -159,12 +159,12 @@ TENSORS = {
 }
 """The tensor that a piece binds."""
 
-UBOS = {"shape/executorch": {4: ("ivec4", "out_sizes")}}
+UBOS = {"executorch/shape/executorch": {4: ("ivec4", "out_sizes")}}
 """The uniform buffers of a piece: type and name for each WGSL binding number."""
 
 PUSH_CONSTANTS = {
-    "shape/executorch": (("int", "group_size"), ("int", "is_linear_weight")),
-    "shape/executorch_pack": (("ivec4", "packed_sizes"), ("ivec2", "orig_sizes")),
+    "executorch/shape/executorch": (("int", "group_size"), ("int", "is_linear_weight")),
+    "executorch/shape/executorch_pack": (("ivec4", "packed_sizes"), ("ivec2", "orig_sizes")),
 }
 """The members of the block that WGSL declares as a uniform at PUSH_BINDING."""
 

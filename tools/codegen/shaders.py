@@ -24,7 +24,7 @@ and what ``pack_q4_linear_weight__w_4x8_nc_buffer`` makes."""
 _BLOCK_PIECES: dict[Blocks, str] = {
     "linear_weight_buffer": "weight/blocks_buffer",
     "linear_weight_texture2d": "weight/blocks_texture2d",
-    "w_4x8_nc_buffer": "weight/blocks_w_4x8_buffer",
+    "w_4x8_nc_buffer": "executorch/weight/blocks_w_4x8_buffer",
 }
 
 
@@ -47,25 +47,28 @@ def executorch_embedding(
     weight_name = "" if blocks is None else f"{separator}{blocks}"
     weight: tuple[str, ...]
     if blocks is None:
-        vocab = "shape/vocab_of_rows"
-        weight = ("weight/nibbles_embedding", "weight/rows_embedding_wide")
+        vocab = "executorch/shape/vocab_of_rows"
+        weight = ("weight/nibbles_embedding", "executorch/weight/rows_embedding_wide")
     else:
-        vocab = f"shape/vocab_of_scales_{'f16' if scales == 'float16' else 'f32'}"
-        weight = (_BLOCK_PIECES[blocks], "weight/chunk_of_quads")
-    result: tuple[str, ...] = (f"embedding/output_{storage}_{half}", "embedding/eight_as_quads")
+        vocab = f"executorch/shape/vocab_of_scales_{'f16' if scales == 'float16' else 'f32'}"
+        weight = (_BLOCK_PIECES[blocks], "executorch/weight/chunk_of_quads")
+    result: tuple[str, ...] = (
+        f"embedding/output_{storage}_{half}",
+        "executorch/embedding/eight_as_quads",
+    )
     if (storage, output) == ("buffer", "float16"):
         result = ("embedding/output_buffer_half_wide",)
     pieces = (
         *(("half/integer",) if "float16" in (scales, output) else ()),
-        "shape/executorch",
+        "executorch/shape/executorch",
         vocab,
         *weight,
         *scales_pieces(scales, "integer"),
-        "scales/chunk",
+        "executorch/scales/chunk",
         f"embedding/indices_{storage}",
         *result,
         "embedding/embedding_q4gsw",
-        "embedding/grid_executorch",
+        "executorch/embedding/grid_executorch",
     )
     return Shader(
         f"embedding_q4gsw{scales_name}{weight_name}_{storage}_{half}", tuple(dict.fromkeys(pieces))
@@ -78,11 +81,11 @@ def executorch_pack(target: BlockStorage) -> Shader:
     return Shader(
         f"pack_q4_linear_weight_{target}",
         (
-            "shape/executorch_pack",
+            "executorch/shape/executorch_pack",
             "weight/rows",
             f"pack/target_{target}",
             "pack/pack_q4_linear_weight",
-            "pack/grid_executorch",
+            "executorch/pack/grid_executorch",
         ),
     )
 
@@ -102,14 +105,14 @@ def executorch_shaders() -> Iterator[Shader]:
 WEBGPU_EMBEDDING = Shader(
     "embedding_q4gsw",
     (
-        "shape/webgpu_backend_embedding",
-        "weight/rows_either",
-        "shape/vocab_of_words",
-        "scales/f32_rows",
-        "embedding/indices_flat",
-        "embedding/output_flat_float",
+        "executorch/shape/webgpu_backend_embedding",
+        "executorch/weight/rows_either",
+        "executorch/shape/vocab_of_words",
+        "executorch/scales/f32_rows",
+        "executorch/embedding/indices_flat",
+        "executorch/embedding/output_flat_float",
         "embedding/embedding_q4gsw",
-        "embedding/grid_webgpu_backend",
+        "executorch/embedding/grid_webgpu_backend",
     ),
 )
 """``et_vk.embedding_q4gsw`` of the WebGPU backend, by its name for the file."""
@@ -117,12 +120,12 @@ WEBGPU_EMBEDDING = Shader(
 WEBGPU_LINEAR = Shader(
     "q4gsw_linear_coop4_bicol",
     (
-        "shape/webgpu_backend_linear",
+        "executorch/shape/webgpu_backend_linear",
         "weight/rows",
-        "scales/transposed_f32",
-        "linear/common/bias_optional",
-        "linear/common/exact_halves",
-        "linear/gemv/gemv_webgpu_backend",
+        "executorch/scales/transposed_f32",
+        "executorch/linear/common/bias_optional",
+        "executorch/linear/common/exact_halves",
+        "executorch/linear/gemv/gemv_webgpu_backend",
     ),
 )
 """``et_vk.linear_q4gsw`` of the WebGPU backend for one row of x, by its name for the file."""

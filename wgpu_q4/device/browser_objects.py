@@ -48,6 +48,10 @@ class GPUBindGroup(_Object):
 class GPUComputePipeline(_Object):
     """A compiled kernel."""
 
+    def get_bind_group_layout(self, number: int) -> GPUBindGroupLayout:
+        """Return the layout of a bind group, where the pipeline was made with ``"auto"``."""
+        return GPUBindGroupLayout(self._device, self.handle.getBindGroupLayout(number))
+
 
 class GPUCommandBuffer(_Object):
     """Commands to submit."""

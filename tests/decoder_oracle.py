@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wgpu_q4 import Q4Weight
 from wgpu_q4.decoder import Config, LayerWeights, Rope, Weights
+from wgpu_q4.decoder.affine import AffineMatrix
 from wgpu_q4.decoder.weights import LayerMatrix
 from wgpu_q4.kernels.decoder import WeightType
 
@@ -69,7 +70,9 @@ def random_weights(
 
     def matrix(rows: int, columns: int) -> LayerMatrix:
         values = floats(rows, columns)
-        return Q4Weight.quantize(values) if body == "q4gsw" else values.astype(np.float16)
+        if body == "q4gsw":
+            return Q4Weight.quantize(values)
+        return values.astype(np.float16) if body == "float16" else affine(values, body)
 
     def gain(columns: int) -> NDArray[np.float32]:
         return 1 + floats(columns)
@@ -175,9 +178,20 @@ def capped(x: Doubles, cap: float | None) -> Doubles:
     return x if cap is None else cap * np.tanh(x / cap)
 
 
+def affine(values: NDArray[np.float32], body: WeightType) -> AffineMatrix:
+    """Return values rounded to integers from the least to the largest of 32."""
+    levels = 15 if body == "affine4" else 255
+    groups = values.reshape(len(values), -1, 32)
+    low, high = groups.min(axis=-1), groups.max(axis=-1)
+    pairs = np.stack([(high - low) / levels, low], axis=-1).astype(np.float16)
+    steps = (groups - pairs[..., 1:]) / pairs[..., :1].astype(np.float32)
+    q = steps.round().clip(0, levels).astype(np.uint8).reshape(values.shape)
+    return AffineMatrix(q[:, 0::2] | q[:, 1::2] << 4 if body == "affine4" else q, pairs)
+
+
 def doubles(matrix: LayerMatrix) -> Doubles:
     """Return a matrix in float64."""
-    values = matrix.dequantize() if isinstance(matrix, Q4Weight) else matrix
+    values = matrix if isinstance(matrix, np.ndarray) else matrix.dequantize()
     return values.astype(np.float64)
 
 

@@ -32,6 +32,33 @@ fn two_halves(word: u32) -> vec2<f32> {
     return unpack2x16float(word);
 }
 
+// ---- decoder/eight_halves.wgsl
+
+// Eight neighbouring columns of a row of a weight in half precision.
+//
+// In range: callers keep the row below V and the eight below K / 8.
+//
+// Needs: embed_dim, two_halves.
+// Defines: Eight, load_eight, first_quad, second_quad.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 8], eight halves each
+
+struct Eight {
+    halves: vec4<u32>,
+}
+
+fn load_eight(row: u32, k8: u32) -> Eight {
+    return Eight(t_weight[row * (embed_dim() / 8u) + k8]);
+}
+
+fn first_quad(eight: Eight) -> vec4<f32> {
+    return vec4<f32>(two_halves(eight.halves.x), two_halves(eight.halves.y));
+}
+
+fn second_quad(eight: Eight) -> vec4<f32> {
+    return vec4<f32>(two_halves(eight.halves.z), two_halves(eight.halves.w));
+}
+
 // ---- linear/common/bias_none.wgsl
 
 // No bias.
@@ -246,33 +273,29 @@ fn main(
     store_sums(sums, first_m, first_n, lane);
 }
 
-// ---- decoder/stage_halves.wgsl
+// ---- decoder/stage_eights.wgsl
 
-// Stages 16 columns of a tile of a weight in half precision: 128 times 8 columns of a row, one to
-// four for each invocation. Neighbouring invocations take neighbouring rows, so that their stores
-// fall into different banks of workgroup memory.
+// Stages 16 columns of a tile of a weight: 128 times 8 columns of a row, one to four for each
+// invocation. Neighbouring invocations take neighbouring rows, so that their stores fall into different
+// banks of workgroup memory.
 //
-// Assumes: K is a multiple of 8.
+// Assumes: K is a multiple of 16.
 // In range: rows are clamped to V − 1 and eights of columns to the last of a row.
 //
-// Needs: embed_dim, TILE_N, vocab, TILE_M, two_halves, weight_tile.
+// Needs: Eight, TILE_N, vocab, load_eight, embed_dim, TILE_M, first_quad, second_quad, weight_tile.
 // Defines: fetch_weight, stage_weight.
 
-@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 8], eight halves each
-
 struct FetchedWeight {
-    first: vec4<u32>,
-    second: vec4<u32>,
-    third: vec4<u32>,
-    fourth: vec4<u32>,
+    first: Eight,
+    second: Eight,
+    third: Eight,
+    fourth: Eight,
 }
 
-fn fetch_eight(first_n: u32, k: u32, i: u32) -> vec4<u32> {
-    let eights = embed_dim() / 8u;
+// What is fetched past the last column is never computed with.
+fn fetch_eight(first_n: u32, k: u32, i: u32) -> Eight {
     let row = min(first_n + i % TILE_N, vocab() - 1u);
-    let k8 = k / 8u + i / TILE_N;
-    let value = t_weight[row * eights + min(k8, eights - 1u)];
-    return select(vec4<u32>(0u), value, k8 < eights);
+    return load_eight(row, min(k / 8u + i / TILE_N, embed_dim() / 8u - 1u));
 }
 
 fn fetch_weight(first_n: u32, k: u32, lane: u32) -> FetchedWeight {
@@ -288,13 +311,13 @@ fn fetch_weight(first_n: u32, k: u32, lane: u32) -> FetchedWeight {
     return fetched;
 }
 
-fn stage_eight(i: u32, halves: vec4<u32>) {
+fn stage_eight(i: u32, eight: Eight) {
     let at = i / TILE_N * 8u * (TILE_N / 4u) + i % TILE_N / 4u;
-    for (var pair = 0u; pair < 4u; pair++) {
-        let place = at + 2u * pair * (TILE_N / 4u);
-        let values = two_halves(halves[pair]);
-        weight_tile[place][i % 4u] = values.x;
-        weight_tile[place + TILE_N / 4u][i % 4u] = values.y;
+    let first = first_quad(eight);
+    let second = second_quad(eight);
+    for (var column = 0u; column < 4u; column++) {
+        weight_tile[at + column * (TILE_N / 4u)][i % 4u] = first[column];
+        weight_tile[at + (column + 4u) * (TILE_N / 4u)][i % 4u] = second[column];
     }
 }
 

@@ -173,11 +173,11 @@ override LANE_ROWS: u32 = 2u;  // rows that a team shares
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
 
-
-// A chunk of x.
+// A chunk of x, and its sum.
 struct X {
     a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
     e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+    sum: f32,
 }
 
 // Return the outputs of a workgroup.
@@ -187,11 +187,16 @@ fn outputs() -> u32 {
 
 fn load_x(chunk: u32) -> X {
     let chunks = embed_dim() / 32u;
-    return arrange(X(
-        t_x[chunk], t_x[chunks + chunk], t_x[2u * chunks + chunk], t_x[3u * chunks + chunk],
-        t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
-        t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
-    ));
+    let a = t_x[chunk];
+    let b = t_x[chunks + chunk];
+    let c = t_x[2u * chunks + chunk];
+    let d = t_x[3u * chunks + chunk];
+    let e = t_x[4u * chunks + chunk];
+    let f = t_x[5u * chunks + chunk];
+    let g = t_x[6u * chunks + chunk];
+    let h = t_x[7u * chunks + chunk];
+    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));  // for a weight with offsets
+    return arrange(X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w)));
 }
 
 @compute @workgroup_size(INVOCATIONS)

@@ -21,23 +21,6 @@ fn vocab() -> u32 {
     return VOCAB;
 }
 
-// ---- weight/rows_wide.wgsl
-
-// The weight as rows of K/2 bytes in the linear convention, read 16 bytes at a time: nibble i of
-// component c of chunk k32 is column 32·k32 + 8·c + i.
-//
-// Assumes: K % 32 == 0, so that every row starts at a multiple of 16 bytes.
-// In range: callers keep the row below V and the chunk below K / 32.
-//
-// Needs: embed_dim.
-// Defines: load_weight_chunk.
-
-@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 32], 32 columns each
-
-fn load_weight_chunk(row: u32, k32: u32) -> vec4<u32> {
-    return t_weight[row * (embed_dim() / 32u) + k32];
-}
-
 // ---- half/native.wgsl
 
 // Half-precision numbers converted by the built-in functions.
@@ -75,6 +58,23 @@ fn load_scale(row: u32, group: u32) -> f32 {
     return half_to_float((t_scales[at >> 1u] >> ((at & 1u) * 16u)) & 0xFFFFu);
 }
 
+// ---- weight/rows_wide.wgsl
+
+// The weight as rows of K/2 bytes in the linear convention, read 16 bytes at a time: nibble i of
+// component c of chunk k32 is column 32·k32 + 8·c + i.
+//
+// Assumes: K % 32 == 0, so that every row starts at a multiple of 16 bytes.
+// In range: callers keep the row below V and the chunk below K / 32.
+//
+// Needs: embed_dim.
+// Defines: load_weight_chunk.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 32], 32 columns each
+
+fn load_weight_chunk(row: u32, k32: u32) -> vec4<u32> {
+    return t_weight[row * (embed_dim() / 32u) + k32];
+}
+
 // ---- linear/gemv/nibbles_subnormal.wgsl
 
 // Eight nibbles of a word for eight columns of x, with fewer instructions: two nibbles are read at
@@ -110,25 +110,12 @@ fn unpack_second(word: u32) -> vec4<f32> {
     return vec4<f32>(low, high) - 7.62939453125e-6;
 }
 
-// ---- decoder/gemv/weight_q4gsw.wgsl
+// ---- decoder/gemv/dot_nibbles.wgsl
 
-// The GEMV's weight in 4 bits: a chunk is 16 bytes and a scale, unpacked as
-// linear/gemv/nibbles_*.wgsl does it.
+// The products of 32 nibbles and a chunk of x, unpacked as linear/gemv/nibbles_*.wgsl does it.
 //
-// Assumes: K % 32 == 0 and G % 32 == 0.
-//
-// Needs: load_weight_chunk, load_scale, group_size, X, arrange_first, arrange_second, unpack_first,
-// unpack_second, UNSCALE.
-// Defines: Chunk, load_chunk, arrange, dot_chunk.
-
-struct Chunk {
-    words: vec4<u32>,
-    scale: f32,
-}
-
-fn load_chunk(row: u32, chunk: u32) -> Chunk {
-    return Chunk(load_weight_chunk(row, chunk), load_scale(row, chunk * 32u / group_size()));
-}
+// Needs: X, arrange_first, arrange_second, unpack_first, unpack_second, UNSCALE.
+// Defines: arrange, dot_nibbles.
 
 // Put x into the order in which nibbles are unpacked.
 fn arrange(x: X) -> X {
@@ -137,6 +124,7 @@ fn arrange(x: X) -> X {
         arrange_first(x.c, x.d), arrange_second(x.c, x.d),
         arrange_first(x.e, x.f), arrange_second(x.e, x.f),
         arrange_first(x.g, x.h), arrange_second(x.g, x.h),
+        x.sum,
     );
 }
 
@@ -148,11 +136,33 @@ fn dot_word(word: u32, low: vec4<f32>, high: vec4<f32>, sum: f32) -> f32 {
     return fma(second.w, high.w, fma(second.z, high.z, fma(second.y, high.y, fma(second.x, high.x, part))));
 }
 
-// Two sums, so that no addition waits for more than 15 others.
+// Return the sum of (q − 8) · x, in two sums, so that no addition waits for more than 15 others.
+fn dot_nibbles(words: vec4<u32>, x: X) -> f32 {
+    let first = dot_word(words.y, x.c, x.d, dot_word(words.x, x.a, x.b, 0.0));
+    let second = dot_word(words.w, x.g, x.h, dot_word(words.z, x.e, x.f, 0.0));
+    return (first + second) * UNSCALE;
+}
+
+// ---- decoder/gemv/weight_q4gsw.wgsl
+
+// The GEMV's weight in 4 bits: a chunk is 16 bytes and a scale.
+//
+// Assumes: K % 32 == 0 and G % 32 == 0.
+//
+// Needs: load_weight_chunk, load_scale, group_size, X, dot_nibbles.
+// Defines: Chunk, load_chunk, dot_chunk.
+
+struct Chunk {
+    words: vec4<u32>,
+    scale: f32,
+}
+
+fn load_chunk(row: u32, chunk: u32) -> Chunk {
+    return Chunk(load_weight_chunk(row, chunk), load_scale(row, chunk * 32u / group_size()));
+}
+
 fn dot_chunk(chunk: Chunk, x: X) -> f32 {
-    let first = dot_word(chunk.words.y, x.c, x.d, dot_word(chunk.words.x, x.a, x.b, 0.0));
-    let second = dot_word(chunk.words.w, x.g, x.h, dot_word(chunk.words.z, x.e, x.f, 0.0));
-    return (first + second) * UNSCALE * chunk.scale;
+    return dot_nibbles(chunk.words, x) * chunk.scale;
 }
 
 // ---- decoder/gemv/prologue_norm.wgsl
@@ -283,11 +293,11 @@ override LANE_ROWS: u32 = 2u;  // rows that a team shares
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
 
-
-// A chunk of x.
+// A chunk of x, and its sum.
 struct X {
     a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
     e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+    sum: f32,
 }
 
 // Return the outputs of a workgroup.
@@ -297,11 +307,16 @@ fn outputs() -> u32 {
 
 fn load_x(chunk: u32) -> X {
     let chunks = embed_dim() / 32u;
-    return arrange(X(
-        t_x[chunk], t_x[chunks + chunk], t_x[2u * chunks + chunk], t_x[3u * chunks + chunk],
-        t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
-        t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
-    ));
+    let a = t_x[chunk];
+    let b = t_x[chunks + chunk];
+    let c = t_x[2u * chunks + chunk];
+    let d = t_x[3u * chunks + chunk];
+    let e = t_x[4u * chunks + chunk];
+    let f = t_x[5u * chunks + chunk];
+    let g = t_x[6u * chunks + chunk];
+    let h = t_x[7u * chunks + chunk];
+    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));  // for a weight with offsets
+    return arrange(X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w)));
 }
 
 @compute @workgroup_size(INVOCATIONS)

@@ -58,7 +58,7 @@ def check(decoder: Decoder, weights: Weights, ids: list[int] = IDS, new: int = 8
     ids=["halves as they are", "halves rounded by integers", "halves by integers"],
 )
 @pytest.mark.parametrize("config", [PLAIN, EVERYTHING], ids=["plain", "everything"])
-@pytest.mark.parametrize("body", ["float16", "q4gsw"])
+@pytest.mark.parametrize("body", ["float16", "q4gsw", "affine4", "affine8"])
 def test_every_form_of_the_kernels(
     config: Config,
     body: Any,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.decoder.affine import BLOCKS, AffineMatrix, from_blocks
 from wgpu_q4.decoder.config import Config, Rope, RopeType
 from wgpu_q4.decoder.families import Family, family_of
 from wgpu_q4.decoder.gguf_metadata import Metadata, read_metadata
@@ -209,12 +210,19 @@ class _File:
         rows = np.arange(matrix.shape[0]).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
         if isinstance(matrix, Q4Weight):
             return Q4Weight(matrix.packed_as("linear")[rows], matrix.scales[rows])
+        if isinstance(matrix, AffineMatrix):
+            return matrix.take(rows)
         return matrix[rows]
 
     def _matrix(self, name: str) -> LayerMatrix:
         kind, data = self._data(name)
         if kind.name == "Q4_0":
             return from_q4_0(data, "float16")
+        if kind.name in BLOCKS:
+            try:
+                return from_blocks(kind.name, data)
+            except FormatError as error:
+                raise FormatError(f"{self._where}: tensor {name!r}: {error}") from error
         return to_half(self._dequantized(kind, data), f"{self._where}: tensor {name!r}")
 
     def _floats(self, name: str) -> Floats:

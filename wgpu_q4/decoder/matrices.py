@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from wgpu_q4.decoder.affine import GROUP, AffineMatrix
 from wgpu_q4.decoder.limits import check_binding
 from wgpu_q4.decoder.weights import LayerMatrix
 from wgpu_q4.device.residents import exponent_of
@@ -45,7 +46,10 @@ def shape_of(matrix: LayerMatrix) -> Matrix:
         scales = "float16" if matrix.scales.dtype == np.float16 else "float32"
         shape = MatrixShape(vocab, embed_dim, matrix.group_size, scales)  # type: ignore[arg-type]
         return Matrix(shape, "q4gsw")
-    return Matrix(MatrixShape(vocab, embed_dim, 32, "float16"), "float16")
+    shape = MatrixShape(vocab, embed_dim, GROUP, "float16")
+    if isinstance(matrix, AffineMatrix):
+        return Matrix(shape, "affine4" if matrix.bits == 4 else "affine8")
+    return Matrix(shape, "float16")
 
 
 def check_matrix(weight: Q4Weight, name: str) -> None:
@@ -90,6 +94,12 @@ def own_matrix(context: Context, label: str, matrix: LayerMatrix) -> DeviceMatri
         bindings = {
             "t_weight": upload(context, label, matrix.packed_as("linear")),
             "t_scales": upload(context, f"scales of {label}", matrix.scales),
+        }
+    elif isinstance(matrix, AffineMatrix):
+        check_binding(context, label, matrix.packed.nbytes)
+        bindings = {
+            "t_weight": upload(context, label, matrix.packed),
+            "t_pairs": upload(context, f"scales and offsets of {label}", matrix.pairs),
         }
     else:
         check_binding(context, label, matrix.nbytes)

@@ -22,7 +22,7 @@ from wgpu_q4.kernels import Accuracy, plan_linear
 from wgpu_q4.kernels.decoder import (
     Source,
     plan_attention,
-    plan_gemm_halves,
+    plan_gemm,
     plan_glu,
     plan_heads,
 )
@@ -166,8 +166,8 @@ class PromptSteps(Bound):
 
     def _plan(self, matrix: DeviceMatrix, bias: bool) -> LinearPlan:
         context, shape = self._context, matrix.matrix.shape
-        if matrix.matrix.type == "float16":
-            return plan_gemm_halves(shape, self.rows, bias, context.limits, context.half_support)
+        if matrix.matrix.type != "q4gsw":
+            return plan_gemm(matrix.matrix, self.rows, bias, context.limits, context.half_support)
         return plan_linear(
             *(shape, self.rows, "rows", bias, context.limits, context.half_support),
             accuracy=self._accuracy,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wgpu_q4.decoder.affine import AffineMatrix
 from wgpu_q4.decoder.config import Config
 from wgpu_q4.errors import FormatError
 from wgpu_q4.weight import Q4Weight
 
 Floats = NDArray[np.float32]
-LayerMatrix = Q4Weight | NDArray[np.float16]
+LayerMatrix = Q4Weight | AffineMatrix | NDArray[np.float16]
 """A matrix of a layer, ``[outputs, inputs]``."""
 
 
@@ -94,14 +95,18 @@ def check_layer(config: Config, number: int, layer: LayerWeights) -> None:
 
 
 def stack(parts: Sequence[LayerMatrix]) -> LayerMatrix:
-    """Return matrices one above the other: in 4 bits if each is and groups and dtypes agree."""
+    """Return matrices one above the other: as they are if all are of one type, else in float16."""
     quantized = [part for part in parts if isinstance(part, Q4Weight)]
     kinds = {(part.group_size, part.scales.dtype) for part in quantized}
     if len(quantized) == len(parts) and len(kinds) == 1:
         packed = np.concatenate([part.packed_as("linear") for part in quantized])
         return Q4Weight(packed, np.concatenate([part.scales for part in quantized]))
+    affine = [part for part in parts if isinstance(part, AffineMatrix)]
+    if len(affine) == len(parts) and len({part.bits for part in affine}) == 1:
+        packed = np.concatenate([part.packed for part in affine])
+        return AffineMatrix(packed, np.concatenate([part.pairs for part in affine]))
     floats = [
-        to_half(part.dequantize(), "a matrix") if isinstance(part, Q4Weight) else part
+        part if isinstance(part, np.ndarray) else to_half(part.dequantize(), "a matrix")
         for part in parts
     ]
     return np.concatenate(floats)

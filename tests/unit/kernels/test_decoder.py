@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import get_args
 
 import pytest
 
@@ -23,14 +24,14 @@ def matrix(rows: int, columns: int, type_: WeightType = "q4gsw") -> Matrix:
 
 @pytest.mark.parametrize(("rows", "columns"), [*LLAMA, *SMOLLM2, *OTHERS])
 def test_teams(rows: int, columns: int) -> None:
-    types: tuple[WeightType, ...] = ("q4gsw", "float16")
+    types: tuple[WeightType, ...] = get_args(WeightType)
     for type_, software in product(types, (False, True)):
         team = choose_team(matrix(rows, columns, type_), software)
         assert team.lanes % team.rows == 0
         assert team.invocations % team.lanes == 0
         assert 16 <= team.invocations <= 256
         assert team.rows in (2, 4, 8)  # even: a gated unit has gate and up
-        if type_ == "float16" and not software:
+        if type_ in ("float16", "affine8") and not software:
             assert team.rows <= 4
         chunks = columns // 32
         if not software:

@@ -2,12 +2,12 @@
 
 One file per idea:
 
-* `shapes`     a matrix in either type of weight, and the heads of an attention layer
+* `shapes`     a matrix in each type of weight, and the heads of an attention layer
 * `rows`       the residual stream and its norms, gated units, the end of a step
 * `attention`  heads made ready, the cache, attention over it
 * `gemv`       a product with one row of x, and what is done before and after it
 * `teams`      how the GEMV's invocations share the work, by kind of device
-* `gemm`       a product with many rows of x and a weight in half precision
+* `gemm`       a product with many rows of x and a weight of another type than q4gsw
 * `catalogue`  every shader, and an example of each
 """
 
@@ -18,7 +18,7 @@ from wgpu_q4.kernels.decoder.catalogue import (
     subgroup_dispatches,
     subgroup_shaders,
 )
-from wgpu_q4.kernels.decoder.gemm import plan_gemm_halves
+from wgpu_q4.kernels.decoder.gemm import plan_gemm
 from wgpu_q4.kernels.decoder.gemv import GemvPlan, plan_gemv
 from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_choose_best, plan_glu, plan_norm
 from wgpu_q4.kernels.decoder.shapes import (
@@ -47,7 +47,7 @@ __all__ = [
     "float_bits",
     "plan_attention",
     "plan_choose_best",
-    "plan_gemm_halves",
+    "plan_gemm",
     "plan_gemv",
     "plan_glu",
     "plan_heads",

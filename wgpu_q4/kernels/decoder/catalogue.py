@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads, plan_token_attention
-from wgpu_q4.kernels.decoder.gemm import plan_gemm_halves
+from wgpu_q4.kernels.decoder.gemm import plan_gemm
 from wgpu_q4.kernels.decoder.gemv import plan_gemv
 from wgpu_q4.kernels.decoder.rows import ADVANCE, plan_choose_best, plan_glu, plan_norm
 from wgpu_q4.kernels.decoder.shapes import (
@@ -17,6 +17,7 @@ from wgpu_q4.kernels.decoder.shapes import (
     HeadShape,
     Matrix,
     Source,
+    WeightType,
 )
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.traits import HalfSupport
@@ -129,10 +130,9 @@ def _products(
     square = MatrixShape(hidden, hidden, 32, "float16")
     wide = MatrixShape(8 * hidden, hidden, 32, "float16")
     activations: tuple[Activation, ...] = get_args(Activation)
-    for matrix, wide_matrix in (
-        (Matrix(square, "q4gsw"), Matrix(wide, "q4gsw")),
-        (Matrix(square, "float16"), Matrix(wide, "float16")),
-    ):
+    types: tuple[WeightType, ...] = get_args(WeightType)
+    for type_ in types:
+        matrix, wide_matrix = Matrix(square, type_), Matrix(wide, type_)
         yield plan_gemv(matrix, "add", limits, support, **kind).dispatch
         for squares, bias in product((0, 64), (False, True)):
             yield plan_gemv(
@@ -150,8 +150,9 @@ def _products(
                 activation=activation,
                 **kind,
             ).dispatch
-    for bias, rows in product((False, True), (32, 64, 128)):
-        yield plan_gemm_halves(square, rows, bias, limits, support).product
+        for bias, rows in product((False, True), (32, 64, 128)):
+            if type_ != "q4gsw":
+                yield plan_gemm(matrix, rows, bias, limits, support).product
 
 
 def _heads(

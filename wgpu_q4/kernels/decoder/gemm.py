@@ -1,12 +1,11 @@
-"""A product with many rows of x and a weight in half precision, in the tiles of ``gemm``."""
+"""A product with many rows of x and a weight that is not q4gsw, in the tiles of ``gemm``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
 
-from wgpu_q4.kernels.decoder.shapes import two_halves_pieces
-from wgpu_q4.kernels.dispatch import MatrixShape
+from wgpu_q4.kernels.decoder.shapes import Matrix, WeightType, two_halves_pieces
 from wgpu_q4.kernels.linear.gemm import TRANSPOSE_X
 from wgpu_q4.kernels.linear.job import Job, LinearPlan
 from wgpu_q4.kernels.linear.tile import tile_rows, tiles
@@ -18,54 +17,65 @@ _HEIGHTS = (128, 64, 32)
 _COLUMN_BYTES = 4 * 16
 """Workgroup memory of a row of x, or of an output: 16 columns in float32."""
 
+_WEIGHTS: Mapping[WeightType, tuple[str, tuple[str, ...]]] = {
+    "affine4": ("a weight in 4 bits with offsets", ("decoder/pairs", "decoder/eight_affine4")),
+    "affine8": ("a weight in 8 bits with offsets", ("decoder/pairs", "decoder/eight_affine8")),
+    "float16": ("a weight in half precision", ("decoder/eight_halves",)),
+}
+"""In words, and the pieces that read eight columns."""
+
 
 @cache
-def gemm_shader(bias: bool, half_support: HalfSupport) -> Shader:
-    """Return the tiled product with a weight in half precision."""
+def gemm_shader(weight: WeightType, bias: bool, half_support: HalfSupport) -> Shader:
+    """Return the tiled product with a weight of that type."""
+    said, eights = _WEIGHTS[weight]
     pieces = (
         "shape/overrides",
         *two_halves_pieces(half_support),
+        *eights,
         "linear/common/bias_buffer" if bias else "linear/common/bias_none",
         "linear/common/result",
         "linear/common/gemm_tile",
         "linear/gemm/gemm",
-        "decoder/stage_halves",
+        "decoder/stage_eights",
     )
     return Shader(
-        f"decoder_gemm_float16{'_bias' if bias else ''}{halves_suffix(pieces)}",
+        f"decoder_gemm_{weight}{'_bias' if bias else ''}{halves_suffix(pieces)}",
         pieces,
-        f"many rows of x times a weight in half precision{', plus a bias' if bias else ''}",
+        f"many rows of x times {said}{', plus a bias' if bias else ''}",
     )
 
 
-def plan_gemm_halves(
-    shape: MatrixShape,
+def plan_gemm(
+    matrix: Matrix,
     rows: int,
     bias: bool,
     limits: Mapping[str, int],
     half_support: HalfSupport,
 ) -> LinearPlan:
-    """Return the dispatches of ``x · Wᵀ`` for up to ``rows`` rows of x and a weight in float16.
+    """Return the dispatches of ``x · Wᵀ`` for up to ``rows`` rows of x.
 
     Args:
-        shape: V and K, a multiple of 8; G means nothing.
+        matrix: the weight, of another type than q4gsw; K is a multiple of 32.
         rows: the most rows there may be.
         bias: True if a bias is added.
         limits: the device's limits.
         half_support: what its half-precision functions do.
     """
+    shape = matrix.shape
     job = Job(shape, rows, "rows", bias, limits, half_support, shape.vocab)
     height = tile_rows(job, _HEIGHTS, _COLUMN_BYTES, _COLUMN_BYTES)
     padded = -(-rows // height) * height
-    shader = gemm_shader(bias, half_support)
+    shader = gemm_shader(matrix.type, bias, half_support)
     x_bytes = padded * shape.embed_dim * 4
     needs = {
         "t_out": rows * shape.vocab * 4,
         "t_x": x_bytes,
-        "t_weight": shape.vocab * shape.embed_dim * 2,
+        "t_weight": matrix.nbytes,
         "sizes": 16,
+        **({"t_pairs": matrix.pair_bytes} if matrix.pair_bytes else {}),
         **({"t_bias": shape.vocab * 4} if bias else {}),
     }
     product = job.dispatch(shader, {"TILE_M": height}, tiles(job, padded, height), needs)
     prepare = job.prepare(TRANSPOSE_X, padded // 4 * (shape.embed_dim // 4))
-    return LinearPlan("gemm_float16", product, prepare, padded, x_bytes)
+    return LinearPlan(f"gemm_{matrix.type}", product, prepare, padded, x_bytes)

@@ -64,19 +64,21 @@ class GemvForm:
 @cache
 def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
     """Return the GEMV of that form for a device whose half-precision functions do so much."""
-    weight: tuple[str, ...]
     subnormal = half_support.subnormals
     halves: Halves = half_support.halves
-    if form.weight == "q4gsw":
-        nibbles = (
-            ("linear/gemv/nibbles_subnormal",)
-            if subnormal
-            else ("linear/common/exact_f32", "linear/gemv/nibbles_integer")
-        )
-        scales = scales_pieces(form.scales, halves)
-        weight = ("weight/rows_wide", *scales, *nibbles, "decoder/gemv/weight_q4gsw")
-    else:
-        weight = (*two_halves_pieces(half_support), "decoder/gemv/weight_halves")
+    nibbles = (
+        ("linear/gemv/nibbles_subnormal",)
+        if subnormal
+        else ("linear/common/exact_f32", "linear/gemv/nibbles_integer")
+    )
+    rows = ("weight/rows_wide", *nibbles, "decoder/gemv/dot_nibbles")
+    pairs = (*two_halves_pieces(half_support), "decoder/pairs")
+    weight: Mapping[WeightType, tuple[str, ...]] = {
+        "q4gsw": (*scales_pieces(form.scales, halves), *rows, "decoder/gemv/weight_q4gsw"),
+        "affine4": (*pairs, *rows, "decoder/gemv/weight_affine4"),
+        "affine8": (*pairs, "decoder/gemv/weight_affine8"),
+        "float16": (*two_halves_pieces(half_support), "decoder/gemv/weight_halves"),
+    }
     ends: dict[Epilogue, tuple[str, ...]] = {
         "store": ("linear/common/bias_buffer" if form.bias else "linear/common/bias_none",),
         "add": (),
@@ -86,7 +88,7 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
     by_subgroup = "_subgroup" if form.subgroups else ""
     pieces = (
         "shape/overrides",
-        *weight,
+        *weight[form.weight],
         f"decoder/gemv/prologue_norm{by_subgroup}" if form.normed else "decoder/gemv/prologue_none",
         *ends[form.epilogue],
         f"decoder/gemv/epilogue_{form.epilogue}",
@@ -96,7 +98,7 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
         f"decoder/gemv/fold{by_subgroup or '_memory'}",
     )
     kind = f"{form.weight}_{form.scales}_scales" if form.weight == "q4gsw" else form.weight
-    if form.weight == "q4gsw" and subnormal:
+    if form.weight in ("q4gsw", "affine4") and subnormal:
         kind += "_subnormal"
     words = [
         "_normed" if form.normed else "",
@@ -109,11 +111,17 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
     return Shader(
         f"decoder_gemv_{kind}_{form.epilogue}{''.join(words)}",
         pieces,
-        f"one row of x{', normalized,' if form.normed else ''} times a {form.weight} weight: "
+        f"one row of x{', normalized,' if form.normed else ''} times {_WEIGHTS[form.weight]}: "
         f"{_SAID[form.epilogue]}",
     )
 
 
+_WEIGHTS: Mapping[WeightType, str] = {
+    "q4gsw": "a q4gsw weight",
+    "affine4": "a weight in 4 bits with offsets",
+    "affine8": "a weight in 8 bits with offsets",
+    "float16": "a float16 weight",
+}
 _SAID: Mapping[Epilogue, str] = {
     "store": "stored",
     "add": "added to the residual stream",
@@ -191,6 +199,8 @@ def _needs(
     }
     if matrix.type == "q4gsw":
         needs["t_scales"] = scale_bytes + -scale_bytes % 4
+    if matrix.pair_bytes:
+        needs["t_pairs"] = matrix.pair_bytes
     if squares:
         needs["t_squares"] = squares * 4
     if bias:

@@ -1,7 +1,8 @@
-"""What the kernels of a decoder are planned for: matrices of either type, and heads."""
+"""What the kernels of a decoder are planned for: matrices of each type, and heads."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +11,13 @@ import numpy as np
 from wgpu_q4.kernels.dispatch import MatrixShape
 from wgpu_q4.kernels.traits import HalfSupport
 
-WeightType = Literal["q4gsw", "float16"]
-"""The numbers of a layer's matrices."""
+WeightType = Literal["q4gsw", "affine4", "affine8", "float16"]
+"""The numbers of a layer's matrices.
+
+The affine ones are integers of 4 or 8 bits, with a scale and an offset for each 32 columns."""
+
+WEIGHT_BITS: Mapping[WeightType, int] = {"q4gsw": 4, "affine4": 4, "affine8": 8, "float16": 16}
+"""Bits of a number, without scales and offsets."""
 
 CacheDtype = Literal["float16", "float32"]
 """The numbers of the cache of keys and values."""
@@ -31,7 +37,7 @@ class Matrix:
     """A weight ``[V, K]``: its shape, and its type.
 
     Attributes:
-        shape: V, K and G; for float16, G is 32 and means nothing.
+        shape: V, K and G, which is 32 but for q4gsw.
         type: the type of its numbers.
     """
 
@@ -40,9 +46,14 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers, without scales."""
-        size = self.shape.vocab * self.shape.embed_dim
-        return size // 2 if self.type == "q4gsw" else size * 2
+        """Bytes of the numbers, without scales and offsets."""
+        return self.shape.vocab * self.shape.embed_dim * WEIGHT_BITS[self.type] // 8
+
+    @property
+    def pair_bytes(self) -> int:
+        """Bytes of scales and offsets, if the matrix is affine; else 0."""
+        is_affine = self.type in ("affine4", "affine8")
+        return self.shape.vocab * self.shape.embed_dim // 32 * 4 if is_affine else 0
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ PROCESSOR = Team(8, 8, 128)
 """The team of a device that runs on the processor: Mesa takes 14.8 ms for 49152 × 576 in 4 bits,
 17.3 with 4 rows a lane, 75 with the worst team."""
 
-_MOST_ROWS_OF_HALVES = 4
-"""Rows that a lane has at once of a matrix in half precision: a chunk of one takes 16 registers."""
+_MOST_WIDE_ROWS = 4
+"""Rows that a lane has at once of a matrix in 8 or 16 bits: a chunk takes 10 or 16 registers."""
 
 
 def choose_team(matrix: Matrix, software: bool) -> Team:
@@ -89,6 +89,6 @@ def choose_team(matrix: Matrix, software: bool) -> Team:
     lanes, lane_rows = team.lanes, team.rows
     if chunks < 17:  # a power of two lanes, no more than twice the chunks, share fewer chunks
         lanes = max(8, 1 << (chunks - 1).bit_length())
-    if matrix.type == "float16":
-        lane_rows = min(lane_rows, _MOST_ROWS_OF_HALVES)
+    if matrix.type in ("float16", "affine8"):
+        lane_rows = min(lane_rows, _MOST_WIDE_ROWS)
     return Team(lanes, lane_rows, team.invocations)

@@ -1,11 +1,9 @@
-// The GEMV's weight in 4 bits: a chunk is 16 bytes and a scale, unpacked as
-// linear/gemv/nibbles_*.wgsl does it.
+// The GEMV's weight in 4 bits: a chunk is 16 bytes and a scale.
 //
 // Assumes: K % 32 == 0 and G % 32 == 0.
 //
-// Needs: load_weight_chunk, load_scale, group_size, X, arrange_first, arrange_second, unpack_first,
-// unpack_second, UNSCALE.
-// Defines: Chunk, load_chunk, arrange, dot_chunk.
+// Needs: load_weight_chunk, load_scale, group_size, X, dot_nibbles.
+// Defines: Chunk, load_chunk, dot_chunk.
 
 struct Chunk {
     words: vec4<u32>,
@@ -16,27 +14,6 @@ fn load_chunk(row: u32, chunk: u32) -> Chunk {
     return Chunk(load_weight_chunk(row, chunk), load_scale(row, chunk * 32u / group_size()));
 }
 
-// Put x into the order in which nibbles are unpacked.
-fn arrange(x: X) -> X {
-    return X(
-        arrange_first(x.a, x.b), arrange_second(x.a, x.b),
-        arrange_first(x.c, x.d), arrange_second(x.c, x.d),
-        arrange_first(x.e, x.f), arrange_second(x.e, x.f),
-        arrange_first(x.g, x.h), arrange_second(x.g, x.h),
-    );
-}
-
-// Return sum + the eight products of a word and x.
-fn dot_word(word: u32, low: vec4<f32>, high: vec4<f32>, sum: f32) -> f32 {
-    let first = unpack_first(word);
-    let second = unpack_second(word);
-    let part = fma(first.w, low.w, fma(first.z, low.z, fma(first.y, low.y, fma(first.x, low.x, sum))));
-    return fma(second.w, high.w, fma(second.z, high.z, fma(second.y, high.y, fma(second.x, high.x, part))));
-}
-
-// Two sums, so that no addition waits for more than 15 others.
 fn dot_chunk(chunk: Chunk, x: X) -> f32 {
-    let first = dot_word(chunk.words.y, x.c, x.d, dot_word(chunk.words.x, x.a, x.b, 0.0));
-    let second = dot_word(chunk.words.w, x.g, x.h, dot_word(chunk.words.z, x.e, x.f, 0.0));
-    return (first + second) * UNSCALE * chunk.scale;
+    return dot_nibbles(chunk.words, x) * chunk.scale;
 }

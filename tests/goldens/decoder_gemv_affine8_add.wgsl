@@ -1,0 +1,336 @@
+// ---- shape/overrides.wgsl
+
+// The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
+// into shifts and multiplications.
+//
+// Defines: VOCAB, embed_dim, group_size, vocab.
+
+override EMBED_DIM: u32;  // K
+override GROUP_SIZE: u32;  // G
+override VOCAB: u32;  // V
+
+fn embed_dim() -> u32 {
+    return EMBED_DIM;
+}
+
+fn group_size() -> u32 {
+    return GROUP_SIZE;
+}
+
+fn vocab() -> u32 {
+    return VOCAB;
+}
+
+// ---- decoder/two_halves_native.wgsl
+
+// Two half-precision numbers of a word, by the built-in function. This piece is only for devices on
+// which probe/halves.wgsl found that it keeps subnormals.
+//
+// Defines: two_halves.
+
+fn two_halves(word: u32) -> vec2<f32> {
+    return unpack2x16float(word);
+}
+
+// ---- decoder/pairs.wgsl
+
+// The scale and the offset of each 32 columns of a row: a value is scale · q + offset, with q from 0.
+//
+// In range: callers keep the row below V and the chunk below K / 32.
+//
+// Needs: two_halves, embed_dim.
+// Defines: load_pair.
+
+@group(0) @binding(3) var<storage, read> t_pairs: array<u32>;  // [V][K / 32] scale and offset, halves
+
+fn load_pair(row: u32, chunk: u32) -> vec2<f32> {
+    return two_halves(t_pairs[row * (embed_dim() / 32u) + chunk]);
+}
+
+// ---- decoder/gemv/weight_affine8.wgsl
+
+// The GEMV's weight in 8 bits with an offset: a chunk is 32 bytes, a scale and an offset.
+//
+// A value is scale · (q − 128) + (offset + 128 · scale): of the centre of a group, which is zero or the
+// smaller number as a rule, the sum of x takes care.
+//
+// Assumes: K % 32 == 0.
+// In range: callers keep the row below V and the chunk below K / 32.
+//
+// Needs: embed_dim, load_pair, X.
+// Defines: Chunk, load_chunk, arrange, dot_chunk.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 16], 16 columns each
+
+struct Chunk {
+    low: vec4<u32>,
+    high: vec4<u32>,
+    pair: vec2<f32>,  // scale and offset
+}
+
+fn load_chunk(row: u32, chunk: u32) -> Chunk {
+    let at = row * (embed_dim() / 16u) + chunk * 2u;
+    return Chunk(t_weight[at], t_weight[at + 1u], load_pair(row, chunk));
+}
+
+fn arrange(x: X) -> X {
+    return x;
+}
+
+// Return sum + the products of the four bytes of a word, less 128, and x.
+fn dot_bytes(word: u32, x: vec4<f32>, sum: f32) -> f32 {
+    let bytes = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(0xFFu);
+    let n = vec4<f32>(vec4<i32>(bytes) - 128);
+    return fma(n.w, x.w, fma(n.z, x.z, fma(n.y, x.y, fma(n.x, x.x, sum))));
+}
+
+fn dot_chunk(chunk: Chunk, x: X) -> f32 {
+    let first = dot_bytes(chunk.low.y, x.b, dot_bytes(chunk.low.x, x.a, 0.0));
+    let second = dot_bytes(chunk.low.w, x.d, dot_bytes(chunk.low.z, x.c, 0.0));
+    let third = dot_bytes(chunk.high.y, x.f, dot_bytes(chunk.high.x, x.e, 0.0));
+    let fourth = dot_bytes(chunk.high.w, x.h, dot_bytes(chunk.high.z, x.g, 0.0));
+    let centre = fma(128.0, chunk.pair.x, chunk.pair.y);
+    return fma((first + second) + (third + fourth), chunk.pair.x, x.sum * centre);
+}
+
+// ---- decoder/gemv/prologue_none.wgsl
+
+// x is multiplied as it is.
+//
+// Defines: fetch_squares, put_squares, fold_squares, x_factor.
+
+fn fetch_squares(lane: u32) -> f32 {
+    return 0.0;
+}
+
+fn put_squares(lane: u32, value: f32) {}
+
+fn fold_squares(lane: u32) {}
+
+fn x_factor() -> f32 {
+    return 1.0;
+}
+
+// ---- decoder/gemv/epilogue_add.wgsl
+
+// The product is added to the residual stream, and made ready for the product that reads it next:
+// multiplied by the gain of that one's norm, in the order of chunks; and each workgroup leaves the sum
+// of the squares of its part of the stream (prologue_norm.wgsl).
+//
+// In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
+// workgroup stores one sum, at its own number.
+//
+// Needs: INVOCATIONS, outputs, vocab, row_sum, x_factor.
+// Defines: weight_row, fetch_end, finish.
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V], the residual stream
+@group(0) @binding(6) var<storage, read_write> t_out_squares: array<f32>;  // one for each workgroup
+@group(0) @binding(8) var<storage, read> t_gain: array<f32>;  // [V]
+@group(0) @binding(9) var<storage, read_write> t_out_x: array<f32>;  // [8][V / 32] quads
+
+var<workgroup> output_squares: array<f32, INVOCATIONS>;
+
+fn weight_row(workgroup: u32, output: u32) -> u32 {
+    return min(workgroup * outputs() + output, vocab() - 1u);
+}
+
+struct AtEnd {
+    residual: f32,
+    gain: f32,
+}
+
+fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
+    let row = min(workgroup * outputs() + lane, vocab() - 1u);
+    return AtEnd(t_out[row], t_gain[row]);
+}
+
+fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
+    let row = workgroup * outputs() + lane;
+    var square = 0.0;
+    if lane < outputs() && row < vocab() {
+        let value = fetched.residual + row_sum(lane) * x_factor();
+        t_out[row] = value;
+        t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * fetched.gain;
+        square = value * value;
+    }
+    output_squares[lane] = square;
+    workgroupBarrier();
+    if lane == 0u && workgroup * outputs() < vocab() {
+        var sum = 0.0;
+        for (var i = 0u; i < outputs(); i++) {
+            sum += output_squares[i];
+        }
+        t_out_squares[workgroup] = sum;
+    }
+}
+
+// ---- decoder/gemv/gemv.wgsl
+
+// W · x for one row of x, as a decode step needs it: what is done before and after the product is
+// part of it (prologue_*.wgsl, epilogue_*.wgsl).
+//
+// A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
+// 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
+// them; all of these are asked for before the first is used. Then the sums of a team are added up
+// (fold_*.wgsl). x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
+// quads.
+//
+// Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
+// says how many rows there are of each kind.
+// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
+// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
+// memory besides the epilogue's.
+// In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
+// workgroup memory follow from the invocation's index alone.
+//
+// Needs: embed_dim, arrange, fetch_end, load_chunk, weight_row, Chunk, dot_chunk, put_squares,
+// fetch_squares, leave_sums, fold, finish.
+// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, main.
+
+override INVOCATIONS: u32 = 128u;  // of a workgroup
+override TEAM: u32 = 32u;  // invocations that share rows of the weight
+override LANE_ROWS: u32 = 2u;  // rows that a team shares
+
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
+
+// A chunk of x, and its sum.
+struct X {
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+    sum: f32,
+}
+
+// Return the outputs of a workgroup.
+fn outputs() -> u32 {
+    return INVOCATIONS / TEAM * LANE_ROWS;
+}
+
+fn load_x(chunk: u32) -> X {
+    let chunks = embed_dim() / 32u;
+    let a = t_x[chunk];
+    let b = t_x[chunks + chunk];
+    let c = t_x[2u * chunks + chunk];
+    let d = t_x[3u * chunks + chunk];
+    let e = t_x[4u * chunks + chunk];
+    let f = t_x[5u * chunks + chunk];
+    let g = t_x[6u * chunks + chunk];
+    let h = t_x[7u * chunks + chunk];
+    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));  // for a weight with offsets
+    return arrange(X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w)));
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let first = lane / TEAM * LANE_ROWS;
+    let chunks = embed_dim() / 32u;
+    // Asked for before the product, because nothing waits for it until the end.
+    let fetched = fetch_end(flat, lane);
+    var near = vec4<f32>(0.0);
+    var far = vec4<f32>(0.0);
+    for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
+        let a = load_chunk(weight_row(flat, first), chunk);
+        var b: Chunk;
+        var c: Chunk;
+        var d: Chunk;
+        var e: Chunk;
+        var f: Chunk;
+        var g: Chunk;
+        var h: Chunk;
+        if LANE_ROWS > 1u {
+            b = load_chunk(weight_row(flat, first + 1u), chunk);
+        }
+        if LANE_ROWS > 2u {
+            c = load_chunk(weight_row(flat, first + 2u), chunk);
+            d = load_chunk(weight_row(flat, first + 3u), chunk);
+        }
+        if LANE_ROWS > 4u {
+            e = load_chunk(weight_row(flat, first + 4u), chunk);
+            f = load_chunk(weight_row(flat, first + 5u), chunk);
+            g = load_chunk(weight_row(flat, first + 6u), chunk);
+            h = load_chunk(weight_row(flat, first + 7u), chunk);
+        }
+        let x = load_x(chunk);
+        near.x += dot_chunk(a, x);
+        if LANE_ROWS > 1u {
+            near.y += dot_chunk(b, x);
+        }
+        if LANE_ROWS > 2u {
+            near.z += dot_chunk(c, x);
+            near.w += dot_chunk(d, x);
+        }
+        if LANE_ROWS > 4u {
+            far.x += dot_chunk(e, x);
+            far.y += dot_chunk(f, x);
+            far.z += dot_chunk(g, x);
+            far.w += dot_chunk(h, x);
+        }
+    }
+    put_squares(lane, fetch_squares(lane));
+    leave_sums(lane, first, near, far);
+    fold(lane);
+    finish(flat, lane, fetched);
+}
+
+// ---- decoder/gemv/fold_memory.wgsl
+
+// The sums of a team's invocations meet in workgroup memory, and are added up in two stages of about as
+// many each.
+//
+// Assumes: FOLD divides TEAM and is at least LANE_ROWS.
+// In range: places follow from the invocation's index alone.
+//
+// Needs: INVOCATIONS, LANE_ROWS, TEAM, fold_squares, outputs.
+// Defines: leave_sums, fold, row_sum.
+
+override FOLD: u32 = 8u;  // invocations of a team whose sums are added up first
+
+var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS + INVOCATIONS>;  // [outputs][TEAM + 1]
+var<workgroup> folded: array<f32, INVOCATIONS>;  // [TEAM / FOLD][outputs]
+
+// Leave an invocation's sums of LANE_ROWS outputs from the first of its team.
+fn leave_sums(lane: u32, first: u32, near: vec4<f32>, far: vec4<f32>) {
+    let at = first * (TEAM + 1u) + lane % TEAM;
+    slots[at] = near.x;
+    if LANE_ROWS > 1u {
+        slots[at + TEAM + 1u] = near.y;
+    }
+    if LANE_ROWS > 2u {
+        slots[at + 2u * (TEAM + 1u)] = near.z;
+        slots[at + 3u * (TEAM + 1u)] = near.w;
+    }
+    if LANE_ROWS > 4u {
+        slots[at + 4u * (TEAM + 1u)] = far.x;
+        slots[at + 5u * (TEAM + 1u)] = far.y;
+        slots[at + 6u * (TEAM + 1u)] = far.z;
+        slots[at + 7u * (TEAM + 1u)] = far.w;
+    }
+}
+
+// Add up what FOLD invocations of a team left.
+fn fold(lane: u32) {
+    workgroupBarrier();
+    fold_squares(lane);
+    if lane < outputs() * (TEAM / FOLD) {
+        let at = lane % outputs() * (TEAM + 1u) + lane / outputs() * FOLD;
+        var sum = 0.0;
+        for (var i = 0u; i < FOLD; i++) {
+            sum += slots[at + i];
+        }
+        folded[lane] = sum;
+    }
+    workgroupBarrier();
+}
+
+// Return an output of the workgroup, without the factor of x.
+fn row_sum(output: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < TEAM / FOLD; i++) {
+        sum += folded[i * outputs() + output];
+    }
+    return sum;
+}

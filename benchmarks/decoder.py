@@ -16,13 +16,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from wgpu_q4 import Q4Weight
 from wgpu_q4.bench.timing import DeviceTimer, Effort
-from wgpu_q4.decoder import Config, Decoder, LayerWeights, Rope, Weights
+from wgpu_q4.decoder import AffineMatrix, Config, Decoder, LayerWeights, Rope, Weights
 from wgpu_q4.decoder.weights import LayerMatrix
 from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.pipelines import Step
@@ -72,7 +72,7 @@ def main() -> int:
     )
     parser.add_argument("--model", choices=MODELS, default="smollm2-135m")
     parser.add_argument("--layers", type=int, help="fewer layers, for a quick look")
-    parser.add_argument("--body", choices=("q4gsw", "float16"), default="q4gsw")
+    parser.add_argument("--body", choices=get_args(WeightType), default="q4gsw")
     accuracies = ("exact", "fast", "int8")
     parser.add_argument("--accuracy", choices=accuracies, default="exact", help="of the prompt")
     parser.add_argument("--cache", choices=("float16", "float32"), default="float16")
@@ -213,7 +213,16 @@ def random_weights(config: Config, body: WeightType) -> Weights:
 
     def matrix(rows: int, columns: int) -> LayerMatrix:
         found = quantized(rows, columns)
-        return found if body == "q4gsw" else found.dequantize().astype(np.float16)
+        if body == "q4gsw":
+            return found
+        if body == "float16":
+            return found.dequantize().astype(np.float16)
+        centre = 8 if body == "affine4" else 128
+        scales = found.scales * np.float16(8 / centre)
+        pairs = np.stack([scales, scales * np.float16(-centre)], axis=-1)
+        if body == "affine4":
+            return AffineMatrix(found.packed, pairs)
+        return AffineMatrix(rng.integers(0, 256, (rows, columns), np.uint8), pairs)
 
     ones = np.ones(config.hidden, np.float32)
     layer = LayerWeights(

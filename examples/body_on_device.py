@@ -15,6 +15,12 @@ from wgpu_q4.bench.model import Generated, StepTimes, generate, step_times
 from wgpu_q4.bench.timing import Effort
 from wgpu_q4.decoder import Decoder, Draw, Greedy
 
+LAYERS_SAID = {
+    "q4gsw": "4 bits",
+    "affine4": "4 bits with offsets, the numbers of the file",
+    "affine8": "8 bits, the numbers of the file",
+    "float16": "float16",
+}
 LOADING = {"libraries": 5, "tokenizer": 8, "weights": 3, "kernels": 4}
 """The steps of loading, with their share of its time."""
 
@@ -93,7 +99,8 @@ def report(
         f"saved           {floats - tied:,} bytes against {floats:,} of float32, "
         f"{tied:,} against two 4-bit copies"
     )
-    print(f"layers          {layers:,} bytes on the device: {config.layers} layers in float16")
+    types = " and ".join(LAYERS_SAID[type_] for type_ in decoder.layer_types)
+    print(f"layers          {layers:,} bytes on the device: {config.layers} layers in {types}")
     print(
         f"cache           {cache:,} bytes for {decoder.capacity} positions in {arguments.cache}; "
         f"{work:,} of work space"
@@ -172,9 +179,6 @@ def reference(decoder: Decoder, model_file: Path) -> Any:
     )
     model.eval()
     with torch.no_grad():
-        for values in model.model.layers.parameters():
-            if values.ndim == 2:
-                values.copy_(values.half())
         matrix = torch.from_numpy(decoder.embedding.dequantize())
         model.get_input_embeddings().weight.copy_(matrix)
         model.get_output_embeddings().weight.copy_(matrix)

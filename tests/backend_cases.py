@@ -305,6 +305,8 @@ def cases() -> Iterator[tuple[str, Case]]:
     ):
         yield f"draw-{name}", partial(check_draw, sampling)
     yield "decoder-q4gsw", partial(check_decoder, PLAIN, "q4gsw", "float16")
+    yield "decoder-affine4", partial(check_decoder, PLAIN, "affine4", "float16")
+    yield "decoder-affine8", partial(check_decoder, PLAIN, "affine8", "float16")
     yield "decoder-float16", partial(check_decoder, EVERYTHING, "float16", "float32")
     yield "integer-halves", check_integer_halves
     yield "default-device", check_default_device

@@ -185,8 +185,10 @@ def affine(values: NDArray[np.float32], body: WeightType) -> AffineMatrix:
     low, high = groups.min(axis=-1), groups.max(axis=-1)
     pairs = np.stack([(high - low) / levels, low], axis=-1).astype(np.float16)
     steps = (groups - pairs[..., 1:]) / pairs[..., :1].astype(np.float32)
-    q = steps.round().clip(0, levels).astype(np.uint8).reshape(values.shape)
-    return AffineMatrix(q[:, 0::2] | q[:, 1::2] << 4 if body == "affine4" else q, pairs)
+    q: NDArray[np.uint8] = steps.round().clip(0, levels).astype(np.uint8).reshape(values.shape)
+    if body == "affine4":
+        q = q[:, 0::2] + np.uint8(16) * q[:, 1::2]
+    return AffineMatrix(q, pairs)
 
 
 def doubles(matrix: LayerMatrix) -> Doubles:

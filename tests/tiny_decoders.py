@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from wgpu_q4 import Q4Weight
-from wgpu_q4.kernels.decoder import WeightType
+from wgpu_q4.decoder.weights import Body
 
 VOCAB = 101
 SMALL: dict[str, Any] = {
@@ -136,7 +136,7 @@ KINDS = (
 )
 
 
-def with_held_numbers(model: Any, body: WeightType = "float16") -> Any:
+def with_held_numbers(model: Any, body: Body = "float16") -> Any:
     """Return a copy of a model that has the numbers which a decoder of it holds."""
     copy = type(model)(model.config).eval()
     held = {}

@@ -26,13 +26,13 @@ from tests.tiny_decoders import (
 )
 from wgpu_q4 import FormatError, Q4Weight
 from wgpu_q4.decoder import Decoder
-from wgpu_q4.kernels.decoder import WeightType
+from wgpu_q4.decoder.weights import Body
 from wgpu_q4.nn import tie
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
-def decoder_of(model: Any, body: WeightType = "float16", **options: Any) -> Decoder:
+def decoder_of(model: Any, body: Body = "float16", **options: Any) -> Decoder:
     return Decoder.from_hf(model, body=body, **{"cache": "float32", "capacity": 256, **options})
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.tiny_decoders import KINDS, LLAMA3, ORDERS, Kind, logits_of, prompt
 from wgpu_q4 import FormatError, Q4Weight, embedding
-from wgpu_q4.decoder import Decoder, Rope
+from wgpu_q4.decoder import AffineMatrix, Decoder, Rope
 from wgpu_q4.decoder.gguf import weights_of_file
 
 ARCHITECTURES = {
@@ -180,6 +180,27 @@ def test_four_bits_of_the_file_stay_as_they_are(tmp_path: Path) -> None:
     check(decoder, model)
     rows = embedding(np.array([5, 9]), decoder.embedding)
     assert np.array_equal(rows, model.model.embed_tokens.weight[[5, 9]].detach().numpy())
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q8_0"])
+def test_blocks_with_offsets_stay_as_they_are(name: str, tmp_path: Path) -> None:
+    """Rows of heads are put in another order; a matrix of another type stays apart."""
+    path, kind = tmp_path / "model.gguf", gguf.GGMLQuantizationType[name]
+    bits = {"Q4_1": "affine4", "Q8_0": "affine8"}
+    write(path, BY_NAME["llama"], {"token_embd": Q4_0, "attn_": kind, "ffn_": kind})
+    model = read_plainly(path)
+    layer, held = weights_of_file(path).layer(1), model.state_dict()
+    assert isinstance(layer.qkv, AffineMatrix)
+    parts = [held[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
+    assert np.array_equal(layer.qkv.dequantize(), torch.cat(parts).numpy())
+    decoder = Decoder.from_gguf(path, cache="float32", capacity=64)
+    assert decoder.layer_types == (bits[name],)
+    check(decoder, model)
+
+    write(path, BY_NAME["llama"], {"attn_k.": Q4_0, "ffn_down": Q4_0, "attn_": kind, "ffn_": kind})
+    decoder = Decoder.from_gguf(path, cache="float32", capacity=64)
+    assert set(decoder.layer_types) == {bits[name], "q4gsw", "float16"}
+    assert decoder.layer_types[0] == bits[name]
 
 
 def test_divisors_of_frequencies(tmp_path: Path) -> None:

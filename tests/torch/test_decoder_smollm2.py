@@ -64,8 +64,6 @@ def parameters(config: Config) -> Iterator[tuple[str, Tensor]]:
             found = values(f"blk.{layer}.{stored}")
             if stored in ("attn_q", "attn_k"):
                 found = pairs_apart(found, config.heads if stored == "attn_q" else config.kv_heads)
-            if found.ndim == 2:
-                found = found.astype(np.float16).astype(np.float32)
             yield f"model.layers.{layer}.{name}.weight", torch.from_numpy(found)
     yield "model.norm.weight", torch.from_numpy(values("output_norm"))
     matrix = torch.from_numpy(Q4Weight.quantize(values("token_embd"), 32).dequantize())
@@ -93,6 +91,7 @@ def reference(config: Config) -> Any:
 
 def test_the_text_is_that_of_transformers() -> None:
     decoder = Decoder.from_gguf(file(), capacity=64, cache="float32", prompt_rows=32)
+    assert decoder.layer_types == ("affine4",)  # the file's Q4_1, number for number
     made = list(decoder.generate(CAPITAL, 16, end_of_text=()))
     logits = decoder.logits()
     with torch.no_grad():

@@ -98,8 +98,10 @@ def test_closes_with_what_it_cost(answered: subprocess.CompletedProcess[str]) ->
     assert lines["tied matrix"] == f"{HELD:,} bytes on the device, read by embedding and head"
     assert lines["saved"].startswith(f"{VOCAB * EMBED_DIM * 4 - HELD:,} bytes against ")
     assert lines["saved"].endswith(f", {HELD:,} against two 4-bit copies")
-    layers = 30 * (2 * (960 * 576 + 576 * 576 + 3 * 1536 * 576) + 2 * 4 * 576) + 4 * 576  # gains
-    assert lines["layers"] == f"{layers:,} bytes on the device: 30 layers in float16"
+    # 20 bytes for 32 numbers, and gains.
+    layers = 30 * ((960 + 576 + 3 * 1536) * 576 // 32 * 20 + 2 * 4 * 576) + 4 * 576
+    said = f"{layers:,} bytes on the device: 30 layers in 4 bits with offsets, the numbers of the"
+    assert lines["layers"] == f"{said} file"
     cache = 30 * 2 * 3 * 64 * 4 * 1024  # layers, keys and values, heads, columns, bytes, positions
     assert lines["cache"].startswith(f"{cache:,} bytes for 1024 positions in float32; ")
     assert re.fullmatch(r"\d+\.\d tokens/s: 37 tokens in \d+\.\d\d s", lines["prefill"])

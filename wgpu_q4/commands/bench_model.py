@@ -16,8 +16,8 @@ from wgpu_q4.bench.timing import Effort
 from wgpu_q4.commands.answer import UsageError
 from wgpu_q4.commands.progress import progress
 from wgpu_q4.decoder import Decoder
+from wgpu_q4.decoder.weights import Body
 from wgpu_q4.device import Context
-from wgpu_q4.kernels.decoder import WeightType
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +85,7 @@ def _decoder(options: argparse.Namespace, task: Task, context: Context) -> Decod
         UsageError: options that do not go with the model.
     """
     if task.model.is_dir():
-        body: WeightType = options.body or "float16"
+        body: Body = options.body or "float16"
         decoder = Decoder.from_hf(task.model, body=body, device=context.device)
     elif options.body is not None:
         raise UsageError("--body is for the model of a folder: a GGUF file says it by its types")

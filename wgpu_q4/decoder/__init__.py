@@ -4,6 +4,7 @@ One file per idea:
 
 * `config`       the shape of a model; `families`, a line for each kind that there is
 * `weights`      a model's numbers on the host, a layer at a time
+* `affine`       matrices in 4 or 8 bits with offsets, as some GGUF files have them
 * `huggingface`, `gguf`  where they come from
 * `matrices`, `layers`   the numbers on the device
 * `memory`       the sequence, the cache, and what kernels hand on
@@ -15,6 +16,7 @@ One file per idea:
 * `decoder`      `Decoder`
 """
 
+from wgpu_q4.decoder.affine import AffineMatrix
 from wgpu_q4.decoder.choose import Chooser, Greedy, Logits, advance
 from wgpu_q4.decoder.config import Config, Rope
 from wgpu_q4.decoder.decoder import Decoder
@@ -23,6 +25,7 @@ from wgpu_q4.decoder.weights import LayerWeights, Weights
 from wgpu_q4.kernels.decoder.sampling import Sampling
 
 __all__ = [
+    "AffineMatrix",
     "Chooser",
     "Config",
     "Decoder",

@@ -36,7 +36,7 @@ class AffineMatrix:
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.pairs).all():
-            raise FormatError("a scale or an offset of a matrix is not finite")
+            raise FormatError("a scale or an offset of a matrix is not finite in float16")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,7 +46,7 @@ class AffineMatrix:
     @property
     def bits(self) -> int:
         """Bits of an integer."""
-        return 8 * self.packed.shape[1] // self.shape[1]
+        return 8 * int(self.packed.shape[1]) // self.shape[1]
 
     def dequantize(self) -> NDArray[np.float32]:
         """Return the values, rounded as numpy rounds float32."""

@@ -17,7 +17,7 @@ from wgpu_q4.decoder.engine import Engine, Options
 from wgpu_q4.decoder.sampler import check_drawn
 from wgpu_q4.decoder.submission import Submission
 from wgpu_q4.decoder.token import MOST_SLICES
-from wgpu_q4.decoder.weights import Weights
+from wgpu_q4.decoder.weights import Body, Weights
 from wgpu_q4.device.context import Context, context_for
 from wgpu_q4.kernels import Accuracy
 from wgpu_q4.kernels.decoder import CacheDtype, WeightType
@@ -44,8 +44,8 @@ class Decoder:
             ...
 
     The matrix of the embedding, which is the head too if it is tied, is the copy that
-    `wgpu_q4.embedding` and `wgpu_q4.linear` read.  The numbers of the layers are 4-bit or float16,
-    and all arithmetic is float32.
+    `wgpu_q4.embedding` and `wgpu_q4.linear` read.  The numbers of the layers are in 4 bits, 8
+    bits or float16, and all arithmetic is float32.
 
     A decoder holds one sequence, and one thread uses it at a time.
 
@@ -124,11 +124,12 @@ class Decoder:
 
     @classmethod
     def from_gguf(cls, path: StrPath, **options: Any) -> Decoder:
-        """Read a model from a GGUF file; its layers are in 4 bits where the file's are Q4_0.
+        """Read a model from a GGUF file; its layers stay in the file's 4 or 8 bits where they can.
 
-        A matrix of Q4_0 keeps its numbers.  A matrix of any other type is dequantized and rounded
-        to float16; the embedding, and a head of its own, are quantized to 4 bits as by
-        `wgpu_q4.from_gguf`.
+        A matrix of Q4_0, Q4_1 or Q8_0 keeps its numbers.  A matrix of any other type is dequantized
+        and rounded to float16, and so are matrices of several types that are one on the device
+        (queries, keys and values; gate and up).  The embedding, and a head of its own, are
+        quantized to 4 bits as by `wgpu_q4.from_gguf`.
 
         Args:
             path: the file.
@@ -147,7 +148,7 @@ class Decoder:
         cls,
         model: PreTrainedModel | str | os.PathLike[str],
         *,
-        body: WeightType = "float16",
+        body: Body = "float16",
         group_size: int = 32,
         **options: Any,
     ) -> Decoder:
@@ -168,7 +169,7 @@ class Decoder:
         """
         from wgpu_q4.decoder.huggingface import weights_of_model
 
-        check_option("body", body, ("float16", "q4gsw"))
+        check_option("body", body, get_args(Body))
         return cls(weights_of_model(model, body, group_size), **options)
 
     @property
@@ -180,6 +181,11 @@ class Decoder:
     def nbytes(self) -> dict[str, int]:
         """Bytes on the device of embedding and head, of the layers, of the cache, and of others."""
         return self._engine.nbytes
+
+    @property
+    def layer_types(self) -> tuple[WeightType, ...]:
+        """The types of the layers' matrices: as a rule one, which is in most of them if not."""
+        return self._engine.model.layer_types
 
     def __repr__(self) -> str:
         config = self.config

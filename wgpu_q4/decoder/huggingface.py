@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from wgpu_q4.arrays import to_numpy
 from wgpu_q4.decoder.config import Config, Rope, RopeType
 from wgpu_q4.decoder.families import Family, family_of
-from wgpu_q4.decoder.weights import Floats, LayerMatrix, LayerWeights, Weights, stack, to_half
+from wgpu_q4.decoder.weights import Body, Floats, LayerMatrix, LayerWeights, Weights, stack, to_half
 from wgpu_q4.errors import FormatError
-from wgpu_q4.kernels.decoder import WeightType
 from wgpu_q4.weight import Q4Weight
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
 
 
 def weights_of_model(
-    source: PreTrainedModel | str | os.PathLike[str], body: WeightType, group_size: int
+    source: PreTrainedModel | str | os.PathLike[str], body: Body, group_size: int
 ) -> Weights:
     """Return the weights of a model, which must stay as it is until they are used.
 
@@ -128,7 +127,7 @@ def _rope(given: Mapping[str, Any]) -> Rope:
 class _Reader:
     """The parameters of a model, by name, made into what the decoder holds."""
 
-    def __init__(self, model: Any, config: Config, body: WeightType, group_size: int) -> None:
+    def __init__(self, model: Any, config: Config, body: Body, group_size: int) -> None:
         self._model, self._config, self._body, self._group = model, config, body, group_size
         self._family: Family = family_of(config.family)
         self._parameters: Mapping[str, Any] = model.state_dict()

@@ -10,6 +10,7 @@ from wgpu_q4.decoder.matrices import DeviceMatrix, check_matrix, own_matrix, sha
 from wgpu_q4.decoder.weights import Floats, LayerWeights, Weights, check_layer
 from wgpu_q4.device.upload import upload
 from wgpu_q4.errors import FormatError
+from wgpu_q4.kernels.decoder import WeightType
 
 if TYPE_CHECKING:
     from wgpu_q4.device import Context
@@ -31,6 +32,11 @@ class DeviceLayer:
     post_unit_gain: Any | None
 
     @property
+    def matrices(self) -> tuple[DeviceMatrix, ...]:
+        """All of its matrices."""
+        return self.qkv, self.output, self.gate_up, self.down
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
         vectors = (
@@ -41,8 +47,7 @@ class DeviceLayer:
             self.post_attention_gain,
             self.post_unit_gain,
         )
-        matrices = (self.qkv, self.output, self.gate_up, self.down)
-        return sum(matrix.nbytes for matrix in matrices) + sum(
+        return sum(matrix.nbytes for matrix in self.matrices) + sum(
             int(vector.size) for vector in vectors if vector is not None
         )
 
@@ -87,6 +92,12 @@ class DeviceModel:
         """Bytes of the embedding and of the head, once if they are one."""
         untied = self.head.nbytes if self.head is not self.embedding else 0
         return self.embedding.nbytes + untied
+
+    @property
+    def layer_types(self) -> tuple[WeightType, ...]:
+        """The types of the layers' matrices, from that of most to that of fewest."""
+        types = [matrix.matrix.type for layer in self.layers for matrix in layer.matrices]
+        return tuple(sorted(dict.fromkeys(types), key=types.count, reverse=True))
 
     @property
     def nbytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from wgpu_q4.errors import FormatError
 from wgpu_q4.weight import Q4Weight
 
 Floats = NDArray[np.float32]
+Body = Literal["float16", "q4gsw"]
+"""What a model in floats has its layers' matrices rounded or quantized to."""
+
 LayerMatrix = Q4Weight | AffineMatrix | NDArray[np.float16]
 """A matrix of a layer, ``[outputs, inputs]``."""
 

@@ -29,10 +29,10 @@ from wgpu_q4.commands import web_decoder
 from wgpu_q4.commands.answer import Answer, UsageError
 from wgpu_q4.commands.web_cases import corner_cases, corner_matrices, matrix_cases
 from wgpu_q4.commands.web_programs import Modules, programs
+from wgpu_q4.decoder.weights import Body
 from wgpu_q4.device.parts import shape_of
 from wgpu_q4.errors import FormatError
 from wgpu_q4.files import load_file, save_file
-from wgpu_q4.kernels.decoder import WeightType
 from wgpu_q4.weight import Q4Weight
 
 _KERNELS, _CASES, _TOKENIZER = "kernels.json", "cases.json", "tokenizer.json"
@@ -81,7 +81,7 @@ def write(
     out: Path,
     tokenizer: Path | None = None,
     context: int = 1024,
-    body: WeightType = "float16",
+    body: Body = "float16",
 ) -> None:
     """Write the folder of a page.
 

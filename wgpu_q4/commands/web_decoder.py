@@ -15,8 +15,8 @@ from wgpu_q4.commands.answer import UsageError
 from wgpu_q4.commands.web_programs import LIMITS
 from wgpu_q4.decoder import Weights
 from wgpu_q4.decoder.program import program_of
+from wgpu_q4.decoder.weights import Body
 from wgpu_q4.errors import FormatError
-from wgpu_q4.kernels.decoder import WeightType
 from wgpu_q4.weight import Q4Weight
 
 EMBEDDING, HEAD = "embed_tokens", "lm_head"
@@ -74,7 +74,7 @@ class TensorFile:
             shutil.copyfileobj(self._bytes, file, 1 << 20)
 
 
-def weights_of(model: Path, body: WeightType) -> Weights:
+def weights_of(model: Path, body: Body) -> Weights:
     """Return the weights of a model.
 
     Raises:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+import pytest
 
 from tests.decoder_oracle import PLAIN, logits_of, random_weights
 from tests.devices import run_python
 from tests.gpu.test_device_faults import interrupt_at
-from wgpu_q4.decoder import Decoder
+from wgpu_q4 import DeviceError
+from wgpu_q4.decoder import Decoder, Draw, Greedy, Sampling
 
 IDS = [5, 17, 3]
 
@@ -35,6 +40,23 @@ def test_interrupts_leave_nothing_behind(each_way: Any) -> None:
             assert call() == expected, f"interrupted at {step}"
         step += 7  # every line is too many; each kind of line comes
     assert step > 200, "a text runs more lines than that"
+
+
+def test_numbers_that_a_cache_in_half_precision_does_not_hold() -> None:
+    weights = random_weights(PLAIN)
+    layers = [
+        replace(layer, attention_gain=layer.attention_gain * np.float32(1e6))
+        for layer in map(weights.layer, range(PLAIN.layers))
+    ]
+    large = replace(weights, layer=layers.__getitem__)
+    made = list(Decoder(large, cache="float32", capacity=64).generate(IDS, 8, end_of_text=()))
+    exact = logits_of(large, [*IDS, *made])[len(IDS) - 1 : -1]
+    assert made == exact.argmax(-1).tolist()
+    for chooser in (Greedy(), Draw(Sampling())):
+        decoder = Decoder(large, capacity=64, chooser=chooser)
+        with pytest.raises(DeviceError, match=r"NaN.*cache='float32' holds them"):
+            list(decoder.generate(IDS, 8, end_of_text=()))
+        assert decoder.length == len(IDS)
 
 
 IN_A_FORK = """

@@ -68,7 +68,7 @@ def advance(context: Context, logits: Logits) -> Step:
 
 
 class Greedy:
-    """Choose the id of the largest logit, the first of equals."""
+    """Choose the id of the largest logit, the first of equals; none if all are NaN."""
 
     def begin(self, history: Callable[[], NDArray[np.uint32]]) -> None:
         """Do nothing: the choice depends on the logits alone."""

@@ -160,5 +160,7 @@ def check_drawn(ids: NDArray[Any]) -> None:
     """
     if (ids == NO_ID).any():
         raise DeviceError(
-            "no id can be drawn: the mask allows none, or all logits that it allows are −∞ or NaN"
+            "no id can be drawn: the mask allows none, or all logits that it allows are −∞ or NaN. "
+            "Keys and values beyond 65504 make NaN of a decoder whose cache is in float16: "
+            "cache='float32' holds them"
         )

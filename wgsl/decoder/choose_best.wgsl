@@ -1,5 +1,5 @@
 // The end of a greedy step: the id of the largest logit, the first of equals, is the next of the
-// sequence, and its position becomes the first.
+// sequence, and its position becomes the first. Where the logits are NaN, the id is NO_ID.
 //
 // A workgroup of 256 invocations reduces the entries that the head left, eight of them at a time.
 //
@@ -7,6 +7,9 @@
 // In range: entries are clamped to the last; the position is clamped to CAPACITY.
 //
 // Defines: main.
+
+const NO_ID = 0xffffffffu;
+const INFINITY_BITS = 0x7f800000u;
 
 override COUNT: u32;  // entries
 override CAPACITY: u32;  // positions that the cache holds
@@ -66,7 +69,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
             best = better(best, Entry(values[i], ids[i]));
         }
         let next = min(t_state[0] + t_state[1], CAPACITY);
-        t_ids[next] = best.id;
+        let is_nan = (bitcast<u32>(best.value) & 0x7fffffffu) > INFINITY_BITS;
+        t_ids[next] = select(best.id, NO_ID, is_nan);
         t_state[0] = next;
         t_state[1] = 1u;
     }

@@ -244,7 +244,7 @@ def check_draw(sampling: Sampling, device: Any) -> None:
 class ByReduction:
     """Choose the largest logit by the reduction of `argmax`."""
 
-    def begin(self, history: object) -> None:
+    def begin(self, position: int, history: object) -> None:
         """Keep nothing."""
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:

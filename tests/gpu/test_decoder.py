@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import time
 import weakref
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
 from wgpu_q4 import DeviceError, DeviceLimitError, FormatError, Q4Weight
-from wgpu_q4.decoder import Config, Decoder, Weights
+from wgpu_q4.decoder import Config, Decoder, Greedy, Sampling, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
 from wgpu_q4.kernels import HalfSupport
@@ -242,7 +244,7 @@ def test_each_way_to_use_a_device(each_way: Any) -> None:
         ({"ids": []}, ValueError, "at least one id"),
         ({"ids": [[1, 2]]}, ValueError, r"shape \[n\], not \[1, 2\]"),
         ({"ids": [1.5]}, TypeError, "integer dtype"),
-        ({"ids": [1, 101]}, IndexError, r"indices\[1\] is 101, outside the vocabulary of 101"),
+        ({"ids": [1, 101]}, IndexError, r"ids\[1\] is 101, outside the vocabulary of 101"),
         ({"ids": [-1]}, IndexError, "must be in 0..100"),
         ({"ids": [1] * 65}, ValueError, "need 65 positions; the cache holds 64"),
         ({"max_new_tokens": 55}, ValueError, "11 ids and 55 new ones need 65 positions"),
@@ -251,6 +253,11 @@ def test_each_way_to_use_a_device(each_way: Any) -> None:
         ({"steps": 65}, ValueError, r"steps must be in 1\.\.64"),
         ({"keep": 12}, ValueError, r"keep must be in 0\.\.11"),
         ({"keep": -1}, ValueError, r"keep must be in 0\.\.11"),
+        ({"keep": None}, TypeError, "keep must be an integer, not None"),
+        ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens must be an integer, not 2.5"),
+        ({"steps": 1.5}, TypeError, "steps must be an integer, not 1.5"),
+        ({"end_of_text": "</s>"}, TypeError, "end_of_text must be a numpy array"),
+        ({"end_of_text": [2, 101]}, IndexError, r"end_of_text\[1\] is 101, outside"),
     ],
     ids=str,
 )
@@ -273,9 +280,13 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception], words: str
         ({"cache": "int8"}, ValueError, "cache must be one of float16, float32"),
         ({"accuracy": "low"}, ValueError, "accuracy must be one of exact, fast, int8"),
         ({"most_steps": 0}, ValueError, "most_steps must be at least 1"),
-        ({"slices": 0}, ValueError, "slices must be at least 1"),
-        ({"slices": 65}, ValueError, "slices must be at most 64"),
+        ({"slices": 0}, ValueError, r"slices must be in 1\.\.64"),
+        ({"slices": 65}, ValueError, r"slices must be in 1\.\.64"),
         ({"prompt_rows": 0}, ValueError, "prompt_rows must be at least 1"),
+        ({"capacity": 64.5}, TypeError, "capacity must be an integer, not 64.5"),
+        ({"most_steps": 2.5}, TypeError, "most_steps must be an integer"),
+        ({"chooser": Sampling()}, TypeError, "a Chooser.* do, not be 'Sampling'"),
+        ({"chooser": Greedy}, TypeError, "a Chooser.* do, not be 'Greedy'"),
     ],
     ids=str,
 )
@@ -323,6 +334,29 @@ def test_a_full_cache_makes_as_many_ids_as_there_is_room_for() -> None:
     assert len(list(decoder.generate(IDS, end_of_text=()))) == 16 - len(IDS) + 1
     assert decoder.length == 16
     assert len(list(decoder.generate(list(range(16)), end_of_text=()))) == 1
+
+
+@pytest.mark.parametrize(
+    "given", [int, list, set, frozenset, np.array, np.uint16], ids=lambda kind: kind.__name__
+)
+def test_ids_that_end_a_text_come_in_any_kind(given: Any) -> None:
+    decoder = decoder_of(random_weights(PLAIN))
+    made = list(decoder.generate(IDS, 20, end_of_text=()))
+    end = made[5] if given in (int, np.uint16) else [made[5]]
+    assert list(decoder.generate(IDS, 20, end_of_text=given(end))) == made[: made.index(made[5])]
+
+
+def test_what_is_no_model() -> None:
+    with pytest.raises(TypeError, match=r"must be Weights, not dict: Decoder\.from_hf"):
+        Decoder({})  # type: ignore[arg-type]
+
+
+def test_python_does_not_copy_it() -> None:
+    """The copy would have the cache in common, and a length of its own."""
+    decoder = decoder_of(random_weights(PLAIN))
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
+            copied(decoder)
 
 
 def test_there_are_no_logits_before_a_sequence() -> None:

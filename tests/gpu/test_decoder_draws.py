@@ -42,12 +42,12 @@ def texts(chooser: Draw, count: int = 20, **options: Any) -> Iterator[list[int]]
 def test_each_id_is_drawn_from_the_logits_of_float64(sampling: Sampling, steps: int) -> None:
     made = next(texts(Draw(sampling), steps=steps))
     logits = logits_of(WEIGHTS, [*PROMPT, *made])[len(PROMPT) - 1 : -1]
-    for step, (id_, row) in enumerate(zip(made, logits, strict=True)):
+    for position, (id_, row) in enumerate(zip(made, logits, strict=True), len(PROMPT)):
         order, shares = distribution(row.astype(np.float32), sampling)
-        ends, number = np.cumsum(shares), philox(step, 0, sampling.seed) / 2**32
+        ends, number = np.cumsum(shares), philox(position, 0, sampling.seed) / 2**32
         place = order.tolist().index(id_)
         # the logits of the device are float32's
-        assert ends[place] - shares[place] - 1e-4 <= number <= ends[place] + 1e-4, step
+        assert ends[place] - shares[place] - 1e-4 <= number <= ends[place] + 1e-4, position
     assert len(set(made)) > 8
 
 
@@ -58,6 +58,16 @@ def test_the_same_seed_writes_the_same_text() -> None:
     assert text(1) == text(1) != text(2)
     again = texts(Draw(Sampling(temperature=2.0, seed=1)))
     assert [next(again) for _ in range(3)] == [text(1)] * 3
+
+
+def test_a_text_in_parts_is_the_text_in_one() -> None:
+    """No part draws with the random numbers of another."""
+    decoder = decoder_of(Draw(Sampling(temperature=2.0, seed=1)))
+    whole = list(decoder.generate(PROMPT, 20, end_of_text=()))
+    made = list(decoder.generate(PROMPT[2:], 1, keep=2, end_of_text=()))
+    while len(made) < 20:
+        made += decoder.generate(made[-1:], 1, keep=decoder.length, end_of_text=())
+    assert made == whole
 
 
 def test_one_of_the_best_is_the_greedy_text() -> None:
@@ -75,6 +85,32 @@ def test_a_mask_is_never_violated() -> None:
     draw.allow(np.zeros(4, np.int32))
     with pytest.raises(DeviceError, match="no id can be drawn"):
         next(texts(draw))
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+def test_a_mask_that_depends_on_the_id_before(steps: int | None) -> None:
+    """Each id must be larger than the one before by 1 to 3: no two ids allow the same."""
+    draw = Draw(Sampling(temperature=5.0))
+
+    def allow(after: int) -> None:
+        bits = np.isin(np.arange(128), [(after + more) % 101 for more in (1, 2, 3)])
+        draw.allow(np.packbits(bits, bitorder="little").view(np.int32))
+
+    allow(PROMPT[-1])
+    made = [PROMPT[-1]]
+    decoder = decoder_of(draw)
+    for id_ in decoder.generate(PROMPT, 40, end_of_text=(), steps=steps, ahead=False):
+        allow(id_)
+        made.append(id_)
+        assert decoder.length == len(PROMPT) + len(made) - 2
+    assert len(made) == 41
+    assert set(np.diff(made) % 101) == {1, 2, 3}
+
+
+def test_steps_that_are_not_ahead_make_the_same_text() -> None:
+    expected = next(texts(Draw(Sampling(temperature=2.0))))
+    for steps in (1, 3, 64):
+        assert next(texts(Draw(Sampling(temperature=2.0)), steps=steps, ahead=False)) == expected
 
 
 def test_a_penalty_counts_the_prompt_and_what_was_drawn() -> None:

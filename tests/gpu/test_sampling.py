@@ -231,12 +231,33 @@ def test_a_repeated_draw_makes_nothing() -> None:
         {"repetition_penalty": 0.0},
         {"seed": -1},
         {"seed": 1 << 64},
+        {"temperature": 1e-40},
+        {"repetition_penalty": 1e-40},
+        {"repetition_penalty": 1e40},
     ],
 )
 def test_settings_outside_their_range(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"^{name} must be "):
         Sampling(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": None}, {"top_p": "0.9"}, {"top_k": 1.5}, {"seed": 1.5}]
+)
+def test_settings_that_are_no_numbers(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(TypeError, match=f"^{name} must be a"):
+        Sampling(**wrong)
+
+
+def test_settings_of_numpy_are_those_of_python() -> None:
+    given: dict[str, Any] = {"temperature": np.float32(0.5), "top_k": np.int64(3)}
+    given["seed"] = np.int32(4)
+    plain, logits = Sampling(0.5, 3, seed=4), random_logits(100)
+    assert Sampling(**given) == plain
+    draws = [Sampler(context_for(), 100, one).draw(logits) for one in (Sampling(**given), plain)]
+    assert np.array_equal(draws[0], draws[1])
 
 
 def test_arguments_of_another_shape() -> None:

@@ -7,7 +7,7 @@ those that make the logits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +45,17 @@ class Logits(NamedTuple):
     capacity: int
 
 
+@runtime_checkable
 class Chooser(Protocol):
     """Choose the next id."""
 
-    def begin(self, history: Callable[[], NDArray[np.uint32]]) -> None:
-        """Begin a sequence; ``history`` returns its ids so far, those of the prompt included."""
+    def begin(self, position: int, history: Callable[[], NDArray[np.uint32]]) -> None:
+        """Begin a sequence, or go on with one.
+
+        Args:
+            position: of the next id that is chosen.
+            history: returns the ids before it, those of the prompt included.
+        """
         ...
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:
@@ -70,7 +76,7 @@ def advance(context: Context, logits: Logits) -> Step:
 class Greedy:
     """Choose the id of the largest logit, the first of equals; none if all are NaN."""
 
-    def begin(self, history: Callable[[], NDArray[np.uint32]]) -> None:
+    def begin(self, position: int, history: Callable[[], NDArray[np.uint32]]) -> None:
         """Do nothing: the choice depends on the logits alone."""
 
     def steps(self, context: Context, logits: Logits) -> list[Step]:

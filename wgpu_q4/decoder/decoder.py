@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4 import rich
 from wgpu_q4.arrays import ArrayLike
+from wgpu_q4.decoder.arguments import check_chooser, check_weights, end_ids, whole
 from wgpu_q4.decoder.choose import Chooser, Greedy
 from wgpu_q4.decoder.engine import Engine, Options
 from wgpu_q4.decoder.sampler import check_drawn
@@ -80,40 +81,41 @@ class Decoder:
             accuracy: as in `wgpu_q4.linear`, of the products with many rows of a prompt and a
                 4-bit matrix of a layer; a generated token is always exact.
             prompt_rows: rows of a prompt that a pass takes at most, which decides how much memory
-                passes take; by default 512, on a processor 32.
+                passes take; by default 512, on a processor 32.  There are passes of 32, 128 and 512
+                rows, and that of 32 is there in any case.
             slices: workgroups that share the positions which a head looks at, once there are more
                 than 512, at most 64; by default one for each 128, on a processor 1 in all.
             most_steps: the most steps of a submission.
 
         Raises:
+            TypeError: no `Weights`, no `Chooser`, or a number that is no integer.
             ValueError: an option that does not exist, or a number out of range.
             FormatError: a matrix that the kernels cannot read.
             DeviceError: no such device.
             DeviceLimitError: a buffer would be larger than the device allows.
         """
+        check_weights(weights)
         config = weights.config
         check_option("cache", cache, ("float16", "float32"))
         check_option("accuracy", accuracy, get_args(Accuracy))
         if capacity is None:
             capacity = min(config.positions, DEFAULT_CAPACITY)
-        if not 1 <= capacity <= config.positions:
-            raise ValueError(
-                f"capacity must be in 1..{config.positions}, the positions that the model was made "
-                f"for, not {capacity}"
-            )
-        if slices is not None and slices > MOST_SLICES:
-            raise ValueError(f"slices must be at most {MOST_SLICES}, not {slices}")
-        numbers = {"prompt_rows": prompt_rows, "slices": slices, "most_steps": most_steps}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        why = ", the positions that the model was made for"
+        capacity = whole("capacity", capacity, 1, config.positions, why)
+        if prompt_rows is not None:
+            prompt_rows = whole("prompt_rows", prompt_rows, 1)
+        if slices is not None:
+            slices = whole("slices", slices, 1, MOST_SLICES)
+        most_steps = whole("most_steps", most_steps, 1)
+        chooser = Greedy() if chooser is None else chooser
+        check_chooser(chooser)
         self.config, self.embedding, self.capacity = config, weights.embedding, capacity
         self.context: Context = context_for(device)
         self._most_steps, self._length, self._turn = most_steps, 0, 0
         options = Options(
             capacity=capacity,
             cache=cache,
-            chooser=chooser or Greedy(),
+            chooser=chooser,
             accuracy=accuracy,
             prompt_rows=prompt_rows,
             slices=slices,
@@ -187,6 +189,12 @@ class Decoder:
         """The types of the layers' matrices: as a rule one, which is in most of them if not."""
         return self._engine.model.layer_types
 
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "a Decoder cannot be pickled or copied by Python: its cache lies on a device. Make "
+            "another one of the same weights"
+        )
+
     def __repr__(self) -> str:
         config = self.config
         return (
@@ -213,7 +221,7 @@ class Decoder:
             keep: positions of the present sequence that come before ``ids``; 0 to begin anew.
 
         Raises:
-            TypeError: not integers.
+            TypeError: no integers.
             ValueError: no ids, ids of another shape, more than the cache holds, or ``keep`` larger
                 than `length`.
             IndexError: an id outside the vocabulary.
@@ -243,12 +251,16 @@ class Decoder:
         max_new_tokens: int | None = None,
         *,
         keep: int = 0,
-        end_of_text: Collection[int] | None = None,
+        end_of_text: Collection[int] | int | None = None,
         steps: int | None = None,
+        ahead: bool = True,
     ) -> Iterator[int]:
         """Return an iterator of the ids that follow ``ids``.
 
-        The prompt is computed at once, the rest while the iterator is read, a submission ahead.
+        The prompt is computed at once, the rest while the iterator is read, a submission ahead::
+
+            for id in decoder.generate(ids, ahead=False):
+                draw.allow(grammar.mask_after(id))  # of the next id
 
         Args:
             ids: the prompt, integers ``[n]``, at least one.
@@ -258,23 +270,27 @@ class Decoder:
             steps: steps of a submission; by default 32, for a model of a GiB or more 8, and on a
                 processor 1. The host reads ids that often; what was computed past the end of the
                 text is dropped.
+            ahead: False to submit nothing before it is asked for, so that a mask which depends on
+                an id (`Draw.allow`) holds for the next one; ``steps`` is then 1 if not given. It
+                costs the time of a round trip for each submission.
 
         Raises:
             TypeError, IndexError, DeviceError: as `prefill`.
             ValueError: as `prefill`; or more new ids than the cache has room for.
             RuntimeError: the iterator is read after the decoder began something else.
         """
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        if max_new_tokens is not None:
+            max_new_tokens = whole("max_new_tokens", max_new_tokens, 1)
         if steps is None:
-            steps = min(self._usual_steps(), self._most_steps)
-        if not 1 <= steps <= self._most_steps:
-            raise ValueError(f"steps must be in 1..{self._most_steps}, not {steps}")
+            steps = min(self._usual_steps() if ahead else 1, self._most_steps)
+        steps = whole("steps", steps, 1, self._most_steps)
+        end = frozenset(self.config.end_of_text)
+        if end_of_text is not None:
+            end = end_ids(end_of_text, self.config.vocab)
         prompt = self._check_prompt(ids, keep, 1 if max_new_tokens is None else max_new_tokens)
-        end = frozenset(self.config.end_of_text if end_of_text is None else end_of_text)
         room = self.capacity - keep - len(prompt) + 1
         first, turn = self._prefill(prompt, keep)
-        return self._generate(first, max_new_tokens or room, end, steps, turn)
+        return self._generate(first, max_new_tokens or room, end, steps, turn, ahead)
 
     def _usual_steps(self) -> int:
         """Return the steps of a submission: some 20 ms of a GPU, whose end costs it some µs."""
@@ -283,12 +299,18 @@ class Decoder:
         return 32 if self._engine.model.nbytes < 1 << 30 else 8
 
     def _generate(
-        self, first: Submission, count: int, end: frozenset[int], steps: int, turn: int
+        self,
+        first: Submission,
+        count: int,
+        end: frozenset[int],
+        steps: int,
+        turn: int,
+        ahead: bool,
     ) -> Iterator[int]:
         """Yield up to ``count`` ids, the first of which the submission ``first`` makes."""
-        begun = self._length
+        begun, at_once = self._length, self._engine.submissions.at_once if ahead else 1
         waiting, submitted, made = deque([first]), 1, 0
-        while waiting:
+        while waiting or submitted < count:
             context, engine = context_for(self.context.device), self._engine
             with context.lock, context.guard, context.guard.busy:
                 if turn != self._turn:
@@ -296,7 +318,7 @@ class Decoder:
                         "the decoder has begun another sequence: make another one to have two at "
                         "once"
                     )
-                while submitted < count and len(waiting) < engine.submissions.at_once:
+                while submitted < count and len(waiting) < at_once:
                     batch = min(steps, count - submitted)
                     waiting.append(engine.start_steps(begun + submitted - 1, batch))
                     submitted += batch
@@ -326,16 +348,12 @@ class Decoder:
 
     def _check_prompt(self, ids: ArrayLike, keep: int, new: int) -> NDArray[np.uint32]:
         """Return a prompt, checked, after which ``new`` ids (at least one) are to be made."""
-        found = check_indices(ids, self.config.vocab)
+        keep = whole("keep", keep, 0, self._length, ", the positions that are in the cache")
+        found = check_indices(ids, self.config.vocab, "ids")
         if found.ndim != 1:
             raise ValueError(f"ids must have shape [n], not {list(found.shape)}")
         if not found.size:
             raise ValueError("ids must hold at least one id: the model has nothing to follow")
-        if not 0 <= keep <= self._length:
-            raise ValueError(
-                f"keep must be in 0..{self._length}, the positions that are in the cache, "
-                f"not {keep}"
-            )
         # The last of the new ids needs no position: nothing follows it.
         needed = keep + found.size + new - 1
         if needed > self.capacity:

@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 class Draw:
     """A chooser that draws ids on the device; give it to one `Decoder`.
 
-    Each sequence draws the same ids from the same logits: its steps are counted from 0.  The ids of
-    the prompt, and those drawn, count as there before for a repetition penalty.
+    The random number of an id depends on the seed and on the id's position: the same sequence gets
+    the same ids, in one part or in several (``keep=``).  The ids of the prompt, and those drawn,
+    count as there before for a repetition penalty.
 
     Args:
         sampling: how ids are drawn.
+
+    Raises:
+        TypeError: no `Sampling`.
     """
 
     def __init__(self, sampling: Sampling) -> None:
+        if not isinstance(sampling, Sampling):
+            raise TypeError(f"sampling must be a Sampling, not {type(sampling).__name__}")
         self.sampling = sampling
         self._sampler: Sampler | None = None
         self._mask: ArrayLike | None = None
@@ -48,16 +54,16 @@ class Draw:
         self._sampler.allow(self._mask)
         return [*self._sampler.steps(logits.logits, logits.choice), advance(context, logits)]
 
-    def begin(self, history: Callable[[], NDArray[np.uint32]]) -> None:
+    def begin(self, position: int, history: Callable[[], NDArray[np.uint32]]) -> None:
         """See `wgpu_q4.decoder.choose.Chooser`."""
         if self._sampler is not None:
-            self._sampler.restart(history() if self.sampling.penalizes else ())
+            self._sampler.restart(history() if self.sampling.penalizes else (), position)
 
     def allow(self, mask: ArrayLike | None) -> None:
         """Let the steps that are submitted from now on draw the ids of a mask, and no others.
 
-        `Decoder.generate` submits ahead of what it yields: with ``steps=1`` one step, which draws
-        by the mask before.
+        `Decoder.generate` submits ahead of what it yields, unless it is called with
+        ``ahead=False``: then a mask holds for the id that comes next.
 
         Args:
             mask: as in `wgpu_q4.decoder.sampler.Sampler.allow`.

@@ -80,7 +80,9 @@ class Engine:
             keep: positions of the present sequence that come before them.
         """
         queue, memory = self._context.device.queue, self.memory
-        self._options.chooser.begin(lambda: np.concatenate([self._ids_so_far(keep), prompt]))
+        self._options.chooser.begin(
+            keep + len(prompt), lambda: np.concatenate([self._ids_so_far(keep), prompt])
+        )
         queue.write_buffer(memory.ids, 4 * keep, prompt)
         for start in range(0, len(prompt), self._pass_rows[-1]):
             rows = min(self._pass_rows[-1], len(prompt) - start)

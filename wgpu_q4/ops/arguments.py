@@ -31,21 +31,26 @@ def check_option(name: str, value: object, allowed: tuple[NameT, ...]) -> NameT:
     raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def check_indices(indices: object, vocab: int) -> NDArray[np.int32]:
+def check_indices(indices: object, vocab: int, name: str = "indices") -> NDArray[np.int32]:
     """Return ``indices`` (any integer dtype, any shape) as int32, C-contiguous.
+
+    Args:
+        indices: the ids.
+        vocab: V.
+        name: of the argument.
 
     Raises:
         TypeError: not an array, or not of an integer dtype.
         IndexError: an id outside 0..vocab − 1; names the first one, its position and ``vocab``.
     """
-    ids = to_numpy(indices, "indices")
+    ids = to_numpy(indices, name)
     if ids.dtype.kind not in "iu":
         if not (ids.size == 0 and isinstance(indices, (list, tuple))):  # [] says no dtype
-            raise TypeError(f"indices must have an integer dtype, not {ids.dtype}")
+            raise TypeError(f"{name} must have an integer dtype, not {ids.dtype}")
     elif ids.size and (int(ids.min()) < 0 or int(ids.max()) >= vocab):
         bad = np.argwhere((ids < 0) | (ids >= vocab))[0]
         position = tuple(int(axis) for axis in bad)
-        place = f"indices[{', '.join(map(str, position))}]" if position else "indices"
+        place = f"{name}[{', '.join(map(str, position))}]" if position else name
         raise IndexError(
             f"{place} is {ids[position]}, outside the vocabulary of {vocab}: "
             f"ids must be in 0..{vocab - 1}"

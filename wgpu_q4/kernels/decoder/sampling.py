@@ -8,9 +8,11 @@ and the draw finds first the slice, then the id.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,8 @@ _LEVELS = 4
 _SLICE = 2048
 _MOST_SLICES = 256
 _ALLOWED, _PENALIZED = 1, 2
+_LEAST = 1e-30
+"""Of what is divided by: float32 holds what comes out."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,16 @@ class Sampling:
     too; of equal logits at the end of top-k, those with the lowest ids are.
 
     Attributes:
-        temperature: divides the logits; above 0.
+        temperature: divides the logits; 1e-30 or more.  ``top_k=1`` takes the best id.
         top_k: how many of the best ids take part, 1 … 1024; None for all.
         top_p: the best ids that make up this share of the probability take part, in (0, 1].
         min_p: ids of less than this share of the best one's probability take no part, in [0, 1].
         repetition_penalty: divides the positive logits of ids that were there before, and
-            multiplies the negative ones; above 0, and 1 for none.
+            multiplies the negative ones; in 1e-30 … 1e30, and 1 for none.
         seed: of the random numbers, 0 … 2^64 − 1.
 
     Raises:
+        TypeError: a value that is no number, or no integer where it must be one.
         ValueError: a value outside its range.
     """
 
@@ -61,15 +66,27 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, 0 < self.temperature < math.inf, "above 0")
-        _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
-        _check("min_p", self.min_p, 0 <= self.min_p <= 1, "in 0 … 1")
-        penalty = self.repetition_penalty
-        _check("repetition_penalty", penalty, 0 < penalty < math.inf, "above 0")
-        _check("seed", self.seed, 0 <= self.seed < 1 << 64, "in 0 … 2^64 − 1")
+        self._check("temperature", lambda x: _LEAST <= x < math.inf, f"finite, {_LEAST} or more")
+        self._check("top_p", lambda x: 0 < x <= 1, "above 0 and at most 1")
+        self._check("min_p", lambda x: 0 <= x <= 1, "in 0 … 1")
+        within = f"in {_LEAST} … {1 / _LEAST}"
+        self._check("repetition_penalty", lambda x: _LEAST <= x <= 1 / _LEAST, within)
+        self._check("seed", lambda x: 0 <= x < 1 << 64, "in 0 … 2^64 − 1", Integral)
         if self.top_k is not None:
-            right = 1 <= self.top_k <= LARGEST_TOP_K
-            _check("top_k", self.top_k, right, f"in 1 … {LARGEST_TOP_K}, or None for all ids")
+            allowed = f"in 1 … {LARGEST_TOP_K}, or None for all ids"
+            self._check("top_k", lambda x: 1 <= x <= LARGEST_TOP_K, allowed, Integral)
+
+    def _check(
+        self, name: str, is_right: Callable[[Any], bool], allowed: str, kind: Any = Real
+    ) -> None:
+        """Raise unless a number is right, and keep it as one of Python's."""
+        value = getattr(self, name)
+        if not isinstance(value, kind):
+            noun = "an integer" if kind is Integral else "a number"
+            raise TypeError(f"{name} must be {noun}, not {value!r}")
+        if not is_right(value):
+            raise ValueError(f"{name} must be {allowed}, not {value!r}")
+        object.__setattr__(self, name, int(value) if kind is Integral else float(value))
 
     @property
     def penalizes(self) -> bool:
@@ -96,11 +113,6 @@ class Sampling:
             ],
             np.uint32,
         )
-
-
-def _check(name: str, value: object, right: bool, allowed: str) -> None:
-    if not right:
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
 def weight_bits(vocab: int) -> int:

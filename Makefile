@@ -127,7 +127,7 @@ docs: $(VENV)/.stamp-test ## Build the documentation into build/site
 docs-links: $(VENV)/.stamp-test ## Ask the network whether the addresses in the documentation exist
 	$(SPHINX) -b linkcheck . build/links
 
-docs-pictures: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(BROWSER) ## Draw the figures of the documentation, and take its screenshots
+docs-pictures: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan $(PYODIDE_NUMPY) $(BROWSER) ## Draw the figures of the documentation, and take its screenshots
 	$(PY) -m tools.docs.figures
 	$(PY) -m tools.docs.screenshots
 

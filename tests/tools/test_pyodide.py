@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -17,13 +14,12 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
 import wgpu_q4
-from tools.parity.browser import Browser as Started
+from tests.pages import browser, served
 from tools.pyodide.page import ROOT, write
 from tools.pyodide.parts import LATEST
 
 VOCAB, EMBED_DIM, GROUP_SIZE = 3001, 96, 32  # more than one range of rows to quantize
 IDS = [[0, 7], [3000, 3]]
-MILLISECONDS = 60_000
 
 START = f"""
 import base64, json
@@ -43,11 +39,6 @@ weight = wgpu_q4.quantize(matrix, {GROUP_SIZE})
 """
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("pyodide") / "page"
@@ -58,18 +49,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://localhost:{server.server_port}/"
-        server.shutdown()
+    with served(folder) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=MILLISECONDS)
-    started = Started("swiftshader")
-    yield started._browser  # the parity harness's browser; each page here is a new one
-    started.close()
+    with browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

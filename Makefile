@@ -51,7 +51,7 @@ endif
 .DEFAULT_GOAL := help
 # A later step of the set-up runs what an earlier one installs.
 .NOTPARALLEL:
-.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format goldens glsl naga pyodide page python-page parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
+.PHONY: help demo unit test mutants fuzz soak check matrix-units lint format notebooks goldens glsl naga pyodide page python-page parity bench executorch-runtime architectures docs docs-links docs-pictures lock wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ lint: $(VENV)/.stamp-test $(TSC) ## Lint, check formatting and types
 format: $(VENV)/.stamp-test ## Put the code into the form that lint asks for
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+notebooks: $(VENV)/.stamp-test $(VENV)/.stamp-vulkan ## Run the notebooks from clean and keep their outputs (ARGS=quickstart: that one)
+	$(PY) -m tools.notebooks $(ARGS)
 
 goldens: $(VENV)/.stamp-unit ## Write the composed shaders that matter to tests/goldens/
 	$(PY) -m tools.goldens

@@ -28,7 +28,8 @@ _BACKENDS = ("Metal", "Vulkan", "D3D12", "OpenGL")
 
 _INSTALL_HINT = (
     "Install a driver: on Debian or Ubuntu without a GPU, 'apt-get install mesa-vulkan-drivers' "
-    "brings one that runs on the processor"
+    "brings one that runs on the processor. Then start Python (in a notebook, the kernel) again. "
+    "Without a driver, embedding(ids, weight, device='host') looks rows up in numpy"
 )
 
 

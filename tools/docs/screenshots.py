@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             parts = {out / "web-page.png": "h1", out / "web-matrix.png": "#work"}
             take(chromium, address, parts, talk)
         with served(python) as address:
-            take(chromium, address, {out / "python-page.png": "h1"}, run_example)
+            take(chromium, address, {out / "python-page.png": "#status"}, run_example)
         with served(site) as address:
             take(chromium, f"{address}docs/index.html", {out / "site.png": "h1"})
             parts = {out / "notebook.png": "#choose-a-group-size"}
@@ -82,7 +82,7 @@ def take(
         parts: for each picture to write, the selector of the element at its top.
         prepare: is called with the page once it is loaded.
     """
-    page = chromium.new_page(viewport={"width": 1100, "height": 700}, color_scheme="light")
+    page = chromium.new_page(viewport={"width": 1100, "height": 760}, color_scheme="light")
     page.goto(address)
     prepare(page)
     for file, selector in parts.items():
@@ -117,7 +117,6 @@ def run_example(page: Page) -> None:
     expect(page.locator("#status")).to_have_text("Ready.")
     page.click("#run")
     expect(page.locator("#status")).to_have_text("Done.")
-    page.locator("#output").scroll_into_view_if_needed()
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ export class Bpe {
       if (id === undefined) return decoder.decode();
       const added = this.added.get(id);
       if (added?.special) return "";
-      const text = decoder.decode(added ? this.#bytesOfAdded(added) : this.#bytes(this.tokens.get(id) ?? ""), { stream: true });
+      const bytes = added ? this.#bytesOfAdded(added) : this.#bytes(this.tokens.get(id) ?? "");
+      const text = decoder.decode(bytes, { stream: true });
       const shown = isFirst ? text.replace(/^ /, "") : text;
       isFirst = false;
       return shown;

@@ -6,7 +6,8 @@
  * @typedef {[number, [number, number, number], number[]][]} Steps pipeline, workgroups, buffers
  * @typedef {[number, number[]][]} Words a buffer, and its first words
  * @typedef {{rows: number, layers: Steps, last: Steps, sizes: Words}} Pass
- * @typedef {{name: string, bytes: number, uniform: boolean, from: null | string | [number, "packed" | "scales"]}} Planned
+ * @typedef {null | string | [number, "packed" | "scales"]} From zeros, a tensor, or a part of a matrix
+ * @typedef {{name: string, bytes: number, uniform: boolean, from: From}} Planned
  * @typedef {object} Program
  * @property {string} layers the file with the tensors
  * @property {string} file the file of the matrices
@@ -94,10 +95,12 @@ export class Decoder {
       const decoder = new Decoder(device, program, buffers);
       // What the first answer needs is compiled while the layers come, and the rest when it is needed.
       const { near, head, greedy, passes } = program;
-      const compiling = Promise.all([near, head, greedy, passes[0].layers, passes[0].last].map((part) => decoder.#commands(part)));
+      const first = [near, head, greedy, passes[0].layers, passes[0].last];
+      const compiling = Promise.all(first.map((part) => decoder.#commands(part)));
       compiling.catch(() => undefined); // said below
       await streamTensors(program.layers, device, tensors, (done) => {
-        progress(`Loading the layers: ${(done / 1e6).toFixed(0)} of ${(program.bytes / 1e6).toFixed(0)} MB`, done / program.bytes);
+        const [come, all] = [done, program.bytes].map((bytes) => (bytes / 1e6).toFixed(1));
+        progress(`Loading the layers: ${come} of ${all} MB`, done / program.bytes);
       });
       progress("Compiling the kernels…", 1);
       await compiling;
@@ -173,16 +176,20 @@ export class Decoder {
    */
   async #prefill(prompt, choose) {
     const { passes, ids, state, head } = this.program;
-    const most = passes[passes.length - 1].rows;
+    const largestFirst = [...passes].reverse();
     this.#write(ids, prompt);
-    for (let start = 0; ; start += most) {
-      const rows = Math.min(most, prompt.length - start);
-      const pass = passes.find((one) => rows <= one.rows) ?? passes[0];
-      const [layers, last, logits] = await Promise.all([pass.layers, pass.last, head].map((part) => this.#commands(part)));
+    for (let start = 0; ; ) {
+      // What a pass has rows for beyond those that are left is computed for nothing, so it is at least half full.
+      const left = prompt.length - start;
+      const pass = largestFirst.find((one) => left > one.rows / 2) ?? passes[0];
+      const rows = Math.min(left, pass.rows);
+      const parts = [pass.layers, pass.last, head].map((part) => this.#commands(part));
+      const [layers, last, logits] = await Promise.all(parts);
       for (const [buffer, words] of pass.sizes) this.#write(buffer, [rows, ...words.slice(1)]);
       this.#write(state, [start, rows]);
-      if (start + rows === prompt.length) return this.#submit([layers, last, logits, choose], prompt.length, 1);
+      if (rows === left) return this.#submit([layers, last, logits, choose], prompt.length, 1);
       this.#submit([layers], 0, 0);
+      start += rows;
     }
   }
 

@@ -23,8 +23,10 @@ export async function openDevice() {
   }
   if (!navigator.gpu) {
     throw new Error(
-      "This browser has no WebGPU. Use a current Chrome or Edge, Safari 26 or newer, or Firefox 141 or newer " +
-        "on Windows. On Linux, Chrome may need --enable-unsafe-webgpu --enable-features=Vulkan.",
+      "This browser has no WebGPU. Use a current Chrome or Edge, also on Android; Safari 26 or newer; or Firefox, " +
+        "141 or newer on Windows, 147 or newer on a Mac with Apple silicon. On Linux, Chrome 147 has it for GPUs of " +
+        "NVIDIA and newer ones of Intel; for others start it with --enable-unsafe-webgpu --ozone-platform=x11 " +
+        "--use-angle=vulkan --enable-features=Vulkan,VulkanFromANGLE.",
     );
   }
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });

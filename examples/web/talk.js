@@ -35,7 +35,7 @@ export class Talk {
       if (!element("send").disabled) element("ask").requestSubmit();
     });
     element("draw").addEventListener("change", () => {
-      for (const input of element("how").querySelectorAll("input")) input.disabled = !element("draw").checked;
+      for (const id of ["temperature", "top-p", "seed"]) element(id).disabled = !element("draw").checked;
     });
   }
 

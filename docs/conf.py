@@ -85,6 +85,7 @@ pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = "wgpu_q4"
+html_logo = html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
@@ -107,5 +108,6 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ |In \[\d*\]: "
 copybutton_prompt_is_regexp = True
 
 # `make docs-links`: addresses on other sites, and no others.
+linkcheck_ignore = ["http://localhost"]
 linkcheck_timeout = 20
 linkcheck_workers = 8

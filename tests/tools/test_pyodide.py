@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
 import wgpu_q4
-from tests.pages import browser, served
+from tools.pages import browser, served
 from tools.pyodide.page import ROOT, write
 from tools.pyodide.parts import LATEST
 

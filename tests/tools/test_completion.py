@@ -62,6 +62,7 @@ def test_bash_completes_files_by_their_endings(home: Path) -> None:
     assert completed(home, "pack", "") == {"a.gguf", "b.safetensors", "folder"}
     assert completed(home, "pack", "a.gguf", "") == {"b.safetensors", "folder"}
     assert completed(home, "bench", "--model", "") == {"a.gguf", "folder"}
+    assert completed(home, "web", "") == {"a.gguf", "b.safetensors", "folder"}
     page = ("web", "b.safetensors")
     assert completed(home, *page, "--tokenizer", "") == {"tokenizer.json", "folder"}
     assert completed(home, *page, "--out", "") == {"folder"}

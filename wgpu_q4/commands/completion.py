@@ -23,7 +23,7 @@ from wgpu_q4.commands.answer import Answer
 
 GLOBS = {
     "CHECKPOINT": ("*.safetensors", "*.gguf"),
-    "FILE.safetensors": ("*.safetensors",),
+    "FILE": ("*.safetensors", "*.gguf"),
     "MODEL": ("*.gguf",),
     "MODEL.pte": ("*.pte",),
     "OUT.safetensors": ("*.safetensors",),

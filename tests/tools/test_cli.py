@@ -245,9 +245,11 @@ def test_the_command_fails_with_a_message_and_no_traceback(tmp_path: Path) -> No
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """As in ``wgpu-q4 kernel | head -1``: the pipe is closed before the command writes."""
+    buffered = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
     for arguments in (["kernel"], ["kernel", "probe_halves"], ["--help"]):
         process = subprocess.Popen(
             [sys.executable, "-m", "wgpu_q4.cli", *arguments],
+            env=buffered,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -105,8 +105,8 @@ naga: $(NAGA) ## Install naga, the shader translator, into .cache
 
 pyodide: $(PYODIDE_NUMPY) ## Install Pyodide, which is Python for browsers, and numpy for it into .cache
 
-page: $(VENV)/.stamp-demo ## Write build/page: SmolLM2 in your browser, on your GPU
-	$(BIN)/wgpu-q4 web $$($(PY) examples/smollm2.py) --out build/page $(ARGS)
+page: $(VENV)/.stamp-demo ## Write build/page, SmolLM2 in your browser, and serve it (ARGS="--serve 8001")
+	$(BIN)/wgpu-q4 web $$($(PY) examples/smollm2.py) --out build/page --serve 8000 $(ARGS)
 
 python-page: $(PYODIDE_NUMPY) ## Write build/python-page: this package in Python in your browser
 	$(PY) -m tools.pyodide --local --out build/python-page $(ARGS)

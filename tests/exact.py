@@ -18,7 +18,7 @@ from tests.cases import WIDE, Shape, anew, bindings_of
 from tests.products import integer_weight, integer_x
 from wgpu_q4 import forced, linear, reference
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import Layout
+from wgpu_q4.kernels import LINEAR_KERNELS, Layout
 
 # x is staged in two slices; a workgroup takes several tiles of the weight, in rows and in blocks.
 SLICES, TILES, STRIPS = Shape(3, 6400, 64), Shape(210_000, 32, 32), Shape(4200, 32, 32)
@@ -59,7 +59,9 @@ class Product:
 
     def runs_on(self, device: Any) -> bool:
         """Tell whether ``device`` has what the kernel needs."""
-        return self.kernel != "gemv_wide_subnormal" or context_for(device).half_support.subnormals
+        context = context_for(device)
+        kernel = LINEAR_KERNELS[self.kernel]
+        return kernel.runs_on(context.half_support, (), context.subgroup_size)
 
     def run(self, device: Any) -> NDArray[np.float32]:
         """Return the result of the kernel on ``device``."""
@@ -90,6 +92,8 @@ PRODUCTS = (
     Product("gemv_wide", "rows", 17),
     Product("gemv_wide", "rows", 2, SLICES),
     Product("gemv_wide_subnormal", "rows", 3),
+    Product("gemv_registers", "rows", 1),
+    Product("gemv_registers", "rows", 1, SLICES, biased=True),
     Product("gemv_int16", "rows", 1),
     Product("gemv_int16", "rows", 3),
     Product("gemv_int16", "blocks_buffer", 1),

@@ -30,6 +30,7 @@ KERNELS: list[tuple[str, Layout, Shape, int]] = [
     *(("gemm", layout, PRIME, 13) for layout in LAYOUTS),
     ("gemv_wide", "rows", WIDE, 3),
     ("gemv_wide_subnormal", "rows", WIDE, 3),
+    ("gemv_registers", "rows", WIDE, 1),
     *((name, layout, WIDE, 3) for name in INTEGER_GEMVS for layout in WIDE_LAYOUTS),
     *((name, layout, WIDE, 1) for name in INTEGER_GEMVS for layout in WIDE_LAYOUTS),
     *(("gemm_int8", layout, WIDE, 13) for layout in LAYOUTS),

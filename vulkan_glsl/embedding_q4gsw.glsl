@@ -77,6 +77,12 @@ $if SCALES_DTYPE == "half":
     return uintBitsToFloat((((magnitude < 1024u) ? subnormal : normal) | sign));
   }
 
+$if SCALES_DTYPE == "half":
+  // Return one of the two half-precision numbers in a word.
+  float half_of_word(uint word, uint index) {
+    return half_to_float(((word >> (index * 16u)) & 65535u));
+  }
+
 $if DTYPE == "half":
   // Return four floats rounded to half precision: to nearest even, overflow to infinity.
   uvec2 floats_to_halves(vec4 values) {
@@ -155,7 +161,7 @@ $else:
 $if SCALES_DTYPE == "half":
   float load_scale(uint row, uint group) {
     uint at = ((row * (embed_dim() / group_size())) + group);
-    return half_to_float(((t_scales[(at >> 1u)] >> ((at & 1u) * 16u)) & 65535u));
+    return half_of_word(t_scales[(at >> 1u)], (at & 1u));
   }
 $else:
   float load_scale(uint row, uint group) {

@@ -229,6 +229,28 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     }
 }
 
+// ---- decoder/gemv/x_in_chunks.wgsl
+
+// x in the order of chunks, as its producer stored it: neighbouring invocations read neighbouring quads.
+//
+// In range: callers keep the chunk below K / 32.
+//
+// Needs: X, embed_dim, chunk_of.
+// Defines: stage_x, load_x.
+
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
+
+fn stage_x(first_chunk: u32, lane: u32) {}
+
+fn load_x(chunk: u32) -> X {
+    let chunks = embed_dim() / 32u;
+    return chunk_of(
+        t_x[chunk], t_x[chunks + chunk], t_x[2u * chunks + chunk], t_x[3u * chunks + chunk],
+        t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
+        t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
+    );
+}
+
 // ---- decoder/gemv/gemv.wgsl
 
 // W · x for one row of x, as a decode step needs it: what is done before and after the product is
@@ -237,8 +259,7 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 // A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
 // 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
 // them; all of these are asked for before the first is used. Then the sums of a team are added up
-// (fold_*.wgsl). x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
-// quads.
+// (fold_*.wgsl). Where x comes from is said in x_in_*.wgsl.
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
@@ -248,15 +269,13 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //
-// Needs: embed_dim, arrange, fetch_end, load_chunk, weight_row, Chunk, dot_chunk, put_squares,
-// fetch_squares, leave_sums, fold, finish.
-// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, main.
+// Needs: embed_dim, fetch_end, stage_x, load_chunk, weight_row, Chunk, arrange, load_x, dot_chunk,
+// put_squares, fetch_squares, leave_sums, fold, finish.
+// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, chunk_of, main.
 
 override INVOCATIONS: u32 = 128u;  // of a workgroup
 override TEAM: u32 = 32u;  // invocations that share rows of the weight
 override LANE_ROWS: u32 = 2u;  // rows that a team shares
-
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
 
 // A chunk of x, and its sum.
 struct X {
@@ -270,18 +289,13 @@ fn outputs() -> u32 {
     return INVOCATIONS / TEAM * LANE_ROWS;
 }
 
-fn load_x(chunk: u32) -> X {
-    let chunks = embed_dim() / 32u;
-    let a = t_x[chunk];
-    let b = t_x[chunks + chunk];
-    let c = t_x[2u * chunks + chunk];
-    let d = t_x[3u * chunks + chunk];
-    let e = t_x[4u * chunks + chunk];
-    let f = t_x[5u * chunks + chunk];
-    let g = t_x[6u * chunks + chunk];
-    let h = t_x[7u * chunks + chunk];
-    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));  // for a weight with offsets
-    return arrange(X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w)));
+// Return a chunk of x with its sum, which a weight with offsets needs.
+fn chunk_of(
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+) -> X {
+    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    return X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w));
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -297,42 +311,47 @@ fn main(
     let fetched = fetch_end(flat, lane);
     var near = vec4<f32>(0.0);
     var far = vec4<f32>(0.0);
-    for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
-        let a = load_chunk(weight_row(flat, first), chunk);
-        var b: Chunk;
-        var c: Chunk;
-        var d: Chunk;
-        var e: Chunk;
-        var f: Chunk;
-        var g: Chunk;
-        var h: Chunk;
-        if LANE_ROWS > 1u {
-            b = load_chunk(weight_row(flat, first + 1u), chunk);
-        }
-        if LANE_ROWS > 2u {
-            c = load_chunk(weight_row(flat, first + 2u), chunk);
-            d = load_chunk(weight_row(flat, first + 3u), chunk);
-        }
-        if LANE_ROWS > 4u {
-            e = load_chunk(weight_row(flat, first + 4u), chunk);
-            f = load_chunk(weight_row(flat, first + 5u), chunk);
-            g = load_chunk(weight_row(flat, first + 6u), chunk);
-            h = load_chunk(weight_row(flat, first + 7u), chunk);
-        }
-        let x = load_x(chunk);
-        near.x += dot_chunk(a, x);
-        if LANE_ROWS > 1u {
-            near.y += dot_chunk(b, x);
-        }
-        if LANE_ROWS > 2u {
-            near.z += dot_chunk(c, x);
-            near.w += dot_chunk(d, x);
-        }
-        if LANE_ROWS > 4u {
-            far.x += dot_chunk(e, x);
-            far.y += dot_chunk(f, x);
-            far.z += dot_chunk(g, x);
-            far.w += dot_chunk(h, x);
+    // The number of turns is a constant to the compiler.
+    for (var first_chunk = 0u; first_chunk < chunks; first_chunk += TEAM) {
+        stage_x(first_chunk, lane);
+        let chunk = first_chunk + lane % TEAM;
+        if chunk < chunks {
+            let a = load_chunk(weight_row(flat, first), chunk);
+            var b: Chunk;
+            var c: Chunk;
+            var d: Chunk;
+            var e: Chunk;
+            var f: Chunk;
+            var g: Chunk;
+            var h: Chunk;
+            if LANE_ROWS > 1u {
+                b = load_chunk(weight_row(flat, first + 1u), chunk);
+            }
+            if LANE_ROWS > 2u {
+                c = load_chunk(weight_row(flat, first + 2u), chunk);
+                d = load_chunk(weight_row(flat, first + 3u), chunk);
+            }
+            if LANE_ROWS > 4u {
+                e = load_chunk(weight_row(flat, first + 4u), chunk);
+                f = load_chunk(weight_row(flat, first + 5u), chunk);
+                g = load_chunk(weight_row(flat, first + 6u), chunk);
+                h = load_chunk(weight_row(flat, first + 7u), chunk);
+            }
+            let x = arrange(load_x(chunk));
+            near.x += dot_chunk(a, x);
+            if LANE_ROWS > 1u {
+                near.y += dot_chunk(b, x);
+            }
+            if LANE_ROWS > 2u {
+                near.z += dot_chunk(c, x);
+                near.w += dot_chunk(d, x);
+            }
+            if LANE_ROWS > 4u {
+                far.x += dot_chunk(e, x);
+                far.y += dot_chunk(f, x);
+                far.z += dot_chunk(g, x);
+                far.w += dot_chunk(h, x);
+            }
         }
     }
     put_squares(lane, fetch_squares(lane));

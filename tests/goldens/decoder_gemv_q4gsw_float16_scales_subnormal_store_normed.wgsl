@@ -30,11 +30,17 @@ fn vocab() -> u32 {
 // round to nearest even, overflow to infinity and keep subnormals. half/integer.wgsl works
 // everywhere.
 //
-// Defines: half_to_float, floats_to_halves.
+// Defines: half_to_float, half_of_word, floats_to_halves.
 
 // Return the half-precision number in the low 16 bits.
 fn half_to_float(half: u32) -> f32 {
     return unpack2x16float(half).x;
+}
+
+// Return one of the two half-precision numbers in a word. Choosing after both are converted takes fewer
+// instructions than a shift and a mask before.
+fn half_of_word(word: u32, index: u32) -> f32 {
+    return unpack2x16float(word)[index];
 }
 
 // Return four floats rounded to half precision.
@@ -48,14 +54,14 @@ fn floats_to_halves(values: vec4<f32>) -> vec2<u32> {
 //
 // In range: callers keep the row below V and the group below K / G.
 //
-// Needs: embed_dim, group_size, half_to_float.
+// Needs: embed_dim, group_size, half_of_word.
 // Defines: t_scales, load_scale.
 
 @group(0) @binding(3) var<storage, read> t_scales: array<u32>;  // [V][K / G] halves, two each
 
 fn load_scale(row: u32, group: u32) -> f32 {
     let at = row * (embed_dim() / group_size()) + group;
-    return half_to_float((t_scales[at >> 1u] >> ((at & 1u) * 16u)) & 0xFFFFu);
+    return half_of_word(t_scales[at >> 1u], at & 1u);
 }
 
 // ---- weight/rows_wide.wgsl
@@ -223,13 +229,31 @@ fn load_bias(row: u32) -> f32 {
     return 0.0;
 }
 
+// ---- linear/common/result.wgsl
+
+// Where the outputs of a product belong: in rows of V.
+//
+// A weight may be one part of a larger matrix. Its outputs are then some columns of a wider result,
+// which is bound where the first of them lies.
+//
+// In range: callers keep the row of x below M and the output below V, which is at most RESULT_ROW.
+//
+// Needs: VOCAB.
+// Defines: result_at.
+
+override RESULT_ROW: u32 = VOCAB;  // outputs in a row of the result: those of all parts of the matrix
+
+fn result_at(m: u32, n: u32) -> u32 {
+    return m * RESULT_ROW + n;
+}
+
 // ---- decoder/gemv/epilogue_store.wgsl
 
 // The product is stored, plus a bias if there is one.
 //
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V.
 //
-// Needs: outputs, vocab, row_sum, x_factor, load_bias.
+// Needs: outputs, vocab, result_at, row_sum, x_factor, load_bias.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
@@ -249,8 +273,30 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let row = workgroup * outputs() + lane;
     if lane < outputs() && row < vocab() {
-        t_out[row] = row_sum(lane) * x_factor() + load_bias(row);
+        t_out[result_at(0u, row)] = row_sum(lane) * x_factor() + load_bias(row);
     }
+}
+
+// ---- decoder/gemv/x_in_chunks.wgsl
+
+// x in the order of chunks, as its producer stored it: neighbouring invocations read neighbouring quads.
+//
+// In range: callers keep the chunk below K / 32.
+//
+// Needs: X, embed_dim, chunk_of.
+// Defines: stage_x, load_x.
+
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
+
+fn stage_x(first_chunk: u32, lane: u32) {}
+
+fn load_x(chunk: u32) -> X {
+    let chunks = embed_dim() / 32u;
+    return chunk_of(
+        t_x[chunk], t_x[chunks + chunk], t_x[2u * chunks + chunk], t_x[3u * chunks + chunk],
+        t_x[4u * chunks + chunk], t_x[5u * chunks + chunk],
+        t_x[6u * chunks + chunk], t_x[7u * chunks + chunk],
+    );
 }
 
 // ---- decoder/gemv/gemv.wgsl
@@ -261,8 +307,7 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 // A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
 // 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
 // them; all of these are asked for before the first is used. Then the sums of a team are added up
-// (fold_*.wgsl). x comes in the order [8 quads][chunks], in which neighbouring invocations read neighbouring
-// quads.
+// (fold_*.wgsl). Where x comes from is said in x_in_*.wgsl.
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
@@ -272,15 +317,13 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //
-// Needs: embed_dim, arrange, fetch_end, load_chunk, weight_row, Chunk, dot_chunk, put_squares,
-// fetch_squares, leave_sums, fold, finish.
-// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, main.
+// Needs: embed_dim, fetch_end, stage_x, load_chunk, weight_row, Chunk, arrange, load_x, dot_chunk,
+// put_squares, fetch_squares, leave_sums, fold, finish.
+// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, chunk_of, main.
 
 override INVOCATIONS: u32 = 128u;  // of a workgroup
 override TEAM: u32 = 32u;  // invocations that share rows of the weight
 override LANE_ROWS: u32 = 2u;  // rows that a team shares
-
-@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [8][K / 32]
 
 // A chunk of x, and its sum.
 struct X {
@@ -294,18 +337,13 @@ fn outputs() -> u32 {
     return INVOCATIONS / TEAM * LANE_ROWS;
 }
 
-fn load_x(chunk: u32) -> X {
-    let chunks = embed_dim() / 32u;
-    let a = t_x[chunk];
-    let b = t_x[chunks + chunk];
-    let c = t_x[2u * chunks + chunk];
-    let d = t_x[3u * chunks + chunk];
-    let e = t_x[4u * chunks + chunk];
-    let f = t_x[5u * chunks + chunk];
-    let g = t_x[6u * chunks + chunk];
-    let h = t_x[7u * chunks + chunk];
-    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));  // for a weight with offsets
-    return arrange(X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w)));
+// Return a chunk of x with its sum, which a weight with offsets needs.
+fn chunk_of(
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+) -> X {
+    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    return X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w));
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -321,42 +359,47 @@ fn main(
     let fetched = fetch_end(flat, lane);
     var near = vec4<f32>(0.0);
     var far = vec4<f32>(0.0);
-    for (var chunk = lane % TEAM; chunk < chunks; chunk += TEAM) {
-        let a = load_chunk(weight_row(flat, first), chunk);
-        var b: Chunk;
-        var c: Chunk;
-        var d: Chunk;
-        var e: Chunk;
-        var f: Chunk;
-        var g: Chunk;
-        var h: Chunk;
-        if LANE_ROWS > 1u {
-            b = load_chunk(weight_row(flat, first + 1u), chunk);
-        }
-        if LANE_ROWS > 2u {
-            c = load_chunk(weight_row(flat, first + 2u), chunk);
-            d = load_chunk(weight_row(flat, first + 3u), chunk);
-        }
-        if LANE_ROWS > 4u {
-            e = load_chunk(weight_row(flat, first + 4u), chunk);
-            f = load_chunk(weight_row(flat, first + 5u), chunk);
-            g = load_chunk(weight_row(flat, first + 6u), chunk);
-            h = load_chunk(weight_row(flat, first + 7u), chunk);
-        }
-        let x = load_x(chunk);
-        near.x += dot_chunk(a, x);
-        if LANE_ROWS > 1u {
-            near.y += dot_chunk(b, x);
-        }
-        if LANE_ROWS > 2u {
-            near.z += dot_chunk(c, x);
-            near.w += dot_chunk(d, x);
-        }
-        if LANE_ROWS > 4u {
-            far.x += dot_chunk(e, x);
-            far.y += dot_chunk(f, x);
-            far.z += dot_chunk(g, x);
-            far.w += dot_chunk(h, x);
+    // The number of turns is a constant to the compiler.
+    for (var first_chunk = 0u; first_chunk < chunks; first_chunk += TEAM) {
+        stage_x(first_chunk, lane);
+        let chunk = first_chunk + lane % TEAM;
+        if chunk < chunks {
+            let a = load_chunk(weight_row(flat, first), chunk);
+            var b: Chunk;
+            var c: Chunk;
+            var d: Chunk;
+            var e: Chunk;
+            var f: Chunk;
+            var g: Chunk;
+            var h: Chunk;
+            if LANE_ROWS > 1u {
+                b = load_chunk(weight_row(flat, first + 1u), chunk);
+            }
+            if LANE_ROWS > 2u {
+                c = load_chunk(weight_row(flat, first + 2u), chunk);
+                d = load_chunk(weight_row(flat, first + 3u), chunk);
+            }
+            if LANE_ROWS > 4u {
+                e = load_chunk(weight_row(flat, first + 4u), chunk);
+                f = load_chunk(weight_row(flat, first + 5u), chunk);
+                g = load_chunk(weight_row(flat, first + 6u), chunk);
+                h = load_chunk(weight_row(flat, first + 7u), chunk);
+            }
+            let x = arrange(load_x(chunk));
+            near.x += dot_chunk(a, x);
+            if LANE_ROWS > 1u {
+                near.y += dot_chunk(b, x);
+            }
+            if LANE_ROWS > 2u {
+                near.z += dot_chunk(c, x);
+                near.w += dot_chunk(d, x);
+            }
+            if LANE_ROWS > 4u {
+                far.x += dot_chunk(e, x);
+                far.y += dot_chunk(f, x);
+                far.z += dot_chunk(g, x);
+                far.w += dot_chunk(h, x);
+            }
         }
     }
     put_squares(lane, fetch_squares(lane));

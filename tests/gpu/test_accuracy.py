@@ -26,6 +26,7 @@ from tests.products import (
 )
 from wgpu_q4 import Q4Weight, forced, linear, reference
 from wgpu_q4.device import context_for
+from wgpu_q4.errors import KernelError
 from wgpu_q4.kernels import Accuracy, Layout, MatrixShape, choose_linear, plan_linear
 
 
@@ -47,6 +48,31 @@ def test_more_shapes_through_the_wide_gemvs(
     x, random = integer_x(rows, shape, kernel), random_x(rows, shape.embed_dim)
     np.testing.assert_array_equal(run(kernel, layout, x, exact), reference.linear(x, exact))
     assert_within_bound(run(kernel, layout, random, weight), random, weight, None, kernel)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(WHOLE, LONG, Shape(3, 6400, 64), Shape(1, 32, 32), Shape(257, 576, 32)),
+        *(Shape(64, 1024, 1024), Shape(65, 1056, 32), Shape(31, 2048, 64), Shape(33, 2080, 32)),
+    ],
+    ids=str,
+)
+def test_more_shapes_through_registers(shape: Shape) -> None:
+    """One chunk of x, fewer than a team has lanes, as many, one more, and several turns."""
+    exact, weight = integer_weight(shape, "float16"), random_weight(shape, "float32")
+    x, random = integer_x(1, shape), random_x(1, shape.embed_dim)
+    kernel = "gemv_registers"
+    np.testing.assert_array_equal(run(kernel, "rows", x, exact), reference.linear(x, exact))
+    assert_within_bound(run(kernel, "rows", random, weight), random, weight, None, kernel)
+
+
+def test_several_rows_are_not_for_registers() -> None:
+    with (
+        pytest.raises(KernelError, match="gemv_registers takes 1 row of x, not 2"),
+        forced(kernel="gemv_registers"),
+    ):
+        linear(random_x(2, WHOLE.embed_dim), random_weight(WHOLE, "float16"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -111,6 +137,7 @@ def test_an_accuracy_is_kept(
         context_for().half_support,
         accuracy,
         software=software,
+        subgroup=context_for().subgroup_size,
     ).kernel.name
     with forced(layout=layout):
         result = linear(x, weight, accuracy=accuracy)

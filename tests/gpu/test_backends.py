@@ -21,8 +21,7 @@ from tests.cases import assert_same_bits
 from tests.devices import run_on_swiftshader
 from tools.codegen.shaders import WEBGPU_SHADERS, executorch_shaders
 from wgpu_q4.device import context_for
-from wgpu_q4.kernels import PROBE_SUBGROUPS, matrix_shaders, piece_names, portable_shaders
-from wgpu_q4.kernels.decoder import subgroup_shaders
+from wgpu_q4.kernels import matrix_shaders, optional_shaders, piece_names, portable_shaders
 
 IMPLEMENTATIONS = ("wgpu", "wgpudawn")
 
@@ -87,9 +86,8 @@ def test_every_piece_ran(backend: Backend) -> None:
     runnable = {piece for variant in variants.values() for piece in variant.pieces}
     # SwiftShader has no matrix units: test_matrix_units.py.
     for_others |= {piece for variant in matrix_shaders() for piece in variant.pieces}
-    # Nor has a device without features subgroups: test_decoder.py.
-    with_subgroups = (*subgroup_shaders(), PROBE_SUBGROUPS)
-    for_others |= {piece for variant in with_subgroups for piece in variant.pieces}
+    # Nor has a device without features half-precision arithmetic or subgroups.
+    for_others |= {piece for variant in optional_shaders() for piece in variant.pieces}
     assert runnable | for_others == set(piece_names())
     left_out = runnable - ran
     # Of two ways to convert, a device uses one; the other case has a device of its own.

@@ -20,8 +20,8 @@ from wgpu_q4 import DeviceError, DeviceLimitError, FormatError, Q4Weight
 from wgpu_q4.decoder import Config, Decoder, Greedy, Sampling, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
-from wgpu_q4.kernels import HalfSupport
-from wgpu_q4.kernels.decoder import plan_choose_best, subgroup_shaders
+from wgpu_q4.kernels import HalfSupport, optional_shaders
+from wgpu_q4.kernels.decoder import plan_choose_best
 
 SMOLLM2 = replace(
     PLAIN,
@@ -97,9 +97,10 @@ def test_subgroups_are_probed(context: Context, webgpu_device: Any) -> None:
     assert context_for(webgpu_device).subgroup_size == 0
 
 
-def test_every_shader_with_subgroups_compiles(device: Any) -> None:
-    for shader in subgroup_shaders():
-        assert any("subgroup" in piece for piece in shader.pieces)
+def test_every_shader_for_optional_features_compiles(device: Any) -> None:
+    shaders = optional_shaders()
+    assert {feature for shader in shaders for feature in shader.features} == {"f16", "subgroups"}
+    for shader in shaders:
         device.create_shader_module(code=shader.source)
 
 

@@ -48,7 +48,8 @@ def test_every_kernel_writes_its_result_and_no_more(
     with context.lock:
         resident = context.weight(weight)
         plan = plan_linear(
-            resident.shape, rows, layout, biased, context.limits, context.half_support, kernel
+            *(resident.shape, rows, layout, biased, context.limits, context.half_support, kernel),
+            subgroup=context.subgroup_size,
         )
         buffers = []
         for label, values in {"out": whole, "x": x, "bias": bias}.items():
@@ -96,6 +97,8 @@ def test_both_ops_read_the_same_two_resources(layout: Layout) -> None:
         # 101 outputs are one workgroup, for each 8 of 50 rows.
         ("gemv_wide", "rows", WIDE, 50, 3, (3, 3, 1)),
         ("gemv_wide_subnormal", "rows", WIDE, 50, 3, (3, 3, 1)),
+        # 257 outputs are 5 workgroups of 64.
+        ("gemv_registers", "rows", Shape(257, 96, 32), 1, 3, (3, 2, 1)),
         # 257 outputs are 5 tiles.
         ("gemm", "rows", PRIME, 13, 3, (3, 2, 1)),
         ("gemm", "rows_embedding", PRIME, 13, 3, (3, 2, 1)),

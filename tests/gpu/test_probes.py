@@ -9,9 +9,9 @@ import pytest
 
 from tests.cases import WIDE, anew, assert_same_bits, random_weight
 from tests.recorder import Recorder, check_ops
-from wgpu_q4 import embedding, reference
+from wgpu_q4 import embedding, reference, request_device
 from wgpu_q4.device import Context, context_for, probes
-from wgpu_q4.kernels import PROBE_HALVES, Dispatch, HalfSupport, Shader
+from wgpu_q4.kernels import PROBE_HALF_ARITHMETIC, PROBE_HALVES, Dispatch, HalfSupport, Shader
 
 
 class Changed(Shader):
@@ -119,4 +119,19 @@ def test_the_probe_is_right_about_every_half(own_device: Any) -> None:
     unpacked = np.array_equal(found[:, :2].reshape(-1), exact.view(np.uint32))
     with np.errstate(over="ignore"):
         packed = np.array_equal(found[:, 2], floats.astype(np.float16).view(np.uint32))
-    assert kept.half_support == HalfSupport(subnormals=unpacked, rounding=packed)
+    assert kept.half_support == HalfSupport(unpacked, packed, kept.half_support.arithmetic)
+
+
+def test_arithmetic_that_flushes_subnormals_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """WGSL allows a device to do so."""
+    device = request_device(implementation="wgpu")
+    assert "shader-f16" in device.features
+    assert context_for(device).half_support.arithmetic
+    flushes = {"unpack_first(t_words[lane])": "vec4<f32>(0.0)"}
+    changed = Changed(PROBE_HALF_ARITHMETIC, flushes)
+    monkeypatch.setattr(probes, "PROBE_HALF_ARITHMETIC", changed)
+    flawed = Context(device)
+    assert not flawed.half_support.arithmetic
+    assert flawed.half_support.nibbles == "subnormal"

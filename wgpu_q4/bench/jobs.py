@@ -91,6 +91,7 @@ class Jobs:
             accuracy=accuracy,
             matrix_units=context.matrix_units,
             software=context.is_software,
+            subgroup=context.subgroup_size,
         )
 
     def accuracies(self, rows: int, layout: Layout) -> list[Accuracy]:

@@ -152,7 +152,8 @@ def _matrix_units(context: Context) -> str:
 
 def _choices(context: Context, accuracy: Accuracy) -> list[dict[str, Any]]:
     """Return the kernels of ``linear``: each with its first and last rows of x, None for no end."""
-    device = context.half_support, accuracy, context.matrix_units, context.is_software
+    traits = context.half_support, accuracy, context.matrix_units
+    device = *traits, context.is_software, context.subgroup_size
 
     def chosen_for(rows: int) -> Choice:
         return choose_linear(_EXAMPLE, rows, DEFAULT_LAYOUT, *device)

@@ -173,4 +173,5 @@ class PromptSteps(Bound):
             accuracy=self._accuracy,
             matrix_units=context.matrix_units,
             software=context.is_software,
+            subgroup=context.subgroup_size,
         )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wgpu_q4.device.adapter import MAPPABLE
 from wgpu_q4.device.roundtrip import PROBE_BYTES, RoundTrip, choose_round_trip
 from wgpu_q4.kernels import (
+    PROBE_HALF_ARITHMETIC,
     PROBE_HALVES,
     PROBE_SUBGROUPS,
     PROBED_INVOCATIONS,
@@ -46,7 +47,27 @@ def half_support(context: Context) -> HalfSupport:
     return HalfSupport(
         subnormals=np.array_equal(found[:, :2].reshape(-1), unpacked),
         rounding=np.array_equal(found[:, 2], packed),
+        arithmetic=_half_arithmetic(context),
     )
+
+
+def _half_arithmetic(context: Context) -> bool:
+    """Tell if a device has half-precision arithmetic, and if it is exact for nibbles."""
+    if "shader-f16" not in context.device.features:
+        return False
+    nibbles = (np.arange(16)[:, None] + np.arange(8)) % 16
+    words = (nibbles << 4 * np.arange(8)).sum(1).astype(np.uint32)
+    # Even columns are multiples of 2^-24 and odd ones of 2^-20, in the order of the piece.
+    expected = (nibbles - 8)[:, [0, 4, 2, 6, 1, 5, 3, 7]] * np.repeat([2.0**-24, 2.0**-20], 4)
+    found = np.zeros((16, 8), np.float32)
+    with context.lock:
+        source = context.create_buffer("probe", words.nbytes, "STORAGE", "COPY_DST")
+        target = context.create_buffer("probed", found.nbytes, "STORAGE", "COPY_SRC")
+        context.write(source, words)
+        dispatch = Dispatch(PROBE_HALF_ARITHMETIC, {}, (1, 1, 1))
+        step = context.pipelines.step(dispatch, {"t_out": target, "t_words": source})
+        context.run([step], target, found)
+    return np.array_equal(found, expected)
 
 
 def subgroup_size(context: Context) -> int:

@@ -4,7 +4,12 @@ Everything here is text and arithmetic on shapes and limits, so that a decision 
 and tested without a device.
 """
 
-from wgpu_q4.kernels.catalogue import all_shaders, matrix_shaders, portable_shaders
+from wgpu_q4.kernels.catalogue import (
+    all_shaders,
+    matrix_shaders,
+    optional_shaders,
+    portable_shaders,
+)
 from wgpu_q4.kernels.convert import convert_shader, plan_convert
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape, fold
 from wgpu_q4.kernels.embedding import embedding_shader, plan_embedding
@@ -30,7 +35,12 @@ from wgpu_q4.kernels.options import (
     Storage,
 )
 from wgpu_q4.kernels.pack import pack_shader, plan_pack
-from wgpu_q4.kernels.probe import PROBE_HALVES, PROBE_SUBGROUPS, PROBED_INVOCATIONS
+from wgpu_q4.kernels.probe import (
+    PROBE_HALF_ARITHMETIC,
+    PROBE_HALVES,
+    PROBE_SUBGROUPS,
+    PROBED_INVOCATIONS,
+)
 from wgpu_q4.kernels.reduction import LARGEST_TOP_K, Reduce, ReducePlan, Results, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport, MatrixUnits
 from wgpu_q4.kernels.transposed import TransposedPlan, plan_transposed, transposed_shader
@@ -53,6 +63,7 @@ __all__ = [
     "LINEAR_KERNELS",
     "MATRIX_UNITS",
     "PROBED_INVOCATIONS",
+    "PROBE_HALF_ARITHMETIC",
     "PROBE_HALVES",
     "PROBE_SUBGROUPS",
     "ROWS",
@@ -83,6 +94,7 @@ __all__ = [
     "fold",
     "linear_kernel",
     "matrix_shaders",
+    "optional_shaders",
     "pack_shader",
     "parse_bindings",
     "piece_bindings",

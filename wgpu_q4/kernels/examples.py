@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import get_args
 
 from wgpu_q4.format import ScalesDtype
 from wgpu_q4.kernels.convert import plan_convert
-from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches, subgroup_dispatches
+from wgpu_q4.kernels.decoder.catalogue import decoder_dispatches, optional_dispatches
 from wgpu_q4.kernels.decoder.sampling import plan_sampling
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.embedding import plan_embedding
 from wgpu_q4.kernels.linear import LINEAR_KERNELS, plan_linear
 from wgpu_q4.kernels.options import BLOCKS, Layout, OutputDtype, Storage
 from wgpu_q4.kernels.pack import plan_pack
-from wgpu_q4.kernels.probe import PROBE_HALVES, PROBE_SUBGROUPS
+from wgpu_q4.kernels.probe import PROBE_HALF_ARITHMETIC, PROBE_HALVES, PROBE_SUBGROUPS
 from wgpu_q4.kernels.reduction import Reduce, Results, plan_reduce
 from wgpu_q4.kernels.traits import MATRIX_UNITS, HalfSupport
 from wgpu_q4.kernels.transposed import plan_transposed
@@ -34,6 +34,8 @@ _LIMITS = {
 _WITH_MATRIX_UNITS = {**_LIMITS, "max-compute-workgroup-storage-size": 32768}
 _SUPPORTS = (HalfSupport(subnormals=True, rounding=True), HalfSupport(subnormals=True))
 """Halves converted by the built-in functions, and by integers."""
+
+_SUBGROUP = 32
 
 _IDS = 2048
 _REDUCTIONS: tuple[tuple[Reduce, int, Results], ...] = (
@@ -82,8 +84,9 @@ def _examples() -> Iterator[Example]:
     yield from _reductions(shapes[0].vocab)
     for output, support in product(outputs, _SUPPORTS):
         yield Example("4096 numbers", plan_convert(4096, output, _LIMITS, support))
+    yield Example("16 words", Dispatch(PROBE_HALF_ARITHMETIC, {}, (1, 1, 1)))
     yield Example("256 invocations", Dispatch(PROBE_SUBGROUPS, {}, (1, 1, 1)))
-    for dispatch in (*decoder_dispatches(_LIMITS), *subgroup_dispatches(_LIMITS)):
+    for dispatch in (*decoder_dispatches(_LIMITS), *optional_dispatches(_LIMITS)):
         yield Example("the shape of Llama 3.2 1B", dispatch)
     for top_k in (40, None):
         for stage in plan_sampling(shapes[0].vocab, 1, top_k, True, _LIMITS).stages:
@@ -116,10 +119,15 @@ def _lookups(shape: MatrixShape, support: HalfSupport) -> Iterator[Example]:
 def _products(shape: MatrixShape, support: HalfSupport) -> Iterator[Example]:
     for kernel, bias, rows in product(LINEAR_KERNELS.values(), (False, True), (1, 2, 40, 500)):
         limits = _WITH_MATRIX_UNITS if kernel.needs_matrix_units else _LIMITS
+        if kernel.most_rows is not None and rows > kernel.most_rows:
+            continue
         for layout in kernel.layouts:
             plan = plan_linear(
-                *(shape, rows, layout, bias, limits, support, kernel.name),
+                *(shape, rows, layout, bias, limits),
+                replace(support, arithmetic=kernel.needs_arithmetic),
+                kernel.name,
                 matrix_units=[MATRIX_UNITS],
+                subgroup=_SUBGROUP,
             )
             of = f"{_sizes(shape)}, M = {rows}"
             yield Example(of, plan.product)

@@ -23,6 +23,10 @@ OutputDtype = FloatDtype
 Accuracy = Literal["exact", "fast", "int8"]
 """What a matrix product may round besides its sum: nothing, activations to 16 bits, or to 8."""
 
+Nibbles = Literal["f16", "subnormal", "integer"]
+"""How nibbles become floats: as half-precision subnormals, with or without half-precision
+arithmetic, or by integer arithmetic.  Each is exact, and the first that a device can do is used."""
+
 Halves = Literal["native", "integer"]
 """How half-precision numbers are converted: by the built-in functions, where a probe has shown
 that they do it right, or by integer arithmetic."""

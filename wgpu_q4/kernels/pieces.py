@@ -6,7 +6,7 @@ from typing import get_args
 
 from wgpu_q4.errors import KernelError
 from wgpu_q4.format import ScalesDtype
-from wgpu_q4.kernels.options import Halves, Layout
+from wgpu_q4.kernels.options import Halves, Layout, Nibbles
 
 
 def check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -35,6 +35,18 @@ def scales_pieces(dtype: ScalesDtype, halves: Halves) -> tuple[str, ...]:
     check_choice("dtype of the scales", dtype, get_args(ScalesDtype))
     check_choice("conversion of halves", halves, get_args(Halves))
     return (f"half/{halves}", "scales/f16") if dtype == "float16" else ("scales/f32",)
+
+
+def nibbles_pieces(nibbles: Nibbles) -> tuple[str, ...]:
+    """Return the pieces that unpack words of a weight in rows."""
+    needed = ("linear/common/exact_f32",) if nibbles == "integer" else ()
+    return (*needed, f"linear/gemv/nibbles_{nibbles}")
+
+
+def with_directives(pieces: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``pieces``, behind the one with the directive that they need, if they need one."""
+    uses_f16 = "linear/gemv/nibbles_f16" in pieces
+    return (*(("half/enable_f16",) if uses_f16 else ()), *pieces)
 
 
 def halves_suffix(pieces: tuple[str, ...]) -> str:

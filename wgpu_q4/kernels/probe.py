@@ -8,6 +8,13 @@ PROBE_HALVES = Shader(
     "probe_halves", ("probe/halves",), "what the device's half-precision functions do"
 )
 
+PROBE_HALF_ARITHMETIC = Shader(
+    "probe_half_arithmetic",
+    ("half/enable_f16", "linear/gemv/nibbles_f16", "probe/half_arithmetic"),
+    "what half-precision arithmetic makes of nibbles",
+)
+"""It needs a device with the feature ``shader-f16``."""
+
 PROBE_SUBGROUPS = Shader(
     "probe_subgroups",
     ("probe/subgroups",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wgpu_q4.kernels.options import Halves
+from wgpu_q4.kernels.options import Halves, Nibbles
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,24 @@ class HalfSupport:
         subnormals: ``unpack2x16float`` keeps subnormals.
         rounding: ``pack2x16float`` rounds to nearest even, overflows to infinity and keeps
             subnormals.
+        arithmetic: the device has half-precision arithmetic, which keeps subnormals.
     """
 
     subnormals: bool = False
     rounding: bool = False
+    arithmetic: bool = False
 
     @property
     def halves(self) -> Halves:
         """The conversions of half-precision numbers to use on the device."""
         return "native" if self.subnormals and self.rounding else "integer"
+
+    @property
+    def nibbles(self) -> Nibbles:
+        """The unpacking of nibbles to use on the device."""
+        if not self.subnormals:
+            return "integer"
+        return "f16" if self.arithmetic else "subnormal"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wgpu_q4.errors import DeviceError
+from wgpu_q4.kernels.text import code_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Binding:
             self.kind: dict(self.description),
         }
 
+
+_FEATURES = {
+    "f16": re.compile(r"^enable f16;", re.MULTILINE),
+    "subgroups": re.compile(r"\bsubgroup[A-Z]\w*\(|@builtin\(subgroup_"),
+    "matrices": re.compile(r"\bsubgroup_matrix_"),
+}
+"""Optional features of a device, and the sign in a kernel's text that it needs one."""
 
 _DECLARATION = re.compile(
     r"^@group\(0\) @binding\((\d+)\) var(?:<(storage, read_write|storage, read|uniform)>)? "
@@ -102,6 +110,12 @@ class Shader:
     def source(self) -> str:
         """The complete WGSL text."""
         return "\n".join(f"// ---- {piece}.wgsl\n\n{read_piece(piece)}" for piece in self.pieces)
+
+    @cached_property
+    def features(self) -> frozenset[str]:
+        """The optional features of a device that the shader needs: f16, subgroups or matrices."""
+        code = code_of(self.source)
+        return frozenset(name for name, sign in _FEATURES.items() if sign.search(code))
 
     @cached_property
     def bindings(self) -> tuple[Binding, ...]:

@@ -253,5 +253,6 @@ def plan_for(
         accuracy=accuracy,
         matrix_units=context.matrix_units,
         software=context.is_software,
+        subgroup=context.subgroup_size,
         result_row=result_row,
     )

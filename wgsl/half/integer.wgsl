@@ -1,6 +1,6 @@
 // Half-precision numbers converted by integer arithmetic: the same bits on every device.
 //
-// Defines: half_to_float, floats_to_halves.
+// Defines: half_to_float, half_of_word, floats_to_halves.
 
 // Return the half-precision number in the low 16 bits.
 fn half_to_float(half: u32) -> f32 {
@@ -9,6 +9,11 @@ fn half_to_float(half: u32) -> f32 {
     let subnormal = bitcast<u32>(f32(magnitude) * 5.9604644775390625e-8);
     let sign = (half & 0x8000u) << 16u;
     return bitcast<f32>(select(normal, subnormal, magnitude < 0x0400u) | sign);
+}
+
+// Return one of the two half-precision numbers in a word.
+fn half_of_word(word: u32, index: u32) -> f32 {
+    return half_to_float((word >> (index * 16u)) & 0xFFFFu);
 }
 
 // Return four floats rounded to half precision: to nearest even, overflow to infinity.

@@ -53,6 +53,7 @@ NONE = HalfSupport()
 SUBNORMALS = HalfSupport(subnormals=True)
 ROUNDING = HalfSupport(rounding=True)
 NATIVE = HalfSupport(subnormals=True, rounding=True)
+ARITHMETIC = HalfSupport(subnormals=True, rounding=True, arithmetic=True)
 
 LLAMA = MatrixShape(128256, 2048, 32, "float16")
 SHAPES = [
@@ -80,16 +81,27 @@ def linear(
     *,
     bias: bool = False,
     software: bool = False,
+    subgroup: int = 0,
 ) -> LinearPlan:
-    """Return the plan of a product, by default of one row with Llama's matrix."""
+    """Return the plan of a product, by default of one row with Llama's matrix.
+
+    A kernel that is asked for by name gets the half-precision arithmetic and subgroups it needs.
+    """
+    if kernel is not None and LINEAR_KERNELS[kernel].needs_subgroups:
+        support, subgroup = ARITHMETIC, 32
     return plan_linear(
-        shape, rows, layout, bias, device, support, kernel, accuracy, units, software
+        *(shape, rows, layout, bias, device, support, kernel, accuracy, units, software),
+        subgroup=subgroup,
     )
 
 
-def jobs(shape: MatrixShape, device: Mapping[str, int] = WEBGPU) -> Iterator[tuple[str, Layout]]:
+def jobs(
+    shape: MatrixShape, rows: int, device: Mapping[str, int] = WEBGPU
+) -> Iterator[tuple[str, Layout]]:
     """Yield every kernel that can do the shape, with every layout that it reads."""
     for name, kernel in LINEAR_KERNELS.items():
+        if kernel.most_rows is not None and rows > kernel.most_rows:
+            continue
         bytes_needed = 24064 if name == "gemm_matrix" else 0
         wide = shape.embed_dim % 32 == 0 and shape.group_size % 32 == 0
         if device["max-compute-workgroup-storage-size"] >= bytes_needed and (
@@ -103,7 +115,7 @@ def every_plan(
     shape: MatrixShape, rows: int, device: Mapping[str, int] = WEBGPU, *, bias: bool = False
 ) -> Iterator[LinearPlan]:
     """Yield the plan of each of `jobs`, on a device that has matrix units."""
-    for kernel, layout in jobs(shape, device):
+    for kernel, layout in jobs(shape, rows, device):
         yield linear(shape, rows, layout, device, kernel=kernel, units=[MATRIX_UNITS], bias=bias)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.kernels.planning import (
     ACCURACIES,
+    ARITHMETIC,
     H200,
     LAYOUTS,
     LLAMA,
@@ -144,10 +145,11 @@ QUERIES = [
         (LLAMA, MatrixShape(50, 64, 16, "float16"), MatrixShape(50, 72, 24, "float32")),
         (1, 2, 4, 5, 8, 9, 10, 48, 49, 500),
         LAYOUTS,
-        (NONE, SUBNORMALS, ROUNDING, NATIVE),
+        (NONE, SUBNORMALS, ROUNDING, NATIVE, ARITHMETIC),
         ACCURACIES,
         ((), (MATRIX_UNITS,)),
         (False, True),
+        (0, 4, 32),
     )
 ]
 
@@ -161,6 +163,7 @@ def fits(
     accuracy: Accuracy,
     units: Collection[MatrixUnits],
     software: bool,
+    subgroup: int,
 ) -> bool:
     """Tell whether nothing stands against a row of the table."""
     kernel, measured = choice.kernel, choice.measured
@@ -172,6 +175,7 @@ def fits(
         measured.last_rows is not None and rows > measured.last_rows,
         kernel.name not in ("gemv", "gemm") and not is_wide,
         kernel.name == "gemv_wide_subnormal" and not support.subnormals,
+        kernel.name == "gemv_registers" and not (support.arithmetic and subgroup >= 8),
         kernel.name == "gemm_matrix" and MATRIX_UNITS not in units,
         measured.software and not software,
     ]
@@ -180,10 +184,14 @@ def fits(
 
 def test_the_first_row_of_the_table_that_fits_is_taken() -> None:
     for query in QUERIES:
-        shape, rows, layout, support, accuracy, units, software = query
+        shape, rows, layout, support, accuracy, units, software, subgroup = query
         chosen = choose_linear(*query)
         assert chosen is next(choice for choice in TABLE if fits(choice, *query)), query
-        plan = linear(shape, rows, layout, H200, support, None, accuracy, units, software=software)
+        plan = linear(
+            *(shape, rows, layout, H200, support, None, accuracy, units),
+            software=software,
+            subgroup=subgroup,
+        )
         assert plan.kernel == chosen.kernel.name
 
 

@@ -214,12 +214,17 @@ def test_workgroup_memory_of_any_length() -> None:
     """
     for embed_dim in LENGTHS:
         shape = of_length(embed_dim)
-        for (kernel, layout), rows in product(jobs(shape), (1, 2, 4, 8, 65)):
+        for rows, kernel, layout in (
+            (count, *job) for count in (1, 2, 4, 8, 65) for job in jobs(shape, count)
+        ):
             constants = linear(shape, rows, layout, kernel=kernel).product.constants
             used = 0
             if kernel in EXACT_WIDE:
                 used = 16 * constants["INVOCATIONS"]
                 used += constants["X_ROWS"] * constants["SLICE"] * 128
+            elif kernel == "gemv_registers":
+                sums = constants["INVOCATIONS"] * constants["LANE_ROWS"] // constants["SUBGROUP"]
+                used = 128 * (constants["TEAM"] + 1) + 4 * sums
             elif kernel in INTEGER_GEMVS:
                 scale_words = 8 if layout == "rows" else 16
                 used = 16 * constants["INVOCATIONS"] * (1 if layout == "rows" else 2)

@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 
 from tests.unit.kernels.planning import (
+    ARITHMETIC,
     DEVICES,
     FEW_WORKGROUPS,
     LAYOUTS,
@@ -58,6 +59,8 @@ def tile_of(dispatch: Dispatch) -> tuple[int, int]:
         return 1, 128 // constants["TEAM"] * 8
     if "gemv_integers/gemv_blocks" in pieces:
         return 1, constants["INVOCATIONS"] // constants["TEAM"] * 8 * constants["TILES"]
+    if "decoder/gemv/gemv" in dispatch.shader.pieces:
+        return 1, constants["INVOCATIONS"] // constants["TEAM"] * constants["LANE_ROWS"]
     if "gemv/team" in pieces:
         teams = constants["INVOCATIONS"] // constants["TEAM"]
         return constants["X_ROWS"], teams * 4 * constants.get("TILES", 1)
@@ -142,6 +145,7 @@ UNCHECKED = {
     "gemv": ["blocks_buffer"],
     "gemv_wide": ["rows"],
     "gemv_wide_subnormal": ["rows"],
+    "gemv_registers": ["rows"],
     "gemv_int16": ["rows", "blocks_buffer"],
     "gemv_int8": ["rows", "blocks_buffer"],
     "gemm": ["rows", "rows_embedding"],
@@ -162,11 +166,11 @@ def needs_of(shape: MatrixShape, rows: int, plan: LinearPlan, bias: bool) -> dic
     packed_rows = shape.vocab if layout_of(plan) not in BLOCKS else ceil(shape.vocab / 8) * 8
     scale_bytes = shape.vocab * groups * {"float16": 2, "float32": 4}[shape.scales]
     needs = {
+        **({"sizes": 16} if plan.kernel != "gemv_registers" else {}),
         "t_out": rows * shape.vocab * 4,
         "t_x": plan.x_bytes if plan.preparation else rows * shape.embed_dim * 4,
         "t_weight": packed_rows * shape.embed_dim // 2,
         "t_scales": ceil(scale_bytes / 4) * 4,  # whole words
-        "sizes": 16,
     }
     if bias:
         needs["t_bias"] = shape.vocab * 4
@@ -256,12 +260,17 @@ def test_packing_covers_every_block(shape: MatrixShape) -> None:
 def test_products_of_parts_are_columns_of_a_wider_result(shape: MatrixShape) -> None:
     """A kernel without checks needs the last row of x up to the part's last column, and no more."""
     wide = 3 * shape.vocab + 1
-    for rows, (kernel, layout), bias in product((1, 3, 70), jobs(shape), (False, True)):
+    for rows, kernel, layout, bias in (
+        (count, *job, with_bias)
+        for count, with_bias in product((1, 3, 70), (False, True))
+        for job in jobs(shape, count)
+    ):
         plans = [
             plan_linear(
-                *(shape, rows, layout, bias, WEBGPU, NATIVE, kernel),
+                *(shape, rows, layout, bias, WEBGPU, ARITHMETIC, kernel),
                 matrix_units=[MATRIX_UNITS],
                 result_row=row,
+                subgroup=32,
             )
             for row in (None, shape.vocab, wide)
         ]

@@ -25,12 +25,14 @@ def matrix(rows: int, columns: int, type_: WeightType = "q4gsw") -> Matrix:
 @pytest.mark.parametrize(("rows", "columns"), [*LLAMA, *SMOLLM2, *OTHERS])
 def test_teams(rows: int, columns: int) -> None:
     types: tuple[WeightType, ...] = get_args(WeightType)
-    for type_, software in product(types, (False, True)):
-        team = choose_team(matrix(rows, columns, type_), software)
+    epilogues: tuple[Epilogue, ...] = ("store", "add", "glu", "best")
+    for type_, software, epilogue in product(types, (False, True), epilogues):
+        team = choose_team(matrix(rows, columns, type_), software, epilogue)
         assert team.lanes % team.rows == 0
         assert team.invocations % team.lanes == 0
         assert 16 <= team.invocations <= 256
-        assert team.rows in (2, 4, 8)  # even: a gated unit has gate and up
+        assert team.rows in (1, 2, 4, 8)
+        assert team.rows > 1 or epilogue != "glu"  # a gated unit has gate and up
         if type_ in ("float16", "affine8") and not software:
             assert team.rows <= 4
         chunks = columns // 32
@@ -42,19 +44,20 @@ def test_teams(rows: int, columns: int) -> None:
     ("rows", "columns", "expected"),
     [
         (3072, 2048, (64, 2, 256)),
-        (16384, 2048, (64, 8, 256)),
+        (16384, 2048, (64, 8, 128)),
         (2048, 8192, (256, 8, 256)),
         (128256, 2048, (64, 8, 128)),
-        (960, 576, (32, 2, 128)),
-        (576, 1536, (48, 4, 144)),
+        (960, 576, (32, 1, 128)),
+        (3072, 576, (32, 2, 128)),
+        (576, 1536, (64, 1, 128)),
         (49152, 576, (32, 8, 128)),
-        (64, 64, (8, 2, 128)),
+        (64, 64, (8, 1, 128)),
     ],
 )
 def test_the_fastest_team_that_was_measured(
     rows: int, columns: int, expected: tuple[int, int, int]
 ) -> None:
-    team = choose_team(matrix(rows, columns), software=False)
+    team = choose_team(matrix(rows, columns), False, "store")
     assert (team.lanes, team.rows, team.invocations) == expected
 
 

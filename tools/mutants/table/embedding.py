@@ -44,7 +44,7 @@ MUTANTS = (
         "weight/blocks_texture2d", "vec2<u32>($k4, $n8)", "vec2<u32>($n8, $k4)", "read", on_texture
     ),
     Mutant("weight/blocks_texture2d", "vec4<u32>(15u)", "vec4<u32>(14u)", reaches=on_texture),
-    Mutant("scales/f16", "* 16u", "* 15u", reaches=on_rows),
+    Mutant("scales/f16", "$at & 1u", "1u - ($at & 1u)", "read", on_rows),
     Mutant("pack/pack_q4_linear_weight", "8u * $n8 + 4u", "8u * $n8 + 5u", "read", packing),
     Mutant("embedding/embedding_q4gsw", "$weight * $scale", "$weight + $scale", reaches=lookups),
 )

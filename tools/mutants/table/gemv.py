@@ -2,6 +2,7 @@
 
 from tools.mutants.mutant import Mutant
 from tools.mutants.table.reach import (
+    in_registers,
     in_slices,
     several_chunks,
     several_rows,
@@ -38,4 +39,14 @@ MUTANTS = (
         "vec4<f32>($low.x, $high.x, $low.z, $high.z)",
         "vec4<f32>($low.x, $high.x, $high.z, $low.z)",
     ),
+    # One row of x in registers.  A wrong nibble is noticed by the probe, which includes the piece.
+    Mutant(
+        "linear/gemv/nibbles_f16",
+        "$low.y, $high.y, $low.w, $high.w",
+        "$low.y, $low.w, $high.y, $high.w",
+        reaches=in_registers,
+    ),
+    Mutant("decoder/gemv/x_in_rows", "$first * 8u + $i", "$i", "read", in_slices),
+    Mutant("decoder/gemv/dot_nibbles", "words.y, $x.c", "words.x, $x.c"),
+    Mutant("decoder/gemv/fold_subgroup", "select(far, near, upper)", "select(near, far, upper)"),
 )

@@ -55,6 +55,10 @@ def plain_rows(product: Product) -> bool:
     return (product.kernel, product.layout) == ("gemv", "rows")
 
 
+def in_registers(product: Product) -> bool:
+    return product.kernel == "gemv_registers"
+
+
 def in_slices(product: Product) -> bool:
     return product.shape == SLICES
 

@@ -15,8 +15,7 @@ from wgpu_q4.kernels.decoder.attention import plan_attention, plan_heads, plan_t
 from wgpu_q4.kernels.decoder.catalogue import (
     decoder_dispatches,
     decoder_shaders,
-    subgroup_dispatches,
-    subgroup_shaders,
+    optional_dispatches,
 )
 from wgpu_q4.kernels.decoder.gemm import plan_gemm
 from wgpu_q4.kernels.decoder.gemv import GemvPlan, plan_gemv
@@ -45,6 +44,7 @@ __all__ = [
     "decoder_dispatches",
     "decoder_shaders",
     "float_bits",
+    "optional_dispatches",
     "plan_attention",
     "plan_choose_best",
     "plan_gemm",
@@ -53,6 +53,4 @@ __all__ = [
     "plan_heads",
     "plan_norm",
     "plan_token_attention",
-    "subgroup_dispatches",
-    "subgroup_shaders",
 ]

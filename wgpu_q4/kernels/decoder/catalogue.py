@@ -30,6 +30,11 @@ _SUPPORTS = (
 )
 """Halves converted by the built-in functions; only nibbles read as halves; neither."""
 
+_WITH_ARITHMETIC = (
+    HalfSupport(subnormals=True, rounding=True, arithmetic=True),
+    HalfSupport(subnormals=True, arithmetic=True),
+)
+
 _LIMITS = {
     "max-compute-workgroup-storage-size": 16384,
     "max-compute-invocations-per-workgroup": 256,
@@ -44,26 +49,20 @@ _EPSILON = 1e-5
 
 def decoder_shaders() -> tuple[Shader, ...]:
     """Return every shader of a decoder."""
-    return tuple(dict.fromkeys(found.shader for found in decoder_dispatches(_LIMITS)))
+    found = (*decoder_dispatches(_LIMITS), *optional_dispatches(_LIMITS))
+    return tuple(dict.fromkeys(dispatch.shader for dispatch in found))
 
 
-def subgroup_shaders() -> tuple[Shader, ...]:
-    """Return every shader of a decoder that needs subgroups."""
-    return tuple(dict.fromkeys(found.shader for found in subgroup_dispatches(_LIMITS)))
-
-
-def subgroup_dispatches(
+def optional_dispatches(
     limits: Mapping[str, int], hidden: int = 2048, vocab: int = 128256
 ) -> Iterator[Dispatch]:
-    """Yield dispatches in which every shader of a decoder occurs that needs subgroups."""
-    for support in _SUPPORTS:
+    """Yield dispatches of every shader of a decoder that needs f16 arithmetic or subgroups."""
+    for support, subgroup in product((*_SUPPORTS, *_WITH_ARITHMETIC), (0, 32)):
         products = (
-            *_products(limits, support, hidden, software=False, subgroup=32),
-            *_heads(limits, support, hidden, vocab, software=False, subgroup=32),
+            *_products(limits, support, hidden, software=False, subgroup=subgroup),
+            *_heads(limits, support, hidden, vocab, software=False, subgroup=subgroup),
         )
-        for found in products:
-            if "SUBGROUP" in found.constants:
-                yield found
+        yield from (found for found in products if found.shader.features)
 
 
 def decoder_dispatches(

@@ -63,7 +63,7 @@ def plan_gemm(
         half_support: what its half-precision functions do.
     """
     shape = matrix.shape
-    job = Job(shape, rows, "rows", bias, limits, half_support, shape.vocab)
+    job = Job(shape, rows, "rows", bias, limits, half_support, 0, shape.vocab)
     height = tile_rows(job, _HEIGHTS, _COLUMN_BYTES, _COLUMN_BYTES)
     padded = -(-rows // height) * height
     shader = gemm_shader(matrix.type, bias, half_support)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from wgpu_q4.format import ScalesDtype
@@ -17,8 +17,12 @@ from wgpu_q4.kernels.decoder.shapes import (
 )
 from wgpu_q4.kernels.decoder.teams import choose_team
 from wgpu_q4.kernels.dispatch import Dispatch, fold
-from wgpu_q4.kernels.options import Halves
-from wgpu_q4.kernels.pieces import halves_suffix, scales_pieces
+from wgpu_q4.kernels.pieces import (
+    halves_suffix,
+    nibbles_pieces,
+    scales_pieces,
+    with_directives,
+)
 from wgpu_q4.kernels.traits import HalfSupport
 from wgpu_q4.kernels.wgsl import Shader
 
@@ -64,23 +68,21 @@ class GemvForm:
 @cache
 def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
     """Return the GEMV of that form for a device whose half-precision functions do so much."""
-    subnormal = half_support.subnormals
-    halves: Halves = half_support.halves
-    nibbles = (
-        ("linear/gemv/nibbles_subnormal",)
-        if subnormal
-        else ("linear/common/exact_f32", "linear/gemv/nibbles_integer")
-    )
-    rows = ("weight/rows_wide", *nibbles, "decoder/gemv/dot_nibbles")
+    way = half_support.nibbles
+    rows = ("weight/rows_wide", *nibbles_pieces(way), "decoder/gemv/dot_nibbles")
     pairs = (*two_halves_pieces(half_support), "decoder/pairs")
+    scales = scales_pieces(form.scales, half_support.halves)
     weight: Mapping[WeightType, tuple[str, ...]] = {
-        "q4gsw": (*scales_pieces(form.scales, halves), *rows, "decoder/gemv/weight_q4gsw"),
+        "q4gsw": (*scales, *rows, "decoder/gemv/weight_q4gsw"),
         "affine4": (*pairs, *rows, "decoder/gemv/weight_affine4"),
         "affine8": (*pairs, "decoder/gemv/weight_affine8"),
         "float16": (*two_halves_pieces(half_support), "decoder/gemv/weight_halves"),
     }
     ends: dict[Epilogue, tuple[str, ...]] = {
-        "store": ("linear/common/bias_buffer" if form.bias else "linear/common/bias_none",),
+        "store": (
+            *("linear/common/bias_buffer" if form.bias else "linear/common/bias_none",),
+            "linear/common/result",
+        ),
         "add": (),
         "glu": (f"decoder/{form.activation}",),
         "best": (f"decoder/cap_{'soft' if form.capped else 'none'}",),
@@ -92,14 +94,15 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
         f"decoder/gemv/prologue_norm{by_subgroup}" if form.normed else "decoder/gemv/prologue_none",
         *ends[form.epilogue],
         f"decoder/gemv/epilogue_{form.epilogue}",
+        "decoder/gemv/x_in_chunks",
         "decoder/gemv/gemv",
         # The last, because naga 29 aborts where a constant comes after the size of an array that is
         # computed from others.
         f"decoder/gemv/fold{by_subgroup or '_memory'}",
     )
     kind = f"{form.weight}_{form.scales}_scales" if form.weight == "q4gsw" else form.weight
-    if form.weight in ("q4gsw", "affine4") and subnormal:
-        kind += "_subnormal"
+    if form.weight in ("q4gsw", "affine4") and way != "integer":
+        kind += f"_{way}"
     words = [
         "_normed" if form.normed else "",
         "_bias" if form.bias else "",
@@ -110,7 +113,7 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
     ]
     return Shader(
         f"decoder_gemv_{kind}_{form.epilogue}{''.join(words)}",
-        pieces,
+        with_directives(pieces),
         f"one row of x{', normalized,' if form.normed else ''} times {_WEIGHTS[form.weight]}: "
         f"{_SAID[form.epilogue]}",
     )
@@ -159,7 +162,9 @@ def plan_gemv(
         software: True if the device runs on the processor.
         subgroup: lanes of the device's subgroups, if they are known and in order; else 0.
     """
-    team = choose_team(matrix, software)
+    team = choose_team(matrix, software, epilogue)
+    if software:  # where half-precision arithmetic is made of conversions
+        half_support = replace(half_support, arithmetic=False)
     by_subgroup = 0 < team.rows <= subgroup and team.lanes % max(subgroup, 1) == 0
     form = GemvForm(
         matrix.type,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wgpu_q4.kernels.decoder.shapes import Matrix
+from wgpu_q4.kernels.decoder.shapes import Epilogue, Matrix
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Measured(NamedTuple):
 
 
 GPU = (
-    Measured(32, 8192, Team(32, 8, 128), "49152 × 576: 8 rows a lane for a large matrix"),
-    Measured(32, 0, Team(32, 2, 128), "960, 576 and 3072 × 576: 3.0, 2.9 and 3.4"),
-    Measured(48, 0, Team(48, 4, 144), "576 × 1536: 3.6"),
-    Measured(128, 65536, Team(64, 8, 128), "128256 × 2048: 44.3"),
-    Measured(128, 8192, Team(64, 8, 256), "16384 × 2048: 8.3"),
-    Measured(128, 0, Team(64, 2, 256), "3072 and 2048 × 2048: 4.3 and 3.9"),
-    Measured(None, 0, Team(256, 8, 256), "2048 × 8192: 6.3"),
+    Measured(32, 8192, Team(32, 8, 128), "49152 × 576: 12.3"),
+    Measured(32, 2048, Team(32, 2, 128), "3072 × 576: 3.9"),
+    Measured(32, 0, Team(32, 1, 128), "960 and 576 × 576: 3.1 and 3.0"),
+    Measured(48, 0, Team(64, 1, 128), "576 × 1536: 3.6"),
+    Measured(128, 8192, Team(64, 8, 128), "128256 and 16384 × 2048: 45.2 and 9.4"),
+    Measured(128, 0, Team(64, 2, 256), "3072 and 2048 × 2048: 4.6 and 4.3"),
+    Measured(None, 0, Team(256, 8, 256), "2048 × 8192: 6.5"),
 )
 """The teams of a GPU; the first row that fits is taken.
 
@@ -76,7 +76,7 @@ _MOST_WIDE_ROWS = 4
 """Rows that a lane has at once of a matrix in 8 or 16 bits: a chunk takes 10 or 16 registers."""
 
 
-def choose_team(matrix: Matrix, software: bool) -> Team:
+def choose_team(matrix: Matrix, software: bool, epilogue: Epilogue) -> Team:
     """Return the team for a product with ``matrix``, on a processor if ``software``."""
     if software:
         return PROCESSOR
@@ -91,4 +91,6 @@ def choose_team(matrix: Matrix, software: bool) -> Team:
         lanes = max(8, 1 << (chunks - 1).bit_length())
     if matrix.type in ("float16", "affine8"):
         lane_rows = min(lane_rows, _MOST_WIDE_ROWS)
+    if epilogue == "glu":  # a lane has as many rows of the gate as of up
+        lane_rows = max(lane_rows, 2)
     return Team(lanes, lane_rows, team.invocations)

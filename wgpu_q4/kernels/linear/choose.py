@@ -20,8 +20,12 @@ def choose_linear(
     accuracy: Accuracy = "exact",
     matrix_units: Collection[MatrixUnits] = (),
     software: bool = False,
+    subgroup: int = 0,
 ) -> Choice:
-    """Return the row of `TABLE` for ``rows`` rows of x, on a processor if ``software``."""
+    """Return the row of `TABLE` for ``rows`` rows of x, on a processor if ``software``.
+
+    ``subgroup`` is the lanes of the device's subgroups, if kernels may count on them; else 0.
+    """
 
     def fits(choice: Choice) -> bool:
         kernel, measured = choice.kernel, choice.measured
@@ -32,7 +36,7 @@ def choose_linear(
             and (measured.last_rows is None or rows <= measured.last_rows)
             and (software or not measured.software)
             and kernel.takes(shape)
-            and kernel.runs_on(half_support, matrix_units)
+            and kernel.runs_on(half_support, matrix_units, subgroup)
         )
 
     return next(choice for choice in TABLE if fits(choice))
@@ -50,6 +54,7 @@ def plan_linear(
     matrix_units: Collection[MatrixUnits] = (),
     software: bool = False,
     result_row: int | None = None,
+    subgroup: int = 0,
 ) -> LinearPlan:
     """Return the dispatches of ``x · Wᵀ`` for ``rows`` rows of x (at least one).
 
@@ -66,16 +71,18 @@ def plan_linear(
         software: True if the device runs on the processor.
         result_row: outputs in a row of the result; None for V.  It is more where the weight is one
             part of a larger matrix.
+        subgroup: lanes of the device's subgroups, if they are known and in order; else 0.
 
     Raises:
         KernelError: ``kernel`` does not exist, or cannot do this shape, layout or device.
     """
     matrix_units = usable_units(matrix_units, limits)
     if kernel is None:
-        chosen = choose_linear(shape, rows, layout, half_support, accuracy, matrix_units, software)
-        record = chosen.kernel
+        record = choose_linear(
+            shape, rows, layout, half_support, accuracy, matrix_units, software, subgroup
+        ).kernel
     else:
         record = linear_kernel(kernel)
-        record.check(shape, layout, half_support, matrix_units)
+        record.check(shape, rows, layout, half_support, matrix_units, subgroup)
     wide = shape.vocab if result_row is None else result_row
-    return record.plan(Job(shape, rows, layout, bias, limits, half_support, wide))
+    return record.plan(Job(shape, rows, layout, bias, limits, half_support, subgroup, wide))

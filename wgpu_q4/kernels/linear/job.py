@@ -45,6 +45,7 @@ class Job:
         bias: True if a bias is added.
         limits: the device's limits, by WebGPU's names with dashes.
         half_support: what the device's half-precision functions do.
+        subgroup: lanes of its subgroups, if kernels may count on them; else 0.
         result_row: outputs in a row of the result: V, or more where the weight is one part of a
             larger matrix.
     """
@@ -55,6 +56,7 @@ class Job:
     bias: bool
     limits: Mapping[str, int]
     half_support: HalfSupport
+    subgroup: int
     result_row: int
 
     @property

@@ -35,6 +35,9 @@ _ACCURACIES: dict[XType, tuple[Accuracy, ...]] = {
     "int8": ("int8",),
 }
 
+_FEWEST_LANES = 8
+"""Lanes of a subgroup that kernels count on at least: as many as a team has rows."""
+
 _INTEGER_BITS: dict[XType, int] = {"int16": 16, "int8": 8}
 
 
@@ -86,7 +89,10 @@ class LinearKernel(ABC):
         scales: the dtypes of scales that it reads.
         x_type: what x is rounded to.
         multiple: K and G must be multiples of it.
+        most_rows: rows of x that it can take; None for any number.
         needs_subnormals: True if the device must keep half-precision subnormals.
+        needs_arithmetic: True if its half-precision arithmetic must keep them too.
+        needs_subgroups: True if kernels must be able to count on the device's subgroups.
         needs_matrix_units: True if the device must have `MATRIX_UNITS`.
         first: pieces that must stand at the start of the module.
         measured: the measurements that say when the kernel is chosen.
@@ -99,7 +105,10 @@ class LinearKernel(ABC):
     scales: tuple[ScalesDtype, ...] = get_args(ScalesDtype)
     x_type: XType = "float32"
     multiple: int = 32
+    most_rows: int | None = None
     needs_subnormals: bool = False
+    needs_arithmetic: bool = False
+    needs_subgroups: bool = False
     needs_matrix_units: bool = False
     first: tuple[str, ...] = ()
 
@@ -136,10 +145,18 @@ class LinearKernel(ABC):
         """Tell if K and G of ``shape`` are multiples of what the kernel reads at a time."""
         return shape.embed_dim % self.multiple == 0 and shape.group_size % self.multiple == 0
 
-    def runs_on(self, half_support: HalfSupport, matrix_units: Collection[MatrixUnits]) -> bool:
+    def runs_on(
+        self,
+        half_support: HalfSupport,
+        matrix_units: Collection[MatrixUnits],
+        subgroup: int = 0,
+    ) -> bool:
         """Tell if a device with these traits can run the kernel."""
-        return (half_support.subnormals or not self.needs_subnormals) and (
-            MATRIX_UNITS in matrix_units or not self.needs_matrix_units
+        return (
+            (half_support.subnormals or not self.needs_subnormals)
+            and (half_support.nibbles == "f16" or not self.needs_arithmetic)
+            and (subgroup >= _FEWEST_LANES or not self.needs_subgroups)
+            and (MATRIX_UNITS in matrix_units or not self.needs_matrix_units)
         )
 
     def reading(self, layout: Layout) -> Reading:
@@ -156,11 +173,13 @@ class LinearKernel(ABC):
     def check(
         self,
         shape: MatrixShape,
+        rows: int,
         layout: Layout,
         half_support: HalfSupport,
         matrix_units: Collection[MatrixUnits],
+        subgroup: int,
     ) -> None:
-        """Raise unless the kernel can multiply with a weight of this kind on a device of this kind.
+        """Raise unless the kernel can multiply ``rows`` rows of x with such a weight on a device.
 
         Raises:
             KernelError: says what the kernel needs.
@@ -171,11 +190,20 @@ class LinearKernel(ABC):
                 f"{self.name} needs K and G multiples of {self.multiple}, not {shape.embed_dim} "
                 f"and {shape.group_size}"
             )
-        if not self.runs_on(half_support, matrix_units):
+        if self.most_rows is not None and rows > self.most_rows:
+            raise KernelError(f"{self.name} takes {self.most_rows} row of x, not {rows}")
+        if not self.runs_on(half_support, matrix_units, subgroup):
             raise KernelError(f"{self.name} needs {self.device_needed()}")
 
     def device_needed(self) -> str:
         """Return what a device must have to run the kernel, as the end of a sentence."""
+        needed = []
+        if self.needs_arithmetic:
+            needed.append("half-precision arithmetic that keeps subnormals")
+        if self.needs_subgroups:
+            needed.append(f"subgroups of {_FEWEST_LANES} lanes or more, in order")
+        if needed:
+            return f"a device with {' and '.join(needed)}"
         return "a device that keeps half-precision subnormals" if self.needs_subnormals else ""
 
     def shader(
@@ -251,5 +279,9 @@ class LinearKernel(ABC):
         if job.result_row != job.shape.vocab:
             constants = {**constants, "RESULT_ROW": job.result_row}
         is_unchecked = self.reading(job.layout).is_unchecked
-        needs = job.needs(x_bytes, x_scale_bytes) if is_unchecked else None
+        needs = None
+        if is_unchecked:
+            bound = {binding.name for binding in shader.bindings}
+            all_needs = job.needs(x_bytes, x_scale_bytes)
+            needs = {name: nbytes for name, nbytes in all_needs.items() if name in bound}
         return job.dispatch(shader, constants, workgroups, needs)

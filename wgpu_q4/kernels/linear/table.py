@@ -10,6 +10,7 @@ from wgpu_q4.kernels.linear.gemm import GEMM
 from wgpu_q4.kernels.linear.gemm_integers import GEMM_INT8
 from wgpu_q4.kernels.linear.gemv import GEMV
 from wgpu_q4.kernels.linear.gemv_integers import GEMV_INT8, GEMV_INT16
+from wgpu_q4.kernels.linear.gemv_registers import GEMV_REGISTERS
 from wgpu_q4.kernels.linear.gemv_wide import GEMV_WIDE, GEMV_WIDE_SUBNORMAL
 from wgpu_q4.kernels.linear.matrix_units import GEMM_MATRIX
 from wgpu_q4.kernels.linear.record import LinearKernel, Measured
@@ -21,6 +22,7 @@ LINEAR_KERNELS: Mapping[str, LinearKernel] = {
         GEMV,
         GEMV_WIDE,
         GEMV_WIDE_SUBNORMAL,
+        GEMV_REGISTERS,
         GEMV_INT16,
         GEMV_INT8,
         GEMM,
@@ -64,6 +66,7 @@ _BY_PREFERENCE = (
     GEMV_INT8,
     GEMM_INT8,
     GEMV_INT16,
+    GEMV_REGISTERS,
     GEMV_WIDE_SUBNORMAL,
     GEMV_WIDE,
     GEMV,

@@ -2,7 +2,7 @@
 //
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V.
 //
-// Needs: outputs, vocab, row_sum, x_factor, load_bias.
+// Needs: outputs, vocab, result_at, row_sum, x_factor, load_bias.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
@@ -22,6 +22,6 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let row = workgroup * outputs() + lane;
     if lane < outputs() && row < vocab() {
-        t_out[row] = row_sum(lane) * x_factor() + load_bias(row);
+        t_out[result_at(0u, row)] = row_sum(lane) * x_factor() + load_bias(row);
     }
 }

@@ -1,0 +1,472 @@
+// ---- half/enable_f16.wgsl
+
+// The type f16 may be used. This piece comes first in a module.
+//
+// Assumes: the device has the feature shader-f16.
+
+enable f16;
+
+// ---- shape/overrides.wgsl
+
+// The shape of the matrix as pipeline constants, so that the compiler turns divisions by K and G
+// into shifts and multiplications.
+//
+// Defines: VOCAB, embed_dim, group_size, vocab.
+
+override EMBED_DIM: u32;  // K
+override GROUP_SIZE: u32;  // G
+override VOCAB: u32;  // V
+
+fn embed_dim() -> u32 {
+    return EMBED_DIM;
+}
+
+fn group_size() -> u32 {
+    return GROUP_SIZE;
+}
+
+fn vocab() -> u32 {
+    return VOCAB;
+}
+
+// ---- weight/rows_wide.wgsl
+
+// The weight as rows of K/2 bytes in the linear convention, read 16 bytes at a time: nibble i of
+// component c of chunk k32 is column 32·k32 + 8·c + i.
+//
+// Assumes: K % 32 == 0, so that every row starts at a multiple of 16 bytes.
+// In range: callers keep the row below V and the chunk below K / 32.
+//
+// Needs: embed_dim.
+// Defines: load_weight_chunk.
+
+@group(0) @binding(2) var<storage, read> t_weight: array<vec4<u32>>;  // [V][K / 32], 32 columns each
+
+fn load_weight_chunk(row: u32, k32: u32) -> vec4<u32> {
+    return t_weight[row * (embed_dim() / 32u) + k32];
+}
+
+// ---- half/native.wgsl
+
+// Half-precision numbers converted by the built-in functions.
+//
+// WGSL leaves open how these functions round, what they make of values out of range, and whether
+// they keep subnormals. This piece is only for devices on which probe/halves.wgsl found that they
+// round to nearest even, overflow to infinity and keep subnormals. half/integer.wgsl works
+// everywhere.
+//
+// Defines: half_to_float, half_of_word, floats_to_halves.
+
+// Return the half-precision number in the low 16 bits.
+fn half_to_float(half: u32) -> f32 {
+    return unpack2x16float(half).x;
+}
+
+// Return one of the two half-precision numbers in a word. Choosing after both are converted takes fewer
+// instructions than a shift and a mask before.
+fn half_of_word(word: u32, index: u32) -> f32 {
+    return unpack2x16float(word)[index];
+}
+
+// Return four floats rounded to half precision.
+fn floats_to_halves(values: vec4<f32>) -> vec2<u32> {
+    return vec2<u32>(pack2x16float(values.xy), pack2x16float(values.zw));
+}
+
+// ---- scales/f16.wgsl
+
+// Scales [V, K/G] as 16-bit floats, two to a word.
+//
+// In range: callers keep the row below V and the group below K / G.
+//
+// Needs: embed_dim, group_size, half_of_word.
+// Defines: t_scales, load_scale.
+
+@group(0) @binding(3) var<storage, read> t_scales: array<u32>;  // [V][K / G] halves, two each
+
+fn load_scale(row: u32, group: u32) -> f32 {
+    let at = row * (embed_dim() / group_size()) + group;
+    return half_of_word(t_scales[at >> 1u], at & 1u);
+}
+
+// ---- linear/common/bias_none.wgsl
+
+// No bias.
+//
+// Defines: load_bias.
+
+fn load_bias(row: u32) -> f32 {
+    return 0.0;
+}
+
+// ---- linear/common/result.wgsl
+
+// Where the outputs of a product belong: in rows of V.
+//
+// A weight may be one part of a larger matrix. Its outputs are then some columns of a wider result,
+// which is bound where the first of them lies.
+//
+// In range: callers keep the row of x below M and the output below V, which is at most RESULT_ROW.
+//
+// Needs: VOCAB.
+// Defines: result_at.
+
+override RESULT_ROW: u32 = VOCAB;  // outputs in a row of the result: those of all parts of the matrix
+
+fn result_at(m: u32, n: u32) -> u32 {
+    return m * RESULT_ROW + n;
+}
+
+// ---- linear/gemv/nibbles_f16.wgsl
+
+// Eight nibbles of a word for eight columns of x, as nibbles_subnormal.wgsl reads them, but −8 is applied
+// by half-precision arithmetic, to two nibbles at once: exactly, because half-precision subnormals are
+// whole multiples of 2^−24.
+//
+// Assumes: the device has the feature shader-f16, and its arithmetic keeps subnormals, as
+// probe/half_arithmetic.wgsl finds out.
+//
+// Defines: UNSCALE, arrange_first, arrange_second, unpack_first, unpack_second.
+
+const UNSCALE = 16777216.0;
+
+fn arrange_first(low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(low.x, high.x, low.z, high.z);
+}
+
+fn arrange_second(low: vec4<f32>, high: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(low.y, high.y, low.w, high.w) * 0.0625;
+}
+
+// Return (n − 8)·2^−24 of the nibbles at bits 0 and 16.
+fn two_even(word: u32) -> vec2<f32> {
+    return vec2<f32>(vec2<f16>(unpack2x16float(word & 0x000F000Fu)) - 4.76837158203125e-7h);
+}
+
+// Return (n − 8)·2^−20 of the nibbles at bits 4 and 20.
+fn two_odd(word: u32) -> vec2<f32> {
+    return vec2<f32>(vec2<f16>(unpack2x16float(word & 0x00F000F0u)) - 7.62939453125e-6h);
+}
+
+fn unpack_first(word: u32) -> vec4<f32> {
+    return vec4<f32>(two_even(word), two_even(word >> 8u));
+}
+
+fn unpack_second(word: u32) -> vec4<f32> {
+    return vec4<f32>(two_odd(word), two_odd(word >> 8u));
+}
+
+// ---- decoder/gemv/dot_nibbles.wgsl
+
+// The products of 32 nibbles and a chunk of x, unpacked as linear/gemv/nibbles_*.wgsl does it.
+//
+// Needs: X, arrange_first, arrange_second, unpack_first, unpack_second, UNSCALE.
+// Defines: arrange, dot_nibbles.
+
+// Put x into the order in which nibbles are unpacked.
+fn arrange(x: X) -> X {
+    return X(
+        arrange_first(x.a, x.b), arrange_second(x.a, x.b),
+        arrange_first(x.c, x.d), arrange_second(x.c, x.d),
+        arrange_first(x.e, x.f), arrange_second(x.e, x.f),
+        arrange_first(x.g, x.h), arrange_second(x.g, x.h),
+        x.sum,
+    );
+}
+
+// Return sum + the eight products of a word and x.
+fn dot_word(word: u32, low: vec4<f32>, high: vec4<f32>, sum: f32) -> f32 {
+    let first = unpack_first(word);
+    let second = unpack_second(word);
+    let part = fma(first.w, low.w, fma(first.z, low.z, fma(first.y, low.y, fma(first.x, low.x, sum))));
+    return fma(second.w, high.w, fma(second.z, high.z, fma(second.y, high.y, fma(second.x, high.x, part))));
+}
+
+// Return the sum of (q − 8) · x, in two sums, so that no addition waits for more than 15 others.
+fn dot_nibbles(words: vec4<u32>, x: X) -> f32 {
+    let first = dot_word(words.y, x.c, x.d, dot_word(words.x, x.a, x.b, 0.0));
+    let second = dot_word(words.w, x.g, x.h, dot_word(words.z, x.e, x.f, 0.0));
+    return (first + second) * UNSCALE;
+}
+
+// ---- decoder/gemv/weight_q4gsw.wgsl
+
+// The GEMV's weight in 4 bits: a chunk is 16 bytes and a scale.
+//
+// Assumes: K % 32 == 0 and G % 32 == 0.
+//
+// Needs: load_weight_chunk, load_scale, group_size, X, dot_nibbles.
+// Defines: Chunk, load_chunk, dot_chunk.
+
+struct Chunk {
+    words: vec4<u32>,
+    scale: f32,
+}
+
+fn load_chunk(row: u32, chunk: u32) -> Chunk {
+    return Chunk(load_weight_chunk(row, chunk), load_scale(row, chunk * 32u / group_size()));
+}
+
+fn dot_chunk(chunk: Chunk, x: X) -> f32 {
+    return dot_nibbles(chunk.words, x) * chunk.scale;
+}
+
+// ---- decoder/gemv/prologue_none.wgsl
+
+// x is multiplied as it is.
+//
+// Defines: fetch_squares, put_squares, fold_squares, x_factor.
+
+fn fetch_squares(lane: u32) -> f32 {
+    return 0.0;
+}
+
+fn put_squares(lane: u32, value: f32) {}
+
+fn fold_squares(lane: u32) {}
+
+fn x_factor() -> f32 {
+    return 1.0;
+}
+
+// ---- decoder/gemv/epilogue_store.wgsl
+
+// The product is stored, plus a bias if there is one.
+//
+// In range: rows are clamped to V − 1, and an output is stored only where its row is below V.
+//
+// Needs: outputs, vocab, result_at, row_sum, x_factor, load_bias.
+// Defines: weight_row, fetch_end, finish.
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
+
+fn weight_row(workgroup: u32, output: u32) -> u32 {
+    return min(workgroup * outputs() + output, vocab() - 1u);
+}
+
+struct AtEnd {
+    nothing: u32,
+}
+
+fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
+    return AtEnd(0u);
+}
+
+fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
+    let row = workgroup * outputs() + lane;
+    if lane < outputs() && row < vocab() {
+        t_out[result_at(0u, row)] = row_sum(lane) * x_factor() + load_bias(row);
+    }
+}
+
+// ---- decoder/gemv/gemv.wgsl
+
+// W · x for one row of x, as a decode step needs it: what is done before and after the product is
+// part of it (prologue_*.wgsl, epilogue_*.wgsl).
+//
+// A team of TEAM invocations shares LANE_ROWS rows of the weight. An invocation has whole chunks of
+// 32 columns of x in registers, every TEAMth, and multiplies the same chunk of each of the rows with
+// them; all of these are asked for before the first is used. Then the sums of a team are added up
+// (fold_*.wgsl). Where x comes from is said in x_in_*.wgsl.
+//
+// Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
+// says how many rows there are of each kind.
+// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
+// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
+// memory besides the epilogue's.
+// In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
+// workgroup memory follow from the invocation's index alone.
+//
+// Needs: embed_dim, fetch_end, stage_x, load_chunk, weight_row, Chunk, arrange, load_x, dot_chunk,
+// put_squares, fetch_squares, leave_sums, fold, finish.
+// Defines: INVOCATIONS, TEAM, LANE_ROWS, X, outputs, chunk_of, main.
+
+override INVOCATIONS: u32 = 128u;  // of a workgroup
+override TEAM: u32 = 32u;  // invocations that share rows of the weight
+override LANE_ROWS: u32 = 2u;  // rows that a team shares
+
+// A chunk of x, and its sum.
+struct X {
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+    sum: f32,
+}
+
+// Return the outputs of a workgroup.
+fn outputs() -> u32 {
+    return INVOCATIONS / TEAM * LANE_ROWS;
+}
+
+// Return a chunk of x with its sum, which a weight with offsets needs.
+fn chunk_of(
+    a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>,
+    e: vec4<f32>, f: vec4<f32>, g: vec4<f32>, h: vec4<f32>,
+) -> X {
+    let sums = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    return X(a, b, c, d, e, f, g, h, (sums.x + sums.y) + (sums.z + sums.w));
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let flat = workgroup.y * grid.x + workgroup.x;
+    let first = lane / TEAM * LANE_ROWS;
+    let chunks = embed_dim() / 32u;
+    // Asked for before the product, because nothing waits for it until the end.
+    let fetched = fetch_end(flat, lane);
+    var near = vec4<f32>(0.0);
+    var far = vec4<f32>(0.0);
+    // The number of turns is a constant to the compiler.
+    for (var first_chunk = 0u; first_chunk < chunks; first_chunk += TEAM) {
+        stage_x(first_chunk, lane);
+        let chunk = first_chunk + lane % TEAM;
+        if chunk < chunks {
+            let a = load_chunk(weight_row(flat, first), chunk);
+            var b: Chunk;
+            var c: Chunk;
+            var d: Chunk;
+            var e: Chunk;
+            var f: Chunk;
+            var g: Chunk;
+            var h: Chunk;
+            if LANE_ROWS > 1u {
+                b = load_chunk(weight_row(flat, first + 1u), chunk);
+            }
+            if LANE_ROWS > 2u {
+                c = load_chunk(weight_row(flat, first + 2u), chunk);
+                d = load_chunk(weight_row(flat, first + 3u), chunk);
+            }
+            if LANE_ROWS > 4u {
+                e = load_chunk(weight_row(flat, first + 4u), chunk);
+                f = load_chunk(weight_row(flat, first + 5u), chunk);
+                g = load_chunk(weight_row(flat, first + 6u), chunk);
+                h = load_chunk(weight_row(flat, first + 7u), chunk);
+            }
+            let x = arrange(load_x(chunk));
+            near.x += dot_chunk(a, x);
+            if LANE_ROWS > 1u {
+                near.y += dot_chunk(b, x);
+            }
+            if LANE_ROWS > 2u {
+                near.z += dot_chunk(c, x);
+                near.w += dot_chunk(d, x);
+            }
+            if LANE_ROWS > 4u {
+                far.x += dot_chunk(e, x);
+                far.y += dot_chunk(f, x);
+                far.z += dot_chunk(g, x);
+                far.w += dot_chunk(h, x);
+            }
+        }
+    }
+    put_squares(lane, fetch_squares(lane));
+    leave_sums(lane, first, near, far);
+    fold(lane);
+    finish(flat, lane, fetched);
+}
+
+// ---- decoder/gemv/fold_subgroup.wgsl
+
+// The sums of a team's invocations are added up by exchange between the lanes of subgroups: as long as a
+// lane has several sums, it keeps one half of them and gives the other away. What is left of each
+// subgroup meets in workgroup memory.
+//
+// Assumes: subgroups have SUBGROUP lanes, which follow one another in the order of the invocations'
+// indices (probe/subgroups.wgsl); SUBGROUP is a power of two, at least LANE_ROWS, and divides TEAM.
+// In range: places follow from the invocation's index alone.
+//
+// Needs: INVOCATIONS, LANE_ROWS, TEAM, fold_squares.
+// Defines: SUBGROUP, leave_sums, fold, row_sum.
+
+override SUBGROUP: u32 = 32u;  // lanes of a subgroup
+
+var<workgroup> slots: array<f32, INVOCATIONS * LANE_ROWS / SUBGROUP>;  // [outputs][TEAM / SUBGROUP]
+
+// Leave a subgroup's sums of LANE_ROWS outputs from the first of its team.
+fn leave_sums(lane: u32, first: u32, near: vec4<f32>, far: vec4<f32>) {
+    var four = near;
+    var row = 0u;
+    var apart = SUBGROUP / 2u;
+    if LANE_ROWS > 4u {
+        let upper = (lane & apart) != 0u;
+        let given = select(far, near, upper);
+        four = select(near, far, upper) + subgroupShuffleXor(given, SUBGROUP / 2u);
+        row += select(0u, 4u, upper);
+        apart /= 2u;
+    }
+    var two = four.xy;
+    if LANE_ROWS > 2u {
+        let upper = (lane & apart) != 0u;
+        let given = select(four.zw, four.xy, upper);
+        two = select(four.xy, four.zw, upper) + subgroupShuffleXor(given, apart);
+        row += select(0u, 2u, upper);
+        apart /= 2u;
+    }
+    var one = two.x;
+    if LANE_ROWS > 1u {
+        let upper = (lane & apart) != 0u;
+        let given = select(two.y, two.x, upper);
+        one = select(two.x, two.y, upper) + subgroupShuffleXor(given, apart);
+        row += select(0u, 1u, upper);
+        apart /= 2u;
+    }
+    for (var i = 1u; i < SUBGROUP / LANE_ROWS; i *= 2u) {
+        one += subgroupShuffleXor(one, i);
+    }
+    if lane % (SUBGROUP / LANE_ROWS) == 0u {
+        slots[(first + row) * (TEAM / SUBGROUP) + lane % TEAM / SUBGROUP] = one;
+    }
+}
+
+fn fold(lane: u32) {
+    workgroupBarrier();
+    fold_squares(lane);
+}
+
+// Return an output of the workgroup, without the factor of x.
+fn row_sum(output: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < TEAM / SUBGROUP; i++) {
+        sum += slots[output * (TEAM / SUBGROUP) + i];
+    }
+    return sum;
+}
+
+// ---- decoder/gemv/x_in_rows.wgsl
+
+// x as a row. The chunks of a turn are staged in workgroup memory, in the order in which neighbouring
+// invocations read neighbouring quads.
+//
+// In range: staged chunks are below K / 32; places in workgroup memory are below 8 · (TEAM + 1), since a
+// chunk's place is below TEAM.
+//
+// Needs: TEAM, embed_dim, INVOCATIONS, X, chunk_of.
+// Defines: stage_x, load_x.
+
+@group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K / 4]
+
+var<workgroup> staged_x: array<vec4<f32>, 8u * (TEAM + 1u)>;  // [8][TEAM + 1]: the last is never used
+
+fn stage_x(first_chunk: u32, lane: u32) {
+    let quads = min(TEAM, embed_dim() / 32u - first_chunk) * 8u;
+    if first_chunk > 0u {
+        workgroupBarrier();
+    }
+    for (var i = lane; i < quads; i += INVOCATIONS) {
+        staged_x[i % 8u * (TEAM + 1u) + i / 8u] = t_x[first_chunk * 8u + i];
+    }
+    workgroupBarrier();
+}
+
+fn load_x(chunk: u32) -> X {
+    let at = chunk % TEAM;
+    let next = TEAM + 1u;
+    return chunk_of(
+        staged_x[at], staged_x[next + at], staged_x[2u * next + at], staged_x[3u * next + at],
+        staged_x[4u * next + at], staged_x[5u * next + at],
+        staged_x[6u * next + at], staged_x[7u * next + at],
+    );
+}

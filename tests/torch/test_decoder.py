@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
 
 from tests import rich_tables
 from tests.tiny_decoders import (
@@ -102,8 +108,13 @@ def test_text_ends_where_the_model_says_so() -> None:
     for steps in (1, 4, 64):
         assert list(decoder.generate(ids, 24, end_of_text=[end], steps=steps)) == made[:first]
         assert decoder.length == len(ids) + first
-    model.config.eos_token_id = end
+    # transformers goes by the second where there are both; that of many a chat model lists more.
+    model.config.eos_token_id, model.generation_config.eos_token_id = 2, [2, end]
     assert list(decoder_of(model).generate(ids, 24)) == made[:first]
+    model.config.eos_token_id, model.generation_config.eos_token_id = end, None
+    assert list(decoder_of(model).generate(ids, 24)) == made[:first]
+    model.config.eos_token_id = None
+    assert decoder_of(model).config.end_of_text == ()
     # The text goes on from the positions that are kept.
     more = decoder.generate(made[:first], 24 - first, keep=len(ids), end_of_text=())
     assert list(more) == made[first:]
@@ -167,6 +178,21 @@ def test_other_models_are_refused_before_anything_is_on_the_device(
     with pytest.raises(FormatError, match=words):
         decoder_of(model)
     assert context.buffers_created == before
+
+
+def test_what_is_no_language_model(tmp_path: Path) -> None:
+    for given in (None, LLAMA.build().config):
+        with pytest.raises(TypeError, match="must be a model of transformers or the folder of one"):
+            Decoder.from_hf(given)  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match="LlamaForSequenceClassification has no head that scores"):
+        decoder_of(LlamaForSequenceClassification(LlamaConfig(**SMALL)))
+    for path in (tmp_path / "none", str(tmp_path / "none")):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            Decoder.from_hf(path)
+    local = ["sliding_attention", "full_attention", "sliding_attention"]
+    model = {kind.name: kind for kind in KINDS}["qwen2"].build(layer_types=local)
+    with pytest.raises(FormatError, match="no sliding_window"):
+        decoder_of(model)
 
 
 def test_values_beyond_half_precision_are_refused_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -38,12 +39,33 @@ def weights_of_model(
     if isinstance(source, (str, os.PathLike)):
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        if (isinstance(source, os.PathLike) or os.path.isabs(source)) and not os.path.isdir(source):
+            raise FileNotFoundError(errno.ENOENT, "no such folder", os.fspath(source))
         family_of(AutoConfig.from_pretrained(source).model_type)  # before gigabytes are read
         loaded: Any = AutoModelForCausalLM.from_pretrained(source)
     else:
         loaded = source
-    config = config_of_model(loaded.config)
+    if not (hasattr(loaded, "config") and hasattr(loaded, "state_dict")):
+        raise TypeError(
+            f"model must be a model of transformers or the folder of one, not "
+            f"{type(loaded).__name__}"
+        )
+    config = config_of_model(loaded.config).with_end_of_text(*_end_of_text(loaded))
+    if loaded.get_output_embeddings() is None:
+        raise FormatError(f"{type(loaded).__name__} has no head that scores the next id")
     return _Reader(loaded, config, body, group_size).weights()
+
+
+def _end_of_text(model: Any) -> tuple[int, ...]:
+    """Return the ids that end a text: those by which transformers generates, if they are known.
+
+    The configuration of many a chat model names the end of a document alone.
+    """
+    for source in (getattr(model, "generation_config", None), model.config):
+        end = getattr(source, "eos_token_id", None)
+        if end is not None:
+            return tuple(np.asarray(to_numpy(end, "eos_token_id")).reshape(-1).tolist())
+    return ()
 
 
 def config_of_model(given: Any) -> Config:
@@ -63,8 +85,9 @@ def config_of_model(given: Any) -> Config:
     for kind in sorted(set(kinds) - {"full_attention", "sliding_attention"}):
         raise FormatError(f"the decoder has no layers of type {kind!r}")
     local = [kind == "sliding_attention" for kind in kinds]
+    if any(local) and given.sliding_window is None:
+        raise FormatError("the model has layers of type 'sliding_attention' and no sliding_window")
     ropes = _ropes(given)
-    end = getattr(given, "eos_token_id", None)
     scalar = getattr(given, "query_pre_attn_scalar", None)
     return Config(
         family=family.name,
@@ -88,7 +111,7 @@ def config_of_model(given: Any) -> Config:
         ropes=tuple(ropes.values()),
         rope_of_layer=tuple(list(ropes).index(kind) if kind in ropes else 0 for kind in kinds),
         positions=int(given.max_position_embeddings),
-        end_of_text=() if end is None else tuple(end) if isinstance(end, list) else (int(end),),
+        end_of_text=(),
     )
 
 

@@ -124,23 +124,35 @@ fn place_of_quad(k4: u32, quads: u32) -> u32 {
 
 // ---- decoder/source_embedding.wgsl
 
-// The residual stream begins: a row is the embedding of an id, times the model's factor.
+// The residual stream begins: a row is the embedding of an id, times the model's factor. The weight
+// may be a part of the matrix: the first part makes zeros of ids that it does not have, and later
+// parts leave them alone.
 //
 // In range: an id past the vocabulary gives zeros.
 //
 // Needs: first_position, vocab, load_weight_quad, load_scale, group_size.
-// Defines: start_row, source_quad.
+// Defines: is_left_alone, start_row, source_quad.
 
 override FACTOR: u32;  // bits of the float that embeddings are multiplied by
+override FIRST_ROW: u32 = 0u;  // of the part, in the matrix
 
 @group(0) @binding(9) var<storage, read> t_ids: array<u32>;  // of the whole sequence
+
+// Return the row of the part that a row of the stream is; V or more if it has none.
+fn row_of_part(row: u32) -> u32 {
+    return t_ids[first_position() + row] - FIRST_ROW;
+}
+
+fn is_left_alone(row: u32) -> bool {
+    return FIRST_ROW > 0u && row_of_part(row) >= vocab();
+}
 
 fn start_row(row: u32, lane: u32) -> f32 {
     return bitcast<f32>(FACTOR);
 }
 
 fn source_quad(row: u32, k4: u32, factor: f32) -> vec4<f32> {
-    let id = t_ids[first_position() + row];
+    let id = row_of_part(row);
     if id >= vocab() {
         return vec4<f32>(0.0);
     }
@@ -157,7 +169,7 @@ fn source_quad(row: u32, k4: u32, factor: f32) -> vec4<f32> {
 // Grid: a workgroup for each row, folded over x and y; those past the last row do nothing. If
 // LAST_ROW is 1, one workgroup makes the last row alone and stores the result as row 0.
 //
-// Needs: embed_dim, row_count, start_row, source_quad, place_of_quad.
+// Needs: embed_dim, row_count, is_left_alone, start_row, source_quad, place_of_quad.
 // Defines: EPSILON, t_residual, sum_of_lanes, main.
 
 override EPSILON: u32;  // bits of the float that is added to the mean of the squares
@@ -198,7 +210,7 @@ fn main(
     if LAST_ROW == 1u {
         row = row_count() - 1u;
     }
-    if row >= row_count() {
+    if row >= row_count() || is_left_alone(row) {
         return;
     }
     let factor = start_row(row, lane);

@@ -306,13 +306,38 @@ def test_a_cache_larger_than_a_binding_is_refused_before_the_weights_are_uploade
     assert created(context_for(webgpu_device)) == before
 
 
-def test_a_matrix_larger_than_a_binding_is_refused(
+PARTS = replace(EVERYTHING, vocab=3000)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_matrix_larger_than_a_binding_lies_in_parts(tied: bool, here: Any) -> None:
+    """Ids of every part are looked up, and come out of every part."""
+    limits = {**here.limits, "max-storage-buffer-binding-size": 1 << 15}
+    device = here.request_device_sync(required_limits=limits)
+    weights = random_weights(PARTS, tied=tied)
+    decoder = decoder_of(weights, device)
+    resident = context_for(device).weight(weights.embedding)
+    assert len(resident.parts) == 3
+    first_rows, rng = [part.first_row for part in resident.parts], np.random.default_rng(2)
+    read, written = set[int](), set[int]()
+    for length in (40, 1, 1, 2, 2, 3, 3, 7, 7):
+        ids = rng.integers(0, PARTS.vocab, length).tolist()
+        check(decoder, weights, ids, 3)
+        read |= set(np.searchsorted(first_rows, ids, "right").tolist())
+        (made,) = decoder.generate(ids, 1, end_of_text=())
+        written.add(int(np.searchsorted(first_rows, made, "right")))
+    assert read == written == {1, 2, 3}
+    held = weights.embedding.nbytes + (0 if weights.head is None else weights.head.nbytes)
+    assert decoder.nbytes["embedding and head"] == held
+
+
+def test_a_matrix_of_a_layer_larger_than_a_binding_is_refused(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {**context.limits, "max-storage-buffer-binding-size": 60_000}
+    limits = {**context.limits, "max-storage-buffer-binding-size": 40_000}
     monkeypatch.setattr(context, "limits", limits)
-    with pytest.raises(DeviceLimitError, match="embedding or of the head takes 64,000 bytes"):
-        decoder_of(random_weights(replace(PLAIN, vocab=2000)))
+    with pytest.raises(DeviceLimitError, match="layer 0: gate and up takes 49,152 bytes"):
+        decoder_of(random_weights(replace(PLAIN, hidden=128)))
 
 
 @pytest.mark.parametrize(

@@ -181,11 +181,12 @@ def test_other_models_are_refused_before_anything_is_on_the_device(
 
 
 def test_what_is_no_language_model(tmp_path: Path) -> None:
+    classifier: Any = LlamaForSequenceClassification
     for given in (None, LLAMA.build().config):
         with pytest.raises(TypeError, match="must be a model of transformers or the folder of one"):
             Decoder.from_hf(given)  # type: ignore[arg-type]
     with pytest.raises(FormatError, match="LlamaForSequenceClassification has no head that scores"):
-        decoder_of(LlamaForSequenceClassification(LlamaConfig(**SMALL)))
+        decoder_of(classifier(LlamaConfig(**SMALL)))
     for path in (tmp_path / "none", str(tmp_path / "none")):
         with pytest.raises(FileNotFoundError, match="no such folder"):
             Decoder.from_hf(path)

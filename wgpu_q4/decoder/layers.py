@@ -56,7 +56,8 @@ class DeviceModel:
     """All weights of a decoder on the device.
 
     Attributes:
-        embedding: the matrix of the embedding; the copy that other ops read too.
+        embedding: the matrix of the embedding in its parts, mostly one; the copy that other ops
+            read too.
         head: the matrix of the head: the same if it is tied.
         final_gain: of the norm before the head.
         layers: the layers.
@@ -90,8 +91,8 @@ class DeviceModel:
     @property
     def tied_bytes(self) -> int:
         """Bytes of the embedding and of the head, once if they are one."""
-        untied = self.head.nbytes if self.head is not self.embedding else 0
-        return self.embedding.nbytes + untied
+        untied = () if self.head is self.embedding else self.head
+        return sum(part.nbytes for part in (*self.embedding, *untied))
 
     @property
     def layer_types(self) -> tuple[WeightType, ...]:

@@ -27,11 +27,13 @@ class DeviceMatrix(NamedTuple):
         matrix: its shape and type.
         bindings: its buffers, by the names of the kernels' bindings.
         exponent: as in `wgpu_q4.device.DeviceWeight`.
+        first_row: of a part of a matrix: the row of the whole that is the first one here.
     """
 
     matrix: Matrix
     bindings: dict[str, Any]
     exponent: int = 0
+    first_row: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -65,18 +67,20 @@ def check_matrix(weight: Q4Weight, name: str) -> None:
         )
 
 
-def shared_matrix(context: Context, weight: Q4Weight) -> DeviceMatrix:
+def shared_matrix(context: Context, weight: Q4Weight) -> tuple[DeviceMatrix, ...]:
     """Return the device's one copy of ``weight``, which `wgpu_q4.embedding` and others read too.
 
-    Raises:
-        DeviceLimitError: a binding does not hold it: the decoder's kernels read it as one.
+    It has several parts if one binding does not hold it (`wgpu_q4.device.parts`).
     """
-    check_binding(context, "the matrix of the embedding or of the head", weight.packed.nbytes)
     resident = context.weight(weight)
     resident.readers.add("decoder")
-    (part,) = resident.parts
-    bindings = dict(part.bindings(context, weight, "rows"))
-    return DeviceMatrix(shape_of(weight), bindings, resident.exponent)
+    made = []
+    for part in resident.parts:
+        bound = part.bindings(context, weight, "rows")
+        bindings = {name: bound[name] for name in ("t_weight", "t_scales")}
+        matrix = Matrix(part.shape, "q4gsw")
+        made.append(DeviceMatrix(matrix, bindings, resident.exponent, part.first_row))
+    return tuple(made)
 
 
 def own_matrix(context: Context, label: str, matrix: LayerMatrix) -> DeviceMatrix:

@@ -69,7 +69,7 @@ class PromptSteps(Bound):
 
     def _layers(self) -> Iterator[Step]:
         layers, rows = self._model.layers, self.rows
-        yield self._norm("embedding", rows, layers[0].attention_gain)
+        yield from self._embedding(rows, layers[0].attention_gain)
         for number, layer in enumerate(layers):
             yield from self._product(layer.qkv, self._x, layer.qkv_bias)
             yield self._heads(number)

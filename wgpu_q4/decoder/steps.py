@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from wgpu_q4.decoder.config import Config
 from wgpu_q4.decoder.layers import DeviceModel
+from wgpu_q4.decoder.matrices import DeviceMatrix
 from wgpu_q4.decoder.memory import Memory
 from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels.decoder import (
@@ -36,6 +38,14 @@ class Bound:
     def _step(self, dispatch: Dispatch, **resources: Any) -> Step:
         return self._context.pipelines.step(dispatch, resources)
 
+    def _embedding(self, rows: int, gain: Any, *, chunked: bool = False) -> Iterator[Step]:
+        """Yield the steps that begin rows of the residual stream: one for each part of the matrix.
+
+        Each normalizes the rows that it begins.
+        """
+        for part in self._model.embedding:
+            yield self._norm("embedding", rows, gain, chunked=chunked, part=part)
+
     def _norm(
         self,
         source: Source,
@@ -45,12 +55,14 @@ class Bound:
         chunked: bool = False,
         last_row: bool = False,
         part_gain: Any = None,
+        part: DeviceMatrix | None = None,
     ) -> Step:
         """Return the step that updates and normalizes rows of the residual stream."""
-        config, memory, model = self._config, self._memory, self._model
+        config, memory = self._config, self._memory
+        matrix = self._model.embedding[0] if part is None else part
         dispatch = plan_norm(
             source,
-            model.embedding.matrix.shape,
+            matrix.matrix.shape,
             rows,
             config.epsilon,
             self._context.limits,
@@ -58,6 +70,7 @@ class Bound:
             factor=config.embedding_factor,
             chunked=chunked,
             last_row=last_row,
+            first_row=matrix.first_row,
         )
         return self._step(
             dispatch,
@@ -68,5 +81,5 @@ class Bound:
             t_ids=memory.ids,
             t_in=self._made,
             t_in_gain=part_gain,
-            **model.embedding.bindings,
+            **matrix.bindings,
         )

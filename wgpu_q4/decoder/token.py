@@ -53,12 +53,11 @@ class TokenSteps(Bound):
         self, context: Context, config: Config, model: DeviceModel, memory: Memory, slices: int
     ) -> None:
         super().__init__(context, config, model, memory)
-        plan = self._plan(model.head, "best", 0)
-        self.best_count = plan.workgroups
+        self._square_count = 0
+        self.best_count = sum(plan.workgroups for _, plan in self._head_plans())
         self.best = memory.make("best logits", 8 * self.best_count)
         self._squares = memory.make("sums of squares", 4 * config.hidden)
-        self._square_count = 0
-        self.head = Commands.of([self._head()])
+        self.head = Commands.of(self._head())
         self.near = Commands.of(self._token(1))
         self.far = self.near
         if slices > 1 and memory.heads.capacity > NEAR:
@@ -71,7 +70,7 @@ class TokenSteps(Bound):
     def _token(self, slices: int) -> Iterator[Step]:
         layers = self._model.layers
         self._square_count = 0
-        yield self._norm("embedding", 1, layers[0].attention_gain, chunked=True)
+        yield from self._embedding(1, layers[0].attention_gain, chunked=True)
         for number, layer in enumerate(layers):
             yield self._qkv(layer.qkv, layer.qkv_bias)
             yield from self._attention(number, slices)
@@ -82,7 +81,7 @@ class TokenSteps(Bound):
             last = number + 1 == len(layers)
             gain = self._model.final_gain if last else layers[number + 1].attention_gain
             yield from self._add(layer.down, self._unit, gain, layer.post_unit_gain)
-        yield self._head()
+        yield from self._head()
 
     def _attention(self, number: int, slices: int) -> Iterator[Step]:
         """Yield the steps of a layer's attention."""
@@ -117,7 +116,12 @@ class TokenSteps(Bound):
         yield self._step(dispatches[1], t_out=self._attended, **merged)
 
     def _plan(
-        self, matrix: DeviceMatrix, epilogue: Epilogue, squares: int, bias: bool = False
+        self,
+        matrix: DeviceMatrix,
+        epilogue: Epilogue,
+        squares: int,
+        bias: bool = False,
+        first_entry: int = 0,
     ) -> GemvPlan:
         config, context = self._config, self._context
         return plan_gemv(
@@ -132,6 +136,8 @@ class TokenSteps(Bound):
             cap=config.logit_cap if epilogue == "best" else None,
             software=context.is_software,
             subgroup=0 if context.is_software else context.subgroup_size,
+            first_row=matrix.first_row,
+            first_entry=first_entry,
         )
 
     def _qkv(self, matrix: DeviceMatrix, bias: Any | None) -> Step:
@@ -142,11 +148,18 @@ class TokenSteps(Bound):
         plan = self._plan(matrix, "glu", self._square_count)
         return self._gemv(plan, matrix, t_x=self._x, t_out=self._unit)
 
-    def _head(self) -> Step:
-        matrix = self._model.head
-        plan = self._plan(matrix, "best", self._square_count)
+    def _head_plans(self) -> Iterator[tuple[DeviceMatrix, GemvPlan]]:
+        """Yield the parts of the head, and what runs for each."""
+        first_entry = 0
+        for part in self._model.head:
+            plan = self._plan(part, "best", self._square_count, first_entry=first_entry)
+            first_entry += plan.workgroups
+            yield part, plan
+
+    def _head(self) -> Iterator[Step]:
         logits = self._memory.logits
-        return self._gemv(plan, matrix, t_x=self._x, t_out=logits, t_out_best=self.best)
+        for part, plan in self._head_plans():
+            yield self._gemv(plan, part, t_x=self._x, t_out=logits, t_out_best=self.best)
 
     def _add(
         self, matrix: DeviceMatrix, x: Any, gain: Any, part_gain: Any | None

@@ -6,7 +6,7 @@
 // Grid: a workgroup for each row, folded over x and y; those past the last row do nothing. If
 // LAST_ROW is 1, one workgroup makes the last row alone and stores the result as row 0.
 //
-// Needs: embed_dim, row_count, start_row, source_quad, place_of_quad.
+// Needs: embed_dim, row_count, is_left_alone, start_row, source_quad, place_of_quad.
 // Defines: EPSILON, t_residual, sum_of_lanes, main.
 
 override EPSILON: u32;  // bits of the float that is added to the mean of the squares
@@ -47,7 +47,7 @@ fn main(
     if LAST_ROW == 1u {
         row = row_count() - 1u;
     }
-    if row >= row_count() {
+    if row >= row_count() || is_left_alone(row) {
         return;
     }
     let factor = start_row(row, lane);

@@ -1,9 +1,13 @@
 // The residual stream goes on: what a layer's part computed is added to it.
 //
 // Needs: embed_dim, t_residual.
-// Defines: start_row, source_quad.
+// Defines: is_left_alone, start_row, source_quad.
 
 @group(0) @binding(2) var<storage, read> t_in: array<vec4<f32>>;  // [rows][K / 4]
+
+fn is_left_alone(row: u32) -> bool {
+    return false;
+}
 
 fn start_row(row: u32, lane: u32) -> f32 {
     return 1.0;

@@ -2,10 +2,14 @@
 // its own, and added to it.
 //
 // Needs: embed_dim, sum_of_lanes, EPSILON, t_residual.
-// Defines: start_row, source_quad.
+// Defines: is_left_alone, start_row, source_quad.
 
 @group(0) @binding(2) var<storage, read> t_in: array<vec4<f32>>;  // [rows][K / 4]
 @group(0) @binding(3) var<storage, read> t_in_gain: array<vec4<f32>>;  // [K / 4]
+
+fn is_left_alone(row: u32) -> bool {
+    return false;
+}
 
 fn start_row(row: u32, lane: u32) -> f32 {
     let quads = embed_dim() / 4u;

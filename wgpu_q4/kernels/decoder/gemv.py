@@ -146,6 +146,8 @@ def plan_gemv(
     cap: float | None = None,
     software: bool = False,
     subgroup: int = 0,
+    first_row: int = 0,
+    first_entry: int = 0,
 ) -> GemvPlan:
     """Return the dispatch of a product with one row of x in the order of chunks.
 
@@ -161,6 +163,8 @@ def plan_gemv(
         cap: the number c of logits capped as c · tanh(x / c); None for none.
         software: True if the device runs on the processor.
         subgroup: lanes of the device's subgroups, if they are known and in order; else 0.
+        first_row, first_entry: of a part of the head: the row of the whole that is the first one
+            there, and the entries that parts before it leave.
     """
     team = choose_team(matrix, software, epilogue)
     if software:  # where half-precision arithmetic is made of conversions
@@ -183,9 +187,14 @@ def plan_gemv(
         constants |= {"SQUARES": squares, "EPSILON": float_bits(epsilon)}
     if cap is not None:
         constants["SOFT_CAP"] = float_bits(cap)
+    if first_row:
+        constants |= {"FIRST_ROW": first_row, "FIRST_ENTRY": first_entry}
     workgroups = -(-shape.vocab // team.outputs)
     shader = gemv_shader(form, half_support)
     needs = _needs(matrix, epilogue, squares, bias, workgroups)
+    if epilogue == "best":
+        needs["t_out"] += first_row * 4
+        needs["t_out_best"] += first_entry * 8
     return GemvPlan(Dispatch(shader, constants, fold(workgroups, limits), needs), workgroups)
 
 

@@ -80,12 +80,13 @@ def plan_norm(
     factor: float = 1.0,
     chunked: bool = False,
     last_row: bool = False,
+    first_row: int = 0,
 ) -> Dispatch:
     """Return the dispatch that updates and normalizes up to ``rows`` rows of K columns.
 
     Args:
         source: what is done to a row first.
-        shape: that of the embedding.
+        shape: that of the embedding, or of a part of it.
         rows: the most rows there may be.
         epsilon: what is added to the mean of the squares.
         limits: the device's limits.
@@ -93,6 +94,8 @@ def plan_norm(
         factor: what embeddings are multiplied by.
         chunked: True for the order of x that `plan_gemv` reads.
         last_row: True to make the last row alone.
+        first_row: of a part of the embedding: the row of the whole that is the first one there.
+            The first part runs first, and makes zeros of other parts' rows.
     """
     shader = norm_shader(source, shape.scales, half_support.halves)
     if source != "embedding":
@@ -104,7 +107,9 @@ def plan_norm(
         "LAST_ROW": int(last_row),
     }
     if source == "embedding":
-        constants["FACTOR"] = float_bits(factor)
+        constants |= {"FACTOR": float_bits(factor)} | (
+            {"FIRST_ROW": first_row} if first_row else {}
+        )
     return Dispatch(shader, constants, fold(1 if last_row else rows, limits))
 
 

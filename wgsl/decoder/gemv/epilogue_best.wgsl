@@ -1,13 +1,17 @@
 // The product is the logits: they are stored, and each workgroup leaves the best of its own, the first
-// of the largest, for a reduction (reduce/of_candidates.wgsl).
+// of the largest, for a reduction (reduce/of_candidates.wgsl).  The weight may be a part of the
+// matrix, whose rows, logits and entries come after those of other parts.
 //
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
-// workgroup stores one entry, at its own number.
+// workgroup stores one entry, at its own number after FIRST_ENTRY.
 //
 // Needs: INVOCATIONS, outputs, vocab, cap, row_sum, x_factor.
 // Defines: weight_row, fetch_end, finish.
 
-@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
+override FIRST_ROW: u32 = 0u;  // of the part, in the matrix
+override FIRST_ENTRY: u32 = 0u;  // of the part's workgroups
+
+@group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V of the matrix]
 @group(0) @binding(5) var<storage, read_write> t_out_best: array<vec2<u32>>;  // one for each workgroup: bits of a logit, id
 
 var<workgroup> logits: array<f32, INVOCATIONS>;  // [outputs]
@@ -31,7 +35,7 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
         // Rows past the last are copies of it: they do not come first.
         logits[lane] = logit;
         if first + lane < vocab() {
-            t_out[first + lane] = logit;
+            t_out[FIRST_ROW + first + lane] = logit;
         }
     }
     workgroupBarrier();
@@ -44,6 +48,6 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
                 id = first + i;
             }
         }
-        t_out_best[workgroup] = vec2<u32>(bitcast<u32>(best), id);
+        t_out_best[FIRST_ENTRY + workgroup] = vec2<u32>(bitcast<u32>(best), FIRST_ROW + id);
     }
 }

@@ -141,7 +141,7 @@ export class Decoder {
     if (sampling) {
       const first = this.program.writes.find(([buffer]) => buffer === this.program.settings);
       this.#write(this.program.settings, settingsOf(first?.[1] ?? [], sampling));
-      this.#write(this.program.counter, [0xffffffff]);
+      this.#write(this.program.counter, [prompt.length - 1]);
     }
     const choose = await this.#commands(sampling ? this.program.draw : this.program.greedy);
     const waiting = [await this.#prefill(prompt, choose)];

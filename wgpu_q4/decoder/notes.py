@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgpu_q4.device.context import Context
+from wgpu_q4.device.parts import shape_of
 from wgpu_q4.device.pipelines import BindGroups, Pipelines, Step
 from wgpu_q4.device.residents import DeviceWeight
 from wgpu_q4.kernels import Dispatch, HalfSupport
@@ -92,7 +93,9 @@ class NotedContext(Context):
         packed = Noted(f"matrix {number}", weight.packed.nbytes, False, (number, "packed"))
         scales = Noted(f"scales {number}", weight.scales.nbytes, False, (number, "scales"))
         bindings = {"t_weight": packed, "t_scales": scales}
-        part = SimpleNamespace(bindings=lambda context, weight, layout: bindings)
+        part = SimpleNamespace(
+            bindings=lambda context, weight, layout: bindings, shape=shape_of(weight), first_row=0
+        )
         found = SimpleNamespace(readers=set(), exponent=0, parts=(part,))
         return cast("DeviceWeight", found)
 

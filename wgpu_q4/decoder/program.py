@@ -70,7 +70,7 @@ def program_of(
         head of its own with ``"packed"`` or ``"scales"``, or null for zeros.  The first word of
         ``"sizes"`` is the number of rows, which the host puts there.  ``"state"`` is
         ``decoder/state.wgsl``, ``"settings"`` is ``decoder/sample/settings.wgsl``; ``"counter"``
-        holds 2^32 − 1 before the first draw of a sequence.
+        holds the position before that of the id that is drawn next.
 
     Raises:
         FormatError: a matrix that the kernels cannot read.

@@ -19,7 +19,7 @@ from wgpu_q4.format import (
     repack,
     unpack,
 )
-from wgpu_q4.format.shape import check_packed
+from wgpu_q4.format.shape import check_scales, check_shapes
 
 # Quantizing
 
@@ -194,8 +194,8 @@ PACKED = np.zeros((3, 24), np.uint8)  # V = 3, K = 48
 SCALES = np.ones((3, 3), np.float16)  # G = 16
 
 
-def test_check_packed_finds_the_shape() -> None:
-    assert check_packed(PACKED, SCALES) == (3, 48, 16)
+def test_the_shape_is_found() -> None:
+    assert check_shapes(PACKED, SCALES) == (3, 48, 16)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_check_packed_finds_the_shape() -> None:
         (PACKED, np.ones((3, 4), np.float16), "group_size = 12 does not fit rows of K = 48"),
     ],
 )
-def test_check_packed_refuses(packed: Any, scales: Any, message: str) -> None:
+def test_shapes_that_do_not_fit_are_refused(packed: Any, scales: Any, message: str) -> None:
     with pytest.raises(FormatError, match=message):
-        check_packed(packed, scales)
+        check_shapes(packed, scales)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -225,4 +225,4 @@ def test_a_scale_that_is_not_finite_is_named(value: float) -> None:
     scales = SCALES.copy()
     scales[1, 2] = value
     with pytest.raises(FormatError, match=rf"scales\[1, 2\] is {value}; every scale must be"):
-        check_packed(PACKED, scales)
+        check_scales(scales)

@@ -2,10 +2,10 @@
 
 A graph that is valid for ``torch.export`` and for ExecuTorch's partitioner may still abort a
 runtime when it is loaded, or give wrong numbers.  So every form in `TABLE` was run: files exported
-with `EXPORTER` were loaded and executed by runtimes built from ExecuTorch's source, on Mesa's
-processor driver, and the results were compared with the eager program.  `problem` holds the nodes
-that the pass has written against the table; a form that is not in the table counts as one that does
-not run.
+with the release of `versions.TESTED` were loaded and executed by runtimes built from ExecuTorch's
+source, on Mesa's processor driver, and the results were compared with the eager program.  `problem`
+holds the nodes that the pass has written against the table; a form that is not in the table counts
+as one that does not run.
 
 The runtimes were those of one commit, cff6f4dd32, which calls itself 1.5.0.  The sources of 1.3.1
 and 1.4.1 have the same ops, with the functions that resize their results; nobody ran them here.
@@ -23,13 +23,9 @@ import torch
 from torch.fx import Node
 
 from wgpu_q4.executorch.recognize import APART, HALF_SCALES, dynamic_sizes, form_of
-from wgpu_q4.executorch.versions import TESTED
 
 Runtime = Literal["vulkan", "webgpu"]
 RUNTIMES: tuple[Runtime, ...] = ("vulkan", "webgpu")
-
-EXPORTER = TESTED["executorch"]
-"""The release of the Python package executorch whose files were run; importing checks it."""
 
 
 class Outcome(Enum):

@@ -94,16 +94,6 @@ def check_scales(scales: NDArray[Any], rows: NDArray[np.integer[Any]] | None = N
             )
 
 
-def check_packed(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, int]:
-    """``(V, K, G)`` of a packed matrix and its scales, which `check_scales` allows.
-
-    The arguments and errors are those of `check_shapes`.
-    """
-    shape = check_shapes(packed, scales)
-    check_scales(scales)
-    return shape
-
-
 def check_shapes(packed: NDArray[Any], scales: NDArray[Any]) -> tuple[int, int, int]:
     """``(V, K, G)`` of a packed matrix and its scales, none of which is read.
 

@@ -14,6 +14,7 @@ from wgpu_q4.check.excuses import INFINITE_TEXEL, SUBNORMALS_FLUSHED, judge
 from wgpu_q4.check.finding import Check, Outcome
 from wgpu_q4.check.lists import corner_cases, upstream_cases
 from wgpu_q4.device import Context
+from wgpu_q4.device.textures import read_texture
 from wgpu_q4.kernels import Layout
 from wgpu_q4.ops import embedding
 
@@ -23,9 +24,6 @@ LAYOUTS: dict[WeightKind, Layout] = {
     "linear_texture2d": "blocks_texture2d",
 }
 """The layout of this package that holds what ExecuTorch's kernel of that weight reads."""
-
-_ROW_ALIGNMENT = 256
-"""Bytes; WebGPU copies the rows of a texture to multiples of this."""
 
 
 def lookup(case: Case, layout: Layout) -> Check:
@@ -79,18 +77,10 @@ def _packed(case: Case, layout: Layout, context: Context) -> NDArray[np.uint32]:
     (part,) = resident.parts
     packed = part.bindings(context, weight, layout)["t_weight"]
     encoder = context.device.create_command_encoder()
+    found = np.empty((strips, quads, 4), np.uint32)
     if layout == "blocks_buffer":
-        found = np.empty((strips, quads, 4), np.uint32)
         context.read(encoder, packed, found)
-        return found
-    pitch = -(-quads * 16 // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
-    rows = np.empty((strips, pitch), np.uint8)
-    linear = context.scratch.buffer("rows of a texture", rows.nbytes, "COPY_SRC", "COPY_DST")
-    encoder.copy_texture_to_buffer(
-        {"texture": part.packed[layout]},
-        {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": strips},
-        (quads, strips, 1),
-    )
-    context.read(encoder, linear, rows)
-    texels = np.ascontiguousarray(rows[:, : quads * 16])
-    return texels.view(np.uint32).reshape(strips, quads, 4)
+    else:
+        size = (quads, strips, 1)
+        read_texture(context, encoder, part.packed[layout], size, found[None])
+    return found

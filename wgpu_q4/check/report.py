@@ -39,20 +39,24 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     @property
+    def bad(self) -> list[Finding]:
+        """Return the findings that something is wrong."""
+        return [finding for finding in self.findings if finding.is_bad]
+
+    @property
     def agrees(self) -> bool:
         """Return True if nothing is wrong."""
-        return not any(finding.is_bad for finding in self.findings)
+        return not self.bad
 
     @property
     def verdict(self) -> str:
         """Return one sentence on the whole."""
-        run = [finding for finding in self.findings if finding.status != "not here"]
-        bad = sum(finding.is_bad for finding in run)
-        if bad:
-            return f"something is wrong: {bad} of {len(run)} checks"
-        allowed = any(finding.status == "allowed" for finding in run)
-        but = ", but for known differences" if allowed else ""
-        return f"everything agrees with the float64 reference{but} ({len(run)} checks)"
+        statuses = [finding.status for finding in self.findings]
+        run = len(statuses) - statuses.count("not here")
+        if self.bad:
+            return f"something is wrong: {len(self.bad)} of {run} checks"
+        but = ", but for known differences" if "allowed" in statuses else ""
+        return f"everything agrees with the float64 reference{but} ({run} checks)"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a JSON object."""
@@ -77,7 +81,7 @@ class Report:
             yield f"{op:17} {counts}"
         for note in self._notes():
             yield f"\n{note}"
-        bad = [finding for finding in self.findings if finding.is_bad]
+        bad = self.bad
         for finding in bad[:_SHOWN]:
             yield f"\n{finding.status.upper()}  {finding.title}\n  {finding.detail}"
         if len(bad) > _SHOWN:
@@ -110,7 +114,7 @@ class Report:
                 yield f"known difference: {excuse.name}: {excuse.cause}"
 
     def _repr_html_(self) -> str:
-        bad = [finding for finding in self.findings if finding.is_bad]
+        bad = self.bad
         rows: list[rich.Row] = [
             ("adapter", self.adapter),
             ("implementation", self.implementation),

@@ -66,15 +66,30 @@ class Texture3d:
 
     def read(self, encoder: Any, out: NDArray[Any]) -> None:
         """Finish ``encoder``, run it, and fill ``out`` ``[depth, height, 4 · width]``."""
-        width, height, depth = self._size
-        row_bytes = width * self._texel_bytes
-        pitch = -(-row_bytes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
-        rows = np.empty((depth, height, pitch), np.uint8)
-        linear = self._context.scratch.buffer("texture rows", rows.nbytes, "COPY_SRC", "COPY_DST")
-        encoder.copy_texture_to_buffer(
-            {"texture": self._texture},
-            {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": height},
-            self._size,
-        )
-        self._context.read(encoder, linear, rows)
-        out[:] = rows[..., :row_bytes].view(out.dtype)
+        read_texture(self._context, encoder, self._texture, self._size, out)
+
+
+def read_texture(
+    context: Context, encoder: Any, texture: Any, size: tuple[int, int, int], out: NDArray[Any]
+) -> None:
+    """Finish ``encoder``, run it, and fill ``out`` with the bytes of a texture.
+
+    Args:
+        context: that of the device.
+        encoder: what was recorded before.
+        texture: of ``size``, made with the usage ``COPY_SRC``.
+        size: ``(width, height, depth)`` in texels.
+        out: ``[depth, height, …]``.
+    """
+    _, height, depth = size
+    row_bytes = out.nbytes // (depth * height)
+    pitch = -(-row_bytes // _ROW_ALIGNMENT) * _ROW_ALIGNMENT
+    rows = np.empty((depth, height, pitch), np.uint8)
+    linear = context.scratch.buffer("texture rows", rows.nbytes, "COPY_SRC", "COPY_DST")
+    encoder.copy_texture_to_buffer(
+        {"texture": texture},
+        {"buffer": linear, "bytes_per_row": pitch, "rows_per_image": height},
+        size,
+    )
+    context.read(encoder, linear, rows)
+    out[:] = rows[..., :row_bytes].view(out.dtype).reshape(out.shape)

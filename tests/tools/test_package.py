@@ -85,8 +85,8 @@ def test_the_installed_core_is_small(built: Built) -> None:
             count = code_lines(text) if name.endswith(".py") else wgsl_lines(text)
             counted[room] = counted.get(room, 0) + count
     assert min(counted[room] for room in CORE) > 0
-    assert sum(counted[room] for room in CORE) <= 8960
-    assert sum(counted[room] for room in COMMANDS) <= 2830
+    assert sum(counted[room] for room in CORE) <= 9150
+    assert sum(counted[room] for room in COMMANDS) <= 2850
     rooms = {room for room, count in counted.items() if count}
     assert rooms == CORE | COMMANDS | FRONT_ENDS, "say which of the three a new room belongs to"
 

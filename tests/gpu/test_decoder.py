@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
 from wgpu_q4 import DeviceError, DeviceLimitError, FormatError, Q4Weight
-from wgpu_q4.decoder import Config, Decoder, Greedy, Sampling, Weights
+from wgpu_q4.decoder import Config, Decoder, Draw, Greedy, Sampling, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
 from wgpu_q4.kernels import HalfSupport, optional_shaders
@@ -179,8 +179,9 @@ def created(context: Context) -> tuple[int, int, int]:
     return context.buffers_created, pipelines.pipelines_created, pipelines.bind_groups_created
 
 
-def test_nothing_is_created_after_the_first_step(context: Context) -> None:
-    decoder = decoder_of(random_weights(EVERYTHING), capacity=100)
+@pytest.mark.parametrize("chooser", [Greedy(), Draw(Sampling(top_p=0.9))], ids=["greedy", "drawn"])
+def test_nothing_is_created_after_the_first_step(chooser: Any, context: Context) -> None:
+    decoder = decoder_of(random_weights(EVERYTHING), capacity=100, chooser=chooser)
     steps = decoder.generate(IDS, 80, end_of_text=())
     next(steps)
     before, held = created(context), context.nbytes

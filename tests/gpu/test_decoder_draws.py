@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.decoder_oracle import PLAIN, logits_of, random_weights
-from tests.devices import HANGS
+from tests.devices import HANGS, run_on_swiftshader
 from tests.gpu.test_sampling import distribution, philox
 from wgpu_q4 import DeviceError
 from wgpu_q4.decoder import Decoder, Draw, Sampling
@@ -58,6 +58,17 @@ def test_the_same_seed_writes_the_same_text() -> None:
     assert text(1) == text(1) != text(2)
     again = texts(Draw(Sampling(temperature=2.0, seed=1)))
     assert [next(again) for _ in range(3)] == [text(1)] * 3
+
+
+def texts_here() -> list[list[int]]:
+    """A text of each way to draw."""
+    ways: list[dict[str, Any]] = [{}, {"top_p": 0.8}, {"top_k": 9, "min_p": 0.01}]
+    return [next(texts(Draw(Sampling(temperature=2.0, **way)), 50)) for way in ways]
+
+
+def test_the_same_seed_writes_the_same_text_on_both_drivers() -> None:
+    said = run_on_swiftshader("tests.gpu.test_decoder_draws", "wgpu")
+    assert said.strip() == str(texts_here())
 
 
 def test_a_text_in_parts_is_the_text_in_one() -> None:
@@ -143,3 +154,7 @@ def test_a_draw_serves_one_decoder() -> None:
     decoder_of(draw)
     with pytest.raises(RuntimeError, match="serves one Decoder"):
         decoder_of(draw)
+
+
+if __name__ == "__main__":  # on SwiftShader, by the test of both drivers
+    print(texts_here())

@@ -54,6 +54,7 @@ class Page {
     }
     const many = this.tokens.tokens.length > 0;
     element("hint").textContent = many ? "a word or an id" : "an id";
+    element("token").value = ["blue", "the"].find((word) => this.tokens.has(word)) ?? "0";
     element("matrix").addEventListener("change", () => this.show().catch(sayError));
     element("lookup").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();

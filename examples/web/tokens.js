@@ -21,6 +21,15 @@ export class Tokens {
   }
 
   /**
+   * Tell if a word is one token with a space before it.
+   *
+   * @param {string} word
+   */
+  has(word) {
+    return SPACES.some((space) => this.ids.has(space + word));
+  }
+
+  /**
    * Return the id that a user typed, as a number or as a word.
    *
    * @param {string} text
@@ -32,7 +41,7 @@ export class Tokens {
       if (Number(typed) < vocab) return Number(typed);
       throw new Error(`Ids are 0 to ${vocab - 1}.`);
     }
-    for (const token of [text, ...SPACES.map((space) => space + typed), typed]) {
+    for (const token of [...SPACES.map((space) => space + typed), text, typed]) {
       const id = this.ids.get(token);
       if (id !== undefined && id < vocab) return id;
     }

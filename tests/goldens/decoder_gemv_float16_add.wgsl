@@ -100,7 +100,7 @@ fn x_factor() -> f32 {
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
 // workgroup stores one sum, at its own number.
 //
-// Needs: INVOCATIONS, outputs, vocab, row_sum, x_factor.
+// Needs: INVOCATIONS, outputs, vocab, x_factor, row_sum.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V], the residual stream
@@ -125,19 +125,26 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 }
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
-    let row = workgroup * outputs() + lane;
-    var square = 0.0;
-    if lane < outputs() && row < vocab() {
-        let value = fetched.residual + row_sum(lane) * x_factor();
-        t_out[row] = value;
-        t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * fetched.gain;
-        square = value * value;
+    let factor = x_factor();
+    var squares = 0.0;
+    for (var output = lane; output < outputs(); output += INVOCATIONS) {
+        let row = workgroup * outputs() + output;
+        if row < vocab() {
+            var end = fetched;
+            if output >= INVOCATIONS {
+                end = fetch_end(workgroup, output);
+            }
+            let value = end.residual + row_sum(output) * factor;
+            t_out[row] = value;
+            t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * end.gain;
+            squares += value * value;
+        }
     }
-    output_squares[lane] = square;
+    output_squares[lane] = squares;
     workgroupBarrier();
     if lane == 0u && workgroup * outputs() < vocab() {
         var sum = 0.0;
-        for (var i = 0u; i < outputs(); i++) {
+        for (var i = 0u; i < min(outputs(), INVOCATIONS); i++) {
             sum += output_squares[i];
         }
         t_out_squares[workgroup] = sum;
@@ -178,9 +185,9 @@ fn load_x(chunk: u32) -> X {
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
-// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
-// memory besides the epilogue's.
+// Assumes: K % 32 == 0 and G % 32 == 0; TEAM divides INVOCATIONS; LANE_ROWS is 1, 2, 4 or 8 and, unless
+// TEAM is 1, at most TEAM; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of memory besides the
+// epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //

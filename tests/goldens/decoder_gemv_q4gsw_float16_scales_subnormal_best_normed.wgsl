@@ -202,12 +202,12 @@ fn put_squares(lane: u32, value: f32) {
 }
 
 fn fold_squares(lane: u32) {
-    if lane < 16u {
+    for (var place = lane; place < 16u; place += INVOCATIONS) {
         var sum = 0.0;
-        for (var i = lane; i < INVOCATIONS; i += 16u) {
+        for (var i = place; i < INVOCATIONS; i += 16u) {
             sum += lane_squares[i];
         }
-        folded_squares[lane] = sum;
+        folded_squares[place] = sum;
     }
 }
 
@@ -238,7 +238,7 @@ fn cap(score: f32) -> f32 {
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
 // workgroup stores one entry, at its own number after FIRST_ENTRY.
 //
-// Needs: INVOCATIONS, outputs, vocab, cap, row_sum, x_factor.
+// Needs: INVOCATIONS, outputs, vocab, x_factor, cap, row_sum.
 // Defines: weight_row, fetch_end, finish.
 
 override FIRST_ROW: u32 = 0u;  // of the part, in the matrix
@@ -247,7 +247,8 @@ override FIRST_ENTRY: u32 = 0u;  // of the part's workgroups
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V of the matrix]
 @group(0) @binding(5) var<storage, read_write> t_out_best: array<vec2<u32>>;  // one for each workgroup: bits of a logit, id
 
-var<workgroup> logits: array<f32, INVOCATIONS>;  // [outputs]
+var<workgroup> own_logits: array<f32, INVOCATIONS>;  // the best of each invocation's outputs
+var<workgroup> own_ids: array<u32, INVOCATIONS>;
 
 fn weight_row(workgroup: u32, output: u32) -> u32 {
     return min(workgroup * outputs() + output, vocab() - 1u);
@@ -263,22 +264,27 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let first = workgroup * outputs();
-    if lane < outputs() {
-        let logit = cap(row_sum(lane) * x_factor());
+    let factor = x_factor();
+    for (var output = lane; output < outputs(); output += INVOCATIONS) {
+        let logit = cap(row_sum(output) * factor);
         // Rows past the last are copies of it: they do not come first.
-        logits[lane] = logit;
-        if first + lane < vocab() {
-            t_out[FIRST_ROW + first + lane] = logit;
+        if first + output < vocab() {
+            t_out[FIRST_ROW + first + output] = logit;
+        }
+        if output == lane || logit > own_logits[lane] {
+            own_logits[lane] = logit;
+            own_ids[lane] = first + output;
         }
     }
     workgroupBarrier();
     if lane == 0u && first < vocab() {
-        var best = logits[0];
-        var id = first;
-        for (var i = 1u; i < outputs(); i++) {
-            if logits[i] > best {
-                best = logits[i];
-                id = first + i;
+        var best = own_logits[0];
+        var id = own_ids[0];
+        for (var i = 1u; i < min(outputs(), INVOCATIONS); i++) {
+            let logit = own_logits[i];
+            if logit > best || (logit == best && own_ids[i] < id) {
+                best = logit;
+                id = own_ids[i];
             }
         }
         t_out_best[FIRST_ENTRY + workgroup] = vec2<u32>(bitcast<u32>(best), FIRST_ROW + id);
@@ -319,9 +325,9 @@ fn load_x(chunk: u32) -> X {
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
-// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
-// memory besides the epilogue's.
+// Assumes: K % 32 == 0 and G % 32 == 0; TEAM divides INVOCATIONS; LANE_ROWS is 1, 2, 4 or 8 and, unless
+// TEAM is 1, at most TEAM; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of memory besides the
+// epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //

@@ -202,12 +202,12 @@ fn put_squares(lane: u32, value: f32) {
 }
 
 fn fold_squares(lane: u32) {
-    if lane < 16u {
+    for (var place = lane; place < 16u; place += INVOCATIONS) {
         var sum = 0.0;
-        for (var i = lane; i < INVOCATIONS; i += 16u) {
+        for (var i = place; i < INVOCATIONS; i += 16u) {
             sum += lane_squares[i];
         }
-        folded_squares[lane] = sum;
+        folded_squares[place] = sum;
     }
 }
 
@@ -238,7 +238,7 @@ fn activate(x: f32) -> f32 {
 // In range: rows are clamped to the last of their half, and an output is stored only where its row is
 // below V / 2.
 //
-// Needs: LANE_ROWS, outputs, vocab, x_factor, activate, row_sum.
+// Needs: LANE_ROWS, outputs, vocab, x_factor, INVOCATIONS, activate, row_sum.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [8][V / 2 / 32] quads
@@ -260,13 +260,15 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let half_rows = LANE_ROWS / 2u;
-    let row = workgroup * (outputs() / 2u) + lane;
     let width = vocab() / 2u;
-    if lane < outputs() / 2u && row < width {
-        let gate = lane / half_rows * LANE_ROWS + lane % half_rows;
-        let factor = x_factor();
-        let value = activate(row_sum(gate) * factor) * (row_sum(gate + half_rows) * factor);
-        t_out[(row % 32u / 4u * (width / 32u) + row / 32u) * 4u + row % 4u] = value;
+    let factor = x_factor();
+    for (var output = lane; output < outputs() / 2u; output += INVOCATIONS) {
+        let row = workgroup * (outputs() / 2u) + output;
+        if row < width {
+            let gate = output / half_rows * LANE_ROWS + output % half_rows;
+            let value = activate(row_sum(gate) * factor) * (row_sum(gate + half_rows) * factor);
+            t_out[(row % 32u / 4u * (width / 32u) + row / 32u) * 4u + row % 4u] = value;
+        }
     }
 }
 
@@ -304,9 +306,9 @@ fn load_x(chunk: u32) -> X {
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
-// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
-// memory besides the epilogue's.
+// Assumes: K % 32 == 0 and G % 32 == 0; TEAM divides INVOCATIONS; LANE_ROWS is 1, 2, 4 or 8 and, unless
+// TEAM is 1, at most TEAM; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of memory besides the
+// epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //

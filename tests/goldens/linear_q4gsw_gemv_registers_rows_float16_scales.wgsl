@@ -235,7 +235,7 @@ fn x_factor() -> f32 {
 //
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V.
 //
-// Needs: outputs, vocab, result_at, row_sum, x_factor, load_bias.
+// Needs: outputs, vocab, x_factor, INVOCATIONS, result_at, row_sum, load_bias.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
@@ -253,9 +253,12 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 }
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
-    let row = workgroup * outputs() + lane;
-    if lane < outputs() && row < vocab() {
-        t_out[result_at(0u, row)] = row_sum(lane) * x_factor() + load_bias(row);
+    let factor = x_factor();
+    for (var output = lane; output < outputs(); output += INVOCATIONS) {
+        let row = workgroup * outputs() + output;
+        if row < vocab() {
+            t_out[result_at(0u, row)] = row_sum(output) * factor + load_bias(row);
+        }
     }
 }
 
@@ -271,9 +274,9 @@ fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
-// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
-// memory besides the epilogue's.
+// Assumes: K % 32 == 0 and G % 32 == 0; TEAM divides INVOCATIONS; LANE_ROWS is 1, 2, 4 or 8 and, unless
+// TEAM is 1, at most TEAM; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of memory besides the
+// epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //

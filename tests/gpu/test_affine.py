@@ -60,6 +60,10 @@ def run(context: Context, steps: list[Step], out: Any, shape: tuple[int, ...]) -
     return found
 
 
+KINDS = ((0, True, False), (100, True, True), (0, False, False))
+"""An offset of x; whether the teams are those of a processor, and whether subgroups are used."""
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("shape", "support"), CASES)
 def test_one_row(
@@ -71,12 +75,13 @@ def test_one_row(
     with context.lock, context.guard, context.guard.busy:
         device = own_matrix(context, "a matrix", matrix)
         out = upload(context, "out", np.zeros(vocab, np.float32))
-        for offset, software in ((0, True), (100, False)):
+        for offset, software, by_subgroup in KINDS:
             x = rng.standard_normal((1, embed_dim), np.float32) + np.float32(offset)
             chunked = x.reshape(-1, 8, 4).swapaxes(0, 1)
             plan = plan_gemv(
                 *(device.matrix, "store", context.limits, support or context.half_support),
                 software=software,
+                subgroup=context.subgroup_size if by_subgroup else 0,
             )
             given = {"t_x": upload(context, "x", chunked), "t_out": out, **device.bindings}
             found = run(context, [context.pipelines.step(plan.dispatch, given)], out, (1, vocab))

@@ -135,7 +135,7 @@ class TokenSteps(Bound):
             activation=config.activation,
             cap=config.logit_cap if epilogue == "best" else None,
             software=context.is_software,
-            subgroup=0 if context.is_software else context.subgroup_size,
+            subgroup=context.subgroup_size,
             first_row=matrix.first_row,
             first_entry=first_entry,
         )

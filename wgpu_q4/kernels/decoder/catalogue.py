@@ -57,10 +57,11 @@ def optional_dispatches(
     limits: Mapping[str, int], hidden: int = 2048, vocab: int = 128256
 ) -> Iterator[Dispatch]:
     """Yield dispatches of every shader of a decoder that needs f16 arithmetic or subgroups."""
-    for support, subgroup in product((*_SUPPORTS, *_WITH_ARITHMETIC), (0, 32)):
+    supports = (*_SUPPORTS, *_WITH_ARITHMETIC)
+    for support, software, subgroup in product(supports, (False, True), (0, 32)):
         products = (
-            *_products(limits, support, hidden, software=False, subgroup=subgroup),
-            *_heads(limits, support, hidden, vocab, software=False, subgroup=subgroup),
+            *_products(limits, support, hidden, software, subgroup),
+            *_heads(limits, support, hidden, vocab, software, subgroup),
         )
         yield from (found for found in products if found.shader.features)
 

@@ -15,7 +15,7 @@ from wgpu_q4.kernels.decoder.shapes import (
     float_bits,
     two_halves_pieces,
 )
-from wgpu_q4.kernels.decoder.teams import choose_team
+from wgpu_q4.kernels.decoder.teams import SHARED_X, choose_team
 from wgpu_q4.kernels.dispatch import Dispatch, fold
 from wgpu_q4.kernels.pieces import (
     halves_suffix,
@@ -53,6 +53,8 @@ class GemvForm:
         activation: of a gated unit.
         capped: True if logits are capped softly.
         subgroups: True if sums are exchanged between the lanes of subgroups.
+        alone: True if teams are single invocations.
+        shared_x: True if these share what they load of x in subgroups.
     """
 
     weight: WeightType
@@ -63,6 +65,8 @@ class GemvForm:
     activation: Activation = "silu"
     capped: bool = False
     subgroups: bool = False
+    alone: bool = False
+    shared_x: bool = False
 
 
 @cache
@@ -88,17 +92,18 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
         "best": (f"decoder/cap_{'soft' if form.capped else 'none'}",),
     }
     by_subgroup = "_subgroup" if form.subgroups else ""
+    x = "_subgroup" if form.shared_x else ""
     pieces = (
         "shape/overrides",
         *weight[form.weight],
         f"decoder/gemv/prologue_norm{by_subgroup}" if form.normed else "decoder/gemv/prologue_none",
         *ends[form.epilogue],
         f"decoder/gemv/epilogue_{form.epilogue}",
-        "decoder/gemv/x_in_chunks",
+        f"decoder/gemv/x_in_chunks{x}",
         "decoder/gemv/gemv",
         # The last, because naga 29 aborts where a constant comes after the size of an array that is
         # computed from others.
-        f"decoder/gemv/fold{by_subgroup or '_memory'}",
+        f"decoder/gemv/fold{'_alone' if form.alone else by_subgroup or '_memory'}",
     )
     kind = f"{form.weight}_{form.scales}_scales" if form.weight == "q4gsw" else form.weight
     if form.weight in ("q4gsw", "affine4") and way != "integer":
@@ -109,6 +114,7 @@ def gemv_shader(form: GemvForm, half_support: HalfSupport) -> Shader:
         f"_{form.activation}" if form.epilogue == "glu" else "",
         "_capped" if form.capped else "",
         by_subgroup,
+        f"_alone{x}" if form.alone else "",
         halves_suffix(pieces),
     ]
     return Shader(
@@ -166,7 +172,9 @@ def plan_gemv(
         first_row, first_entry: of a part of the head: the row of the whole that is the first one
             there, and the entries that parts before it leave.
     """
-    team = choose_team(matrix, software, epilogue)
+    team = choose_team(matrix, software, epilogue, subgroup)
+    is_alone = team.lanes == 1
+    shared_x = is_alone and subgroup >= SHARED_X
     if software:  # where half-precision arithmetic is made of conversions
         half_support = replace(half_support, arithmetic=False)
     by_subgroup = 0 < team.rows <= subgroup and team.lanes % max(subgroup, 1) == 0
@@ -179,10 +187,15 @@ def plan_gemv(
         activation if epilogue == "glu" else "silu",
         cap is not None,
         by_subgroup,
+        is_alone,
+        shared_x,
     )
     shape = matrix.shape
     constants = {**shape.constants, **team.constants}
-    constants |= {"SUBGROUP": subgroup} if by_subgroup else {"FOLD": team.fold}
+    if by_subgroup:
+        constants["SUBGROUP"] = subgroup
+    elif not is_alone:
+        constants["FOLD"] = team.fold
     if squares:
         constants |= {"SQUARES": squares, "EPSILON": float_bits(epsilon)}
     if cap is not None:

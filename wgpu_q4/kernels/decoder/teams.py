@@ -68,18 +68,33 @@ GPU = (
 
 They were found with a kernel that adds up by exchange between lanes where a row is long."""
 
-PROCESSOR = Team(8, 8, 128)
-"""The team of a device that runs on the processor: Mesa takes 14.8 ms for 49152 × 576 in 4 bits,
-17.3 with 4 rows a lane, 75 with the worst team."""
+PROCESSOR = Team(1, 8, 8)
+"""The team of a device that runs on the processor.
+
+Mesa's driver loads for one invocation after the other, and a load costs it about as much as the
+products of 8 weights.  Rows that an invocation has for itself need no sums of a team."""
+
+PROCESSOR_SHARED_X = Team(1, 4, 8)
+"""The same where the invocations of a subgroup share x."""
+
+SHARED_X = 8
+"""Lanes of a subgroup, at least, that share the quads of a chunk of x."""
 
 _MOST_WIDE_ROWS = 4
 """Rows that a lane has at once of a matrix in 8 or 16 bits: a chunk takes 10 or 16 registers."""
 
 
-def choose_team(matrix: Matrix, software: bool, epilogue: Epilogue) -> Team:
-    """Return the team for a product with ``matrix``, on a processor if ``software``."""
+def choose_team(matrix: Matrix, software: bool, epilogue: Epilogue, subgroup: int = 0) -> Team:
+    """Return the team for a product with ``matrix``.
+
+    Args:
+        matrix: the weight.
+        software: True if the device runs on the processor.
+        epilogue: what is done with the product.
+        subgroup: lanes of the device's subgroups, if they are known and in order; else 0.
+    """
     if software:
-        return PROCESSOR
+        return PROCESSOR_SHARED_X if subgroup >= SHARED_X else PROCESSOR
     chunks, rows = matrix.shape.embed_dim // 32, matrix.shape.vocab
     team = next(
         found.team

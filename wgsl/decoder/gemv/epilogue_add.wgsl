@@ -5,7 +5,7 @@
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
 // workgroup stores one sum, at its own number.
 //
-// Needs: INVOCATIONS, outputs, vocab, row_sum, x_factor.
+// Needs: INVOCATIONS, outputs, vocab, x_factor, row_sum.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V], the residual stream
@@ -30,19 +30,26 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 }
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
-    let row = workgroup * outputs() + lane;
-    var square = 0.0;
-    if lane < outputs() && row < vocab() {
-        let value = fetched.residual + row_sum(lane) * x_factor();
-        t_out[row] = value;
-        t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * fetched.gain;
-        square = value * value;
+    let factor = x_factor();
+    var squares = 0.0;
+    for (var output = lane; output < outputs(); output += INVOCATIONS) {
+        let row = workgroup * outputs() + output;
+        if row < vocab() {
+            var end = fetched;
+            if output >= INVOCATIONS {
+                end = fetch_end(workgroup, output);
+            }
+            let value = end.residual + row_sum(output) * factor;
+            t_out[row] = value;
+            t_out_x[(row % 32u / 4u * (vocab() / 32u) + row / 32u) * 4u + row % 4u] = value * end.gain;
+            squares += value * value;
+        }
     }
-    output_squares[lane] = square;
+    output_squares[lane] = squares;
     workgroupBarrier();
     if lane == 0u && workgroup * outputs() < vocab() {
         var sum = 0.0;
-        for (var i = 0u; i < outputs(); i++) {
+        for (var i = 0u; i < min(outputs(), INVOCATIONS); i++) {
             sum += output_squares[i];
         }
         t_out_squares[workgroup] = sum;

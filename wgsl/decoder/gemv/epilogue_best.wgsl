@@ -5,7 +5,7 @@
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V; a
 // workgroup stores one entry, at its own number after FIRST_ENTRY.
 //
-// Needs: INVOCATIONS, outputs, vocab, cap, row_sum, x_factor.
+// Needs: INVOCATIONS, outputs, vocab, x_factor, cap, row_sum.
 // Defines: weight_row, fetch_end, finish.
 
 override FIRST_ROW: u32 = 0u;  // of the part, in the matrix
@@ -14,7 +14,8 @@ override FIRST_ENTRY: u32 = 0u;  // of the part's workgroups
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V of the matrix]
 @group(0) @binding(5) var<storage, read_write> t_out_best: array<vec2<u32>>;  // one for each workgroup: bits of a logit, id
 
-var<workgroup> logits: array<f32, INVOCATIONS>;  // [outputs]
+var<workgroup> own_logits: array<f32, INVOCATIONS>;  // the best of each invocation's outputs
+var<workgroup> own_ids: array<u32, INVOCATIONS>;
 
 fn weight_row(workgroup: u32, output: u32) -> u32 {
     return min(workgroup * outputs() + output, vocab() - 1u);
@@ -30,22 +31,27 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let first = workgroup * outputs();
-    if lane < outputs() {
-        let logit = cap(row_sum(lane) * x_factor());
+    let factor = x_factor();
+    for (var output = lane; output < outputs(); output += INVOCATIONS) {
+        let logit = cap(row_sum(output) * factor);
         // Rows past the last are copies of it: they do not come first.
-        logits[lane] = logit;
-        if first + lane < vocab() {
-            t_out[FIRST_ROW + first + lane] = logit;
+        if first + output < vocab() {
+            t_out[FIRST_ROW + first + output] = logit;
+        }
+        if output == lane || logit > own_logits[lane] {
+            own_logits[lane] = logit;
+            own_ids[lane] = first + output;
         }
     }
     workgroupBarrier();
     if lane == 0u && first < vocab() {
-        var best = logits[0];
-        var id = first;
-        for (var i = 1u; i < outputs(); i++) {
-            if logits[i] > best {
-                best = logits[i];
-                id = first + i;
+        var best = own_logits[0];
+        var id = own_ids[0];
+        for (var i = 1u; i < min(outputs(), INVOCATIONS); i++) {
+            let logit = own_logits[i];
+            if logit > best || (logit == best && own_ids[i] < id) {
+                best = logit;
+                id = own_ids[i];
             }
         }
         t_out_best[FIRST_ENTRY + workgroup] = vec2<u32>(bitcast<u32>(best), FIRST_ROW + id);

@@ -5,7 +5,7 @@
 // In range: rows are clamped to the last of their half, and an output is stored only where its row is
 // below V / 2.
 //
-// Needs: LANE_ROWS, outputs, vocab, x_factor, activate, row_sum.
+// Needs: LANE_ROWS, outputs, vocab, x_factor, INVOCATIONS, activate, row_sum.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [8][V / 2 / 32] quads
@@ -27,12 +27,14 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let half_rows = LANE_ROWS / 2u;
-    let row = workgroup * (outputs() / 2u) + lane;
     let width = vocab() / 2u;
-    if lane < outputs() / 2u && row < width {
-        let gate = lane / half_rows * LANE_ROWS + lane % half_rows;
-        let factor = x_factor();
-        let value = activate(row_sum(gate) * factor) * (row_sum(gate + half_rows) * factor);
-        t_out[(row % 32u / 4u * (width / 32u) + row / 32u) * 4u + row % 4u] = value;
+    let factor = x_factor();
+    for (var output = lane; output < outputs() / 2u; output += INVOCATIONS) {
+        let row = workgroup * (outputs() / 2u) + output;
+        if row < width {
+            let gate = output / half_rows * LANE_ROWS + output % half_rows;
+            let value = activate(row_sum(gate) * factor) * (row_sum(gate + half_rows) * factor);
+            t_out[(row % 32u / 4u * (width / 32u) + row / 32u) * 4u + row % 4u] = value;
+        }
     }
 }

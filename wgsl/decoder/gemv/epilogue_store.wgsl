@@ -2,7 +2,7 @@
 //
 // In range: rows are clamped to V − 1, and an output is stored only where its row is below V.
 //
-// Needs: outputs, vocab, result_at, row_sum, x_factor, load_bias.
+// Needs: outputs, vocab, x_factor, INVOCATIONS, result_at, row_sum, load_bias.
 // Defines: weight_row, fetch_end, finish.
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [V]
@@ -20,8 +20,11 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 }
 
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
-    let row = workgroup * outputs() + lane;
-    if lane < outputs() && row < vocab() {
-        t_out[result_at(0u, row)] = row_sum(lane) * x_factor() + load_bias(row);
+    let factor = x_factor();
+    for (var output = lane; output < outputs(); output += INVOCATIONS) {
+        let row = workgroup * outputs() + output;
+        if row < vocab() {
+            t_out[result_at(0u, row)] = row_sum(output) * factor + load_bias(row);
+        }
     }
 }

@@ -8,9 +8,9 @@
 //
 // Grid: ⌈rows / (INVOCATIONS / TEAM · LANE_ROWS)⌉ workgroups, folded over x and y, where the epilogue
 // says how many rows there are of each kind.
-// Assumes: K % 32 == 0 and G % 32 == 0; LANE_ROWS is 1, 2, 4 or 8 and at most TEAM, which divides
-// INVOCATIONS; INVOCATIONS is at least 16; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of
-// memory besides the epilogue's.
+// Assumes: K % 32 == 0 and G % 32 == 0; TEAM divides INVOCATIONS; LANE_ROWS is 1, 2, 4 or 8 and, unless
+// TEAM is 1, at most TEAM; a workgroup has 4 · INVOCATIONS · (LANE_ROWS + 4) bytes of memory besides the
+// epilogue's.
 // In range: chunks are below K / 32; the epilogue clamps rows of the weight to the last; places in
 // workgroup memory follow from the invocation's index alone.
 //

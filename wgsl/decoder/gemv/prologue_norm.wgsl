@@ -27,12 +27,12 @@ fn put_squares(lane: u32, value: f32) {
 }
 
 fn fold_squares(lane: u32) {
-    if lane < 16u {
+    for (var place = lane; place < 16u; place += INVOCATIONS) {
         var sum = 0.0;
-        for (var i = lane; i < INVOCATIONS; i += 16u) {
+        for (var i = place; i < INVOCATIONS; i += 16u) {
             sum += lane_squares[i];
         }
-        folded_squares[lane] = sum;
+        folded_squares[place] = sum;
     }
 }
 

@@ -137,16 +137,23 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 def decode(
     decoder: Decoder, ids: Any, steps: int, chosen: argparse.Namespace
 ) -> dict[str, float | int]:
-    """Measure the steps of generation; the prompt and what the first id needs are left out."""
-    seconds, host = [], []
-    for _ in range(chosen.repeats):
-        made = decoder.generate(ids, chosen.tokens + 1, end_of_text=(), steps=steps)
-        next(made)
+    """Measure the steps of generation: all of it less the prompt and its first id.
+
+    The time from the first id to the last would leave out the steps that the device takes before
+    the host has the first.
+    """
+
+    def generation(new: int) -> tuple[float, float]:
         before, start = decoder._engine.submissions.seconds, time.perf_counter()
-        count = sum(1 for _ in made)
-        seconds.append(time.perf_counter() - start)
-        host.append(decoder._engine.submissions.seconds - before)
-    one, submitting = min(seconds) / count, median(host) / count
+        made = sum(1 for _ in decoder.generate(ids, new, end_of_text=(), steps=steps))
+        assert made == new
+        return time.perf_counter() - start, decoder._engine.submissions.seconds - before
+
+    count = chosen.tokens
+    firsts = [generation(1)[0] for _ in range(chosen.repeats + 1)][1:]
+    both = [generation(count + 1) for _ in range(chosen.repeats)]
+    seconds = [whole - median(firsts) for whole, _ in both]
+    one, submitting = min(seconds) / count, median(host for _, host in both) / count
     print(
         f"decode behind {len(ids)} ids, {steps} steps a submission: {1 / one:,.1f} tokens/s, "
         f"{one * 1e6:,.0f} µs each; host {submitting * 1e6:,.0f} µs to encode and submit"

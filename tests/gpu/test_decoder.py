@@ -460,3 +460,20 @@ def test_a_lost_device(own_device: Any) -> None:
         list(steps)
     with pytest.raises(DeviceError, match="is lost"):
         decoder.prefill(IDS)
+
+
+def test_the_first_submissions_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ids do not wait until many steps are encoded, and no more steps are made."""
+    weights = random_weights(PLAIN)
+    decoder = decoder_of(weights)
+    batches: list[int] = []
+    start_steps = decoder._engine.start_steps
+
+    def counted(first: int, count: int) -> Any:
+        batches.append(count)
+        return start_steps(first, count)
+
+    monkeypatch.setattr(decoder._engine, "start_steps", counted)
+    made = list(decoder.generate([1, 2, 3], 40, end_of_text=(), steps=16))
+    assert batches == [4, 8, 16, 11]
+    assert made == list(decoder.generate([1, 2, 3], 40, end_of_text=(), steps=1))

@@ -111,7 +111,9 @@ class Rates:
 
     Attributes:
         prefill: of a prompt.
-        decode: of ids made one by one, behind a prompt of one id.
+        decode: of ids made one by one, behind a prompt of one id: those of a whole generation in
+            its time less that of the first id.  The time from the first id to the last would leave
+            out steps that the device takes before the host has the first.
         host: seconds of the host for each of these.
     """
 
@@ -126,9 +128,10 @@ def rates(decoder: Decoder, prompt: int, count: int, repeats: int) -> Rates:
     generate(decoder, ids, 1, end_of_text=())  # compiles
     generate(decoder, ids[:1], 3, end_of_text=())
     prefills = [generate(decoder, ids, 1, end_of_text=()).prefill for _ in range(repeats)]
+    firsts = [generate(decoder, ids[:1], 1, end_of_text=()).seconds for _ in range(repeats)]
     decodes = [generate(decoder, ids[:1], count + 1, end_of_text=()) for _ in range(repeats)]
     return Rates(
         prompt / median(prefills),
-        count / median(made.decode for made in decodes),
+        count / (median(made.seconds for made in decodes) - median(firsts)),
         median(made.host for made in decodes) / count,
     )

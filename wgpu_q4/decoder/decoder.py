@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 DEFAULT_CAPACITY = 4096
 """Positions of the cache where the caller names none and the model allows as many."""
 
+_FIRST_STEPS = 4
+"""Steps of the first submission, at most."""
+
 
 class Decoder:
     """A decoder of the Llama family on one device.
@@ -268,8 +271,8 @@ class Decoder:
             keep: as in `prefill`.
             end_of_text: ids that end the text and are not part of it; by default the model's.
             steps: steps of a submission; by default 32, for a model of a GiB or more 8, and on a
-                processor 1. The host reads ids that often; what was computed past the end of the
-                text is dropped.
+                processor 1. The host reads ids that often, the first ones sooner; what was computed
+                past the end of the text is dropped.
             ahead: False to submit nothing before it is asked for, so that a mask which depends on
                 an id (`Draw.allow`) holds for the next one; ``steps`` is then 1 if not given. It
                 costs the time of a round trip for each submission.
@@ -310,6 +313,9 @@ class Decoder:
         """Yield up to ``count`` ids, the first of which the submission ``first`` makes."""
         begun, at_once = self._length, self._engine.submissions.at_once if ahead else 1
         waiting, submitted, made = deque([first]), 1, 0
+        # Each submission may be twice as long as the one before: the first ids come at once, and
+        # the device computes for longer than the host needs to encode the next.
+        pace = _FIRST_STEPS
         while waiting or submitted < count:
             context, engine = context_for(self.context.device), self._engine
             with context.lock, context.guard, context.guard.busy:
@@ -319,7 +325,8 @@ class Decoder:
                         "once"
                     )
                 while submitted < count and len(waiting) < at_once:
-                    batch = min(steps, count - submitted)
+                    batch = min(steps, pace, count - submitted)
+                    pace *= 2
                     waiting.append(engine.start_steps(begun + submitted - 1, batch))
                     submitted += batch
                 found = engine.submissions.read_first(waiting)

@@ -25,7 +25,7 @@ FOLDER = ROOT / "docs" / "screenshots"
 _MILLISECONDS = 600_000
 """How long a step of a page may take, on two busy cores."""
 
-_SCROLL = "element => window.scrollTo(0, element.getBoundingClientRect().top + scrollY - 24)"
+_SCROLL = "element => window.scrollTo(0, element.getBoundingClientRect().top + scrollY - 48)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             take(chromium, address, {out / "python-page.png": "#status"}, run_example)
         with served(site) as address:
             take(chromium, f"{address}docs/index.html", {out / "site.png": "h1"})
-            parts = {out / "notebook.png": "#choose-a-group-size"}
+            parts = {out / "notebook.png": "article img >> nth=1"}
             take(chromium, f"{address}examples/quickstart.html", parts)
     return 0
 
@@ -96,8 +96,8 @@ def save(picture: bytes, file: Path) -> None:
     """Save a PNG with few colours, which makes it small."""
     from PIL import Image
 
-    colours = Image.open(io.BytesIO(picture)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    colours.save(file, optimize=True)
+    colours = Image.open(io.BytesIO(picture)).convert("RGB")
+    colours.quantize(256, kmeans=3, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def talk(page: Page) -> None:
@@ -107,9 +107,9 @@ def talk(page: Page) -> None:
     page.click("#send", timeout=_MILLISECONDS)
     expect(page.locator("#answers")).to_contain_text("Paris.")
     expect(page.locator("#stop")).to_be_disabled()
-    page.fill("#token", "blue")
+    page.fill("#token", "seven")
     page.click("#look")
-    expect(page.locator("#caption")).to_contain_text("blue")
+    expect(page.locator("#caption")).to_contain_text("seven")
     expect(page.locator("#status")).to_have_text("Ready.")
 
 

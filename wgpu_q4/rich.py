@@ -39,7 +39,7 @@ def table(caption: str, rows: Iterable[Row]) -> str:
     )
 
 
-_CELL = "text-align:left;vertical-align:top;color:inherit"
+_CELL = "padding:.1em 1em .1em 0;text-align:left;vertical-align:top;color:inherit"
 
 
 def _lines(value: Line | Sequence[Line]) -> Sequence[Line]:

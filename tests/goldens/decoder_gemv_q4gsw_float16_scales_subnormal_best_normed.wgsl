@@ -265,29 +265,33 @@ fn fetch_end(workgroup: u32, lane: u32) -> AtEnd {
 fn finish(workgroup: u32, lane: u32, fetched: AtEnd) {
     let first = workgroup * outputs();
     let factor = x_factor();
-    for (var output = lane; output < outputs(); output += INVOCATIONS) {
-        let logit = cap(row_sum(output) * factor);
-        // Rows past the last are copies of it: they do not come first.
-        if first + output < vocab() {
-            t_out[FIRST_ROW + first + output] = logit;
-        }
-        if output == lane || logit > own_logits[lane] {
-            own_logits[lane] = logit;
-            own_ids[lane] = first + output;
+    // Neighbouring outputs, so that the first of equals is that of the first invocation.
+    let each = (outputs() + INVOCATIONS - 1u) / INVOCATIONS;
+    for (var i = 0u; i < each; i++) {
+        let output = lane * each + i;
+        if output < outputs() {
+            let logit = cap(row_sum(output) * factor);
+            // Rows past the last are copies of it: they do not come first.
+            if first + output < vocab() {
+                t_out[FIRST_ROW + first + output] = logit;
+            }
+            if i == 0u || logit > own_logits[lane] {
+                own_logits[lane] = logit;
+                own_ids[lane] = first + output;
+            }
         }
     }
     workgroupBarrier();
     if lane == 0u && first < vocab() {
         var best = own_logits[0];
-        var id = own_ids[0];
-        for (var i = 1u; i < min(outputs(), INVOCATIONS); i++) {
-            let logit = own_logits[i];
-            if logit > best || (logit == best && own_ids[i] < id) {
-                best = logit;
-                id = own_ids[i];
+        var owner = 0u;
+        for (var i = 1u; i < outputs() / each; i++) {
+            if own_logits[i] > best {
+                best = own_logits[i];
+                owner = i;
             }
         }
-        t_out_best[FIRST_ENTRY + workgroup] = vec2<u32>(bitcast<u32>(best), FIRST_ROW + id);
+        t_out_best[FIRST_ENTRY + workgroup] = vec2<u32>(bitcast<u32>(best), FIRST_ROW + own_ids[owner]);
     }
 }
 

@@ -277,6 +277,9 @@ async function main() {
   say("Looking for a GPU…");
   const { device, adapter, isSoftware } = await openDevice();
   element("adapter").textContent = adapter;
+  device.addEventListener("uncapturederror", (event) => {
+    sayError(/** @type {GPUUncapturedErrorEvent} */ (event).error.message);
+  });
   device.lost.then(({ message }) => say(`The GPU was lost: ${message} Load the page again.`, true));
   /** @type {Kernels} */
   const kernels = await (await fetchFile("kernels.json")).json();

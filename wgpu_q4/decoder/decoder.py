@@ -270,9 +270,9 @@ class Decoder:
             max_new_tokens: the most ids to make; by default as many as the cache holds.
             keep: as in `prefill`.
             end_of_text: ids that end the text and are not part of it; by default the model's.
-            steps: steps of a submission; by default 32, for a model of a GiB or more 8, and on a
-                processor 1. The host reads ids that often, the first ones sooner; what was computed
-                past the end of the text is dropped.
+            steps: steps of a submission; by default 8, and on a processor 1. The host reads ids
+                that often, the first ones sooner; what was computed past the end of the text is
+                dropped.
             ahead: False to submit nothing before it is asked for, so that a mask which depends on
                 an id (`Draw.allow`) holds for the next one; ``steps`` is then 1 if not given. It
                 costs the time of a round trip for each submission.
@@ -296,10 +296,8 @@ class Decoder:
         return self._generate(first, max_new_tokens or room, end, steps, turn, ahead)
 
     def _usual_steps(self) -> int:
-        """Return the steps of a submission: some 20 ms of a GPU, whose end costs it some µs."""
-        if self.context.is_software:
-            return 1
-        return 32 if self._engine.model.nbytes < 1 << 30 else 8
+        """Return the steps of a submission: on a GPU some ms, whose end costs it some µs."""
+        return 1 if self.context.is_software else 8
 
     def _generate(
         self,

@@ -51,7 +51,8 @@ def group(name: str) -> Iterator[Requirement]:
 
 def declared(lock: str) -> list[Requirement]:
     """Return what pyproject.toml asks for and a lock must therefore hold."""
-    extras = {"build": (), "unit": (), "demo": ("hf",), "dev": ("hf", "executorch", "notebook")}
+    whole = "hf", "executorch", "notebook", "completion"
+    extras = {"build": (), "unit": (), "demo": ("hf",), "dev": whole}
     groups = {"unit": "test"}
     found = list(group(groups.get(lock, lock)))
     if lock != "build":

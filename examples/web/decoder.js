@@ -12,7 +12,7 @@
  * @property {string} layers the file with the tensors
  * @property {string} file the file of the matrices
  * @property {string[]} matrices their names
- * @property {{first: number[], before: string, after: string}} chat
+ * @property {{first: number[], before: string, after: string, between: string | null}} chat
  * @property {number} bytes of the layers
  * @property {number} capacity positions of the cache
  * @property {number[]} end ids that end a text
@@ -131,12 +131,14 @@ export class Decoder {
    * @param {number[]} prompt at least one id
    * @param {number} most new ids
    * @param {import("./sampling.js").Sampling | null} sampling null for the most likely ids
+   * @param {number} keep positions of the cache, filled before, that stand before the prompt
    * @yields {number}
    */
-  async *generate(prompt, most, sampling) {
+  async *generate(prompt, most, sampling, keep) {
     const { capacity, end } = this.program;
-    const room = capacity - prompt.length + 1;
-    if (room < 1) throw new Error(`The text has ${prompt.length} tokens; the model's cache holds ${capacity} here.`);
+    const position = keep + prompt.length;
+    const room = capacity - position + 1;
+    if (room < 1) throw new Error(`The conversation has ${position} tokens; the model's cache holds ${capacity} here.`);
     const count = Math.min(most, room);
     if (sampling) {
       const first = this.program.writes.find(([buffer]) => buffer === this.program.settings);
@@ -144,13 +146,13 @@ export class Decoder {
       this.#write(this.program.counter, [prompt.length - 1]);
     }
     const choose = await this.#commands(sampling ? this.program.draw : this.program.greedy);
-    const waiting = [await this.#prefill(prompt, choose)];
+    const waiting = [await this.#prefill(prompt, choose, keep)];
     let [submitted, steps, before] = [1, 1, 0];
     try {
       for (let read = waiting.shift(); read; read = waiting.shift()) {
         const ahead = Math.min(steps, count - submitted);
         if (ahead > 0) {
-          waiting.push(await this.#steps(prompt.length + submitted - 1, ahead, choose));
+          waiting.push(await this.#steps(position + submitted - 1, ahead, choose));
           submitted += ahead;
         }
         const ids = await this.#read(read);
@@ -172,12 +174,13 @@ export class Decoder {
    *
    * @param {number[]} prompt
    * @param {Commands} choose
+   * @param {number} keep
    * @returns {Promise<Submission>}
    */
-  async #prefill(prompt, choose) {
+  async #prefill(prompt, choose, keep) {
     const { passes, ids, state, head } = this.program;
     const largestFirst = [...passes].reverse();
-    this.#write(ids, prompt);
+    this.#write(ids, prompt, keep);
     for (let start = 0; ; ) {
       // What a pass has rows for beyond those that are left is computed for nothing, so it is at least half full.
       const left = prompt.length - start;
@@ -186,8 +189,8 @@ export class Decoder {
       const parts = [pass.layers, pass.last, head].map((part) => this.#commands(part));
       const [layers, last, logits] = await Promise.all(parts);
       for (const [buffer, words] of pass.sizes) this.#write(buffer, [rows, ...words.slice(1)]);
-      this.#write(state, [start, rows]);
-      if (rows === left) return this.#submit([layers, last, logits, choose], prompt.length, 1);
+      this.#write(state, [keep + start, rows]);
+      if (rows === left) return this.#submit([layers, last, logits, choose], keep + prompt.length, 1);
       this.#submit([layers], 0, 0);
       start += rows;
     }
@@ -250,9 +253,10 @@ export class Decoder {
   /**
    * @param {number} buffer
    * @param {number[]} words
+   * @param {number} [place] of the first word
    */
-  #write(buffer, words) {
-    this.device.queue.writeBuffer(this.buffers[buffer], 0, new Uint32Array(words));
+  #write(buffer, words, place = 0) {
+    this.device.queue.writeBuffer(this.buffers[buffer], 4 * place, new Uint32Array(words));
   }
 
   /**

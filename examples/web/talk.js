@@ -20,10 +20,16 @@ export class Talk {
     this.stopped = false;
     /** @type {{decoder: Decoder, bpe: Bpe} | null} */
     this.loaded = null;
+    /** @type {number[]} */
+    this.said = []; // the ids of the conversation; all but the last are in the cache
     element("talk").hidden = false;
     element("slow").hidden = !isSoftware;
     element("load").textContent = `Load the model: ${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
     element("load").addEventListener("click", () => this.load().catch(sayError));
+    element("fresh").addEventListener("click", () => {
+      this.said = [];
+      element("answers").replaceChildren();
+    });
     element("stop").addEventListener("click", () => (this.stopped = true));
     element("ask").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
@@ -81,19 +87,25 @@ export class Talk {
   async answer(text) {
     if (this.loaded === null || text === "") return;
     const { decoder, bpe } = this.loaded;
-    const { first, before, after } = decoder.program.chat;
-    const prompt = [...first, ...bpe.encode(before + text + after)];
+    const { first, before, after, between } = decoder.program.chat;
+    const keep = between === null ? 0 : Math.max(0, this.said.length - 1);
+    const kept = this.said.slice(0, keep);
+    const prompt = keep
+      ? [this.said[keep], ...bpe.encode(between + text + after)]
+      : [...first, ...bpe.encode(before + text + after)];
     const shown = made("p", "", "answer");
     element("answers").append(made("p", text, "asked"), shown);
     const [add, sampling] = [bpe.decoder(), this.sampling];
     this.stopped = false;
-    element("send").disabled = true;
+    element("send").disabled = element("fresh").disabled = true;
     element("stop").disabled = false;
     say(`Reading ${prompt.length} tokens…`);
     try {
       const start = performance.now();
       let [begun, count, id] = [start, 0, 0];
-      for await (id of decoder.generate(prompt, element("most").valueAsNumber, sampling)) {
+      for await (id of decoder.generate(prompt, element("most").valueAsNumber, sampling, keep)) {
+        if (count === 0) this.said = [...kept, ...prompt];
+        this.said.push(id);
         if (count++ === 0) begun = performance.now();
         shown.textContent += add(id);
         const seconds = (performance.now() - begun) / 1000;
@@ -109,7 +121,7 @@ export class Talk {
         `The prompt's ${prompt.length} tokens took ${read.toFixed(2)} s; ${count} new ones${rate}.`;
       say(this.stopped ? "Stopped." : "Ready.");
     } finally {
-      element("send").disabled = false;
+      element("send").disabled = element("fresh").disabled = false;
       element("stop").disabled = true;
     }
   }

@@ -124,3 +124,20 @@ def test_serve_offers_the_page_until_control_c(
     assert found == [("text/javascript", (page_folder() / "runner.js").read_bytes())]
     assert "http://localhost:" in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["FILE", "--context", "64"], "--context is for a model"),
+        (["FILE", "--body", "q4gsw"], "--body is for a model"),
+        (["a.gguf", "--body", "q4gsw"], "--body is for the model of a folder"),
+        (["a.gguf", "--tokenizer", "FILE"], "a model brings its own"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    given = [str(file) if argument == "FILE" else argument for argument in arguments]
+    assert main(["web", *given, "--out", str(file.parent / "page")]) == 2
+    assert said in capsys.readouterr().err

@@ -23,8 +23,8 @@ CONTEXT = 640
 """More than the 512 positions up to which one workgroup looks at all of them."""
 
 CHAT = (
-    "{% for message in messages %}<|user|>{{ message['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|begin|>{% endif %}"
+    "{% for message in messages %}{{ '<|user|>' if message['role'] == 'user' else '<|begin|>' }}"
+    "{{ message['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|begin|>{% endif %}"
 )
 GEMMA2 = next(kind for kind in KINDS if kind.name == "gemma2")
 
@@ -78,8 +78,10 @@ def page(chromium: Browser, address: str) -> Page:
     return opened
 
 
-def ask(page: Page, text: str, count: int) -> list[int]:
-    """Send words, and return the ids of the answer."""
+def ask(page: Page, text: str, count: int, *, goes_on: bool = False) -> list[int]:
+    """Send words, the first of a conversation unless it goes on; return the ids of the answer."""
+    if not goes_on:
+        page.click("#fresh")
     page.fill("#most", str(count))
     page.fill("#prompt", text)
     page.click("#send")
@@ -115,6 +117,17 @@ def test_an_answer_has_the_ids_of_the_decoder(
         ids, skip_special_tokens=True
     )
     assert page.locator(".asked").last.text_content() == text
+
+
+def test_a_conversation_goes_on(page: Page, model: Path, decoder: Decoder) -> None:
+    words: Any = PreTrainedTokenizerFast.from_pretrained(model)
+    first = ask(page, "the cat", 6)
+    second = ask(page, "a hat", 8, goes_on=True)
+    ids = [*ids_of(model, "the cat"), *first]
+    ids += words("<|end|><|user|>a hat<|end|><|begin|>", add_special_tokens=False)["input_ids"]
+    assert second == list(decoder.generate(ids, 8))
+    assert second != ask(page, "a hat", 8) == list(decoder.generate(ids_of(model, "a hat"), 8))
+    assert page.locator(".asked").count() == 1
 
 
 def test_a_draw_has_the_ids_of_the_decoder(page: Page, model: Path) -> None:
@@ -175,6 +188,7 @@ def test_a_model_with_a_head_of_its_own_and_what_a_browser_or_its_cache_does_not
         expect(opened.locator("#asking")).to_be_visible()
         assert ask(opened, "the cat", 12) == list(decoder.generate(prompt, 12))
         # What does not fit into the cache is said, and does no harm.
+        opened.click("#fresh")
         opened.fill("#prompt", "the cat's hat " * 40)
         opened.click("#send")
         expect(opened.locator("#status.problem")).to_contain_text("the model's cache holds 64 here")

@@ -133,3 +133,4 @@ def test_the_chat_of_smollm2_is_that_of_transformers(monkeypatch: pytest.MonkeyP
         messages = [{"role": "user", "content": said}]
         template: Any = words.apply_chat_template(messages, add_generation_prompt=True)
         assert chat["first"] + ids == template["input_ids"], said
+    assert chat["between"] == "<|im_end|>\n<|im_start|>user\n"

@@ -43,6 +43,7 @@ _KERNELS, _CASES, _TOKENIZER = "kernels.json", "cases.json", "tokenizer.json"
 _DECODER, _LAYERS = "decoder.json", "layers.safetensors"
 _CORNERS = "parity.safetensors"
 _PAGE_SUFFIXES = {".html", ".css", ".js"}
+_CONTEXT = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=folder)
     words = "a tokenizer.json of Hugging Face, for words beside ids; a model brings its own"
     parser.add_argument("--tokenizer", type=Path, metavar="TOKENIZER.json", help=words)
-    positions = "positions of the model's cache on the page (%(default)s)"
-    parser.add_argument("--context", type=int, default=1024, metavar="N", help=positions)
-    layers = "layers of a folder's model (%(default)s); a .gguf says it by its types"
-    parser.add_argument("--body", choices=("float16", "q4gsw"), default="float16", help=layers)
+    positions = f"positions of the model's cache on the page ({_CONTEXT})"
+    parser.add_argument("--context", type=int, metavar="N", help=positions)
+    layers = "layers of a folder's model (float16); a .gguf says it by its types"
+    parser.add_argument("--body", choices=("float16", "q4gsw"), help=layers)
     port = "then offer the page at http://localhost:PORT/, to this machine alone, until Control-C"
     parser.add_argument("--serve", type=int, metavar="PORT", help=port)
 
@@ -65,7 +66,10 @@ def run(options: argparse.Namespace) -> Answer:
     """Write the folder, and say how to look at it, or serve it."""
     if options.serve is not None and options.json:
         raise UsageError("--serve goes on until Control-C, and --json is printed at the end")
-    write(options.files, options.out, options.tokenizer, options.context, options.body)
+    _check_options(options)
+    body: Body = options.body or "float16"
+    context = _CONTEXT if options.context is None else options.context
+    write(options.files, options.out, options.tokenizer, context, body)
     written = sorted(options.out.iterdir())
     size = sum(path.stat().st_size for path in written)
     names = [path.name for path in written]
@@ -79,6 +83,18 @@ def run(options: argparse.Namespace) -> Answer:
         f"and then open http://localhost:8000/ in Chrome, Edge or another browser with WebGPU."
     )
     return Answer(document, text)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise `UsageError` for an option that would be without effect."""
+    models = [file for file in options.files if web_decoder.is_model(file)]
+    for name in ("context", "body"):
+        if getattr(options, name) is not None and not models:
+            raise UsageError(f"--{name} is for a model, a .gguf or a folder, and no file is one")
+    if options.body is not None and not models[0].is_dir():
+        raise UsageError("--body is for the model of a folder: a GGUF file says it by its types")
+    if options.tokenizer is not None and models:
+        raise UsageError("--tokenizer is for matrices by themselves: a model brings its own")
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -114,7 +130,7 @@ def write(
     files: list[Path],
     out: Path,
     tokenizer: Path | None = None,
-    context: int = 1024,
+    context: int = _CONTEXT,
     body: Body = "float16",
 ) -> None:
     """Write the folder of a page.

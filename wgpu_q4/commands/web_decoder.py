@@ -127,8 +127,9 @@ def tokenizer_of(model: Path) -> tuple[str, dict[str, Any]]:
     """Return a model's ``tokenizer.json``, and how its chat is written.
 
     Returns:
-        The text of ``tokenizer.json``, and ``{"first": [id, …], "before": text, "after": text}``:
-        ids before a prompt, and what stands before and after the words of a user.
+        The text of ``tokenizer.json``, and an object: ``"first"``, ids before a prompt;
+        ``"before"`` and ``"after"``, the texts around the words of a user; ``"between"``, the text
+        from an answer to the next words, or None if a chat has no next words.
 
     Raises:
         ImportError: transformers is not installed.
@@ -149,14 +150,27 @@ def tokenizer_of(model: Path) -> tuple[str, dict[str, Any]]:
     text = str(tokenizer.backend_tokenizer.to_str())
     check_tokenizer(text, str(model))
     if tokenizer.chat_template:
-        chat = tokenizer.apply_chat_template(
-            [{"role": "user", "content": _PLACE}], add_generation_prompt=True, tokenize=False
-        )
-        before, _, after = chat.partition(_PLACE)
-        return text, {"first": [], "before": before, "after": after}
+        return text, _chat_of(tokenizer)
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
-    return text, {"first": whole[: whole.index(plain[0])], "before": "", "after": ""}
+    first = whole[: whole.index(plain[0])]
+    return text, {"first": first, "before": "", "after": "", "between": None}
+
+
+def _chat_of(tokenizer: Any) -> dict[str, Any]:
+    """Return how a tokenizer writes a chat, read off its template."""
+
+    def written(*roles: str) -> list[str]:
+        messages = [{"role": role, "content": _PLACE} for role in roles]
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return str(text).split(_PLACE)
+
+    before, after = written("user")
+    several = written("user", "assistant", "user")
+    # Some templates write an answer otherwise once another turn follows.
+    goes_on = len(several) == 4 and several[:2] + several[3:] == [before, after, after]
+    between = several[2] if goes_on else None
+    return {"first": [], "before": before, "after": after, "between": between}
 
 
 def check_tokenizer(text: str, where: str) -> None:

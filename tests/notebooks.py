@@ -22,6 +22,9 @@ MOST_BYTES = 100_000
 _MOST_LINES = 26
 """Of a cell: what a reader takes in at one look."""
 
+_MOST_COLUMNS = 92
+"""Of a line: what the site of the documentation shows without a scroll bar."""
+
 _PLACES = ("/home/", "/root/", "/tmp/", "/Users/", "/work/", str(notebooks.ROOT))
 
 
@@ -93,6 +96,8 @@ def _check_file(name: str, notebook: NotebookNode) -> None:
     code = notebooks.code_cells(notebook)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert [cell.id for cell in code if len(cell.source.splitlines()) > _MOST_LINES] == []
+    wide = [line for cell in code for line in cell.source.splitlines() if len(line) > _MOST_COLUMNS]
+    assert wide == []
     words = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     titles = [line for source in words for line in source.splitlines() if line.startswith("# ")]
     assert len(titles) == 1

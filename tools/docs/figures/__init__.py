@@ -4,6 +4,7 @@
 * `nibbles`   the format: a row, both nibble orders, words and blocks, as the library packs them
 * `overview`  the bytes of tied matrices, the ways of a kernel, what an export holds
 * `errors`    what 4 bits cost, over the size of the groups
+* `calls`     what a call costs, with arrays of the host and of the device
 * `models`    whole models beside other programs, from committed figures
 
 ``python -m tools.docs.figures`` writes them to ``docs/figures``; a test holds them to that.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.docs.figures import errors, models, nibbles, overview
+from tools.docs.figures import calls, errors, models, nibbles, overview
 from tools.docs.figures.drawing import written
 
 FIGURES = {
@@ -25,6 +26,7 @@ FIGURES = {
     "backends": overview.backends,
     "export": overview.export,
     "group-sizes": errors.over_group_sizes,
+    "device-arrays": calls.device_arrays,
     "whole-models": models.whole_models,
 }
 """What draws a figure, by the name of its file."""

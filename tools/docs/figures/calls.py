@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FIGURES = (
-    Path(__file__).resolve().parents[3] / "benchmarks/results/calls/nvidia-h200-resident.json"
-)
+_CALLS_FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "calls"
 _LOOKUP = "embedding of 16,384 ids, float32, "
 _STEP = "embedding + linear + argmax, "
 _CALLS = {

@@ -98,9 +98,7 @@ class Report:
         """Yield each op, and how often its checks have which outcome."""
         for op in dict.fromkeys(finding.op for finding in self.findings):
             counts = Counter(item.status for item in self.findings if item.op == op)
-            parts = [
-                f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status]
-            ]
+            parts = [f"{counts[key]} {word}" for key, word in _WORDS.items() if counts[key]]
             yield op, ", ".join(parts)
 
     def _notes(self) -> Iterator[str]:
@@ -114,16 +112,10 @@ class Report:
                 yield f"known difference: {excuse.name}: {excuse.cause}"
 
     def _repr_html_(self) -> str:
-        bad = self.bad
         rows: list[rich.Row] = [
-            ("adapter", self.adapter),
-            ("implementation", self.implementation),
+            ("adapter", [self.adapter, self.implementation]),
             *self._counts(),
             ("notes", [*self._notes()]),
-            *(
-                (finding.status.upper(), [finding.title, finding.detail])
-                for finding in bad[:_SHOWN]
-            ),
-            ("more", f"{len(bad) - _SHOWN} in to_json()" if len(bad) > _SHOWN else ()),
+            *((item.status.upper(), [item.title, item.detail]) for item in self.bad[:_SHOWN]),
         ]
         return rich.table(self.verdict, rows)

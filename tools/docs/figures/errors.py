@@ -28,9 +28,9 @@ def over_group_sizes(figure: Figure) -> None:
         errors = []
         for size in _SIZES:
             weight = Q4Weight.quantize(matrix, size, rule=rule)
-            error = weight.dequantize().astype(np.float64) - matrix
+            change = weight.dequantize().astype(np.float64) - matrix
             # Rounded: processors add float32 numbers in different orders.
-            errors.append(round(100 * float(np.sqrt(np.mean(error**2) / squares)), 2))
+            errors.append(round(100 * float(np.sqrt(np.mean(change**2) / squares)), 2))
         axes.plot(_SIZES, errors, "o-", color=colour, label=f'rule="{rule}"')
         for size, error in zip(_SIZES, errors, strict=True):
             below = rule == "mse"

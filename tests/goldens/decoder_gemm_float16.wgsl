@@ -98,7 +98,8 @@ fn result_at(m: u32, n: u32) -> u32 {
 //
 // Assumes: TILE_M is 32, 64 or 128, a workgroup has as many invocations, and x is padded to M'
 // rows, a multiple of TILE_M.
-// In range: an output is stored only where its row is below V and its row of x below M.
+// In range: an output is stored only where its row is below V and its row of x below M; the result
+// has room for M rows after those before it.
 //
 // Needs: vocab, result_at, load_bias.
 // Defines: TILE_N, TILE_M, sizes, Sums, store_sums.
@@ -129,24 +130,25 @@ fn store_four(m: u32, n: u32, values: vec4<f32>) {
     }
 }
 
-fn store_row(m: u32, n: u32, left: vec4<f32>, right: vec4<f32>) {
+fn store_row(m: u32, n: u32, before: u32, left: vec4<f32>, right: vec4<f32>) {
     if m < sizes.x {
-        store_four(m, n, left);
-        store_four(m, n + TILE_N / 2u, right);
+        store_four(before + m, n, left);
+        store_four(before + m, n + TILE_N / 2u, right);
     }
 }
 
-fn store_sums(sums: Sums, first_m: u32, first_n: u32, lane: u32) {
+// Store the sums of a tile as rows of the result, which come after `before` others.
+fn store_sums(sums: Sums, first_m: u32, first_n: u32, before: u32, lane: u32) {
     let m = first_m + 4u * (lane / (TILE_N / 8u));
     let n = first_n + 4u * (lane % (TILE_N / 8u));
-    store_row(m, n, sums.left0, sums.right0);
-    store_row(m + 1u, n, sums.left1, sums.right1);
-    store_row(m + 2u, n, sums.left2, sums.right2);
-    store_row(m + 3u, n, sums.left3, sums.right3);
-    store_row(m + TILE_M / 2u, n, sums.left4, sums.right4);
-    store_row(m + TILE_M / 2u + 1u, n, sums.left5, sums.right5);
-    store_row(m + TILE_M / 2u + 2u, n, sums.left6, sums.right6);
-    store_row(m + TILE_M / 2u + 3u, n, sums.left7, sums.right7);
+    store_row(m, n, before, sums.left0, sums.right0);
+    store_row(m + 1u, n, before, sums.left1, sums.right1);
+    store_row(m + 2u, n, before, sums.left2, sums.right2);
+    store_row(m + 3u, n, before, sums.left3, sums.right3);
+    store_row(m + TILE_M / 2u, n, before, sums.left4, sums.right4);
+    store_row(m + TILE_M / 2u + 1u, n, before, sums.left5, sums.right5);
+    store_row(m + TILE_M / 2u + 2u, n, before, sums.left6, sums.right6);
+    store_row(m + TILE_M / 2u + 3u, n, before, sums.left7, sums.right7);
 }
 
 // ---- linear/gemm/gemm.wgsl
@@ -157,8 +159,11 @@ fn store_sums(sums: Sums, first_m: u32, first_n: u32, lane: u32) {
 // dequantized weight at a time in workgroup memory, and fetches the next 16 into registers before
 // it computes those.
 //
-// Grid: M' / TILE_M · ⌈V / 64⌉ workgroups, folded over x and y. Those that differ only in their
-// rows of x are neighbours, so that the weight comes from the cache for all but the first.
+// Several workgroups may share the columns of a tile: each multiplies a slice of them, and leaves
+// sums of its own ([SLICES][M][V], without a bias), which somebody adds up.
+//
+// Grid: M' / TILE_M · ⌈V / 64⌉ · SLICES workgroups, folded over x and y. Those that differ only in
+// their rows of x are neighbours, so that the weight comes from the cache for all but the first.
 // Assumes: 64 · (TILE_M + 64) bytes of workgroup memory. K need not be a multiple of 16: the weight
 // past K is zero, and x past K is read as zero.
 // In range: columns of x are clamped to K − 1, and rows are below M' by the tile; places in the
@@ -168,6 +173,7 @@ fn store_sums(sums: Sums, first_m: u32, first_n: u32, lane: u32) {
 // Defines: DEPTH, weight_tile, main.
 
 const DEPTH = 16u;  // columns staged at a time
+override SLICES: u32 = 1u;  // workgroups that share a tile
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K][M' / 4], a vector of four rows
 
@@ -237,16 +243,21 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let flat = workgroup.y * grid.x + workgroup.x;
+    let slice = flat % SLICES;
+    let tile = flat / SLICES;
     let tiles_m = sizes.y / TILE_M;
-    let first_m = flat % tiles_m * TILE_M;
-    let first_n = flat / tiles_m * TILE_N;
+    let first_m = tile % tiles_m * TILE_M;
+    let first_n = tile / tiles_m * TILE_N;
+    let columns = (embed_dim() + SLICES * DEPTH - 1u) / (SLICES * DEPTH) * DEPTH;
+    let first_k = slice * columns;
+    let end_k = min(first_k + columns, embed_dim());
     let m_at = lane / (TILE_N / 8u);
     let n_at = lane % (TILE_N / 8u);
 
     var sums: Sums;
-    var x = fetch_x(first_m, 0u, lane);
-    var weight = fetch_weight(first_n, 0u, lane);
-    for (var k = 0u; k < embed_dim(); k += DEPTH) {
+    var x = fetch_x(first_m, first_k, lane);
+    var weight = fetch_weight(first_n, first_k, lane);
+    for (var k = first_k; k < end_k; k += DEPTH) {
         stage_x(x, lane);
         stage_weight(weight, lane);
         workgroupBarrier();
@@ -270,7 +281,7 @@ fn main(
         accumulate(&sums, 15u, m_at, n_at);
         workgroupBarrier();
     }
-    store_sums(sums, first_m, first_n, lane);
+    store_sums(sums, first_m, first_n, slice * sizes.x, lane);
 }
 
 // ---- decoder/stage_eights.wgsl

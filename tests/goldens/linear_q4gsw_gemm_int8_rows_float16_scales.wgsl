@@ -125,7 +125,8 @@ fn result_at(m: u32, n: u32) -> u32 {
 //
 // Assumes: TILE_M is 32, 64 or 128, a workgroup has as many invocations, and x is padded to M'
 // rows, a multiple of TILE_M.
-// In range: an output is stored only where its row is below V and its row of x below M.
+// In range: an output is stored only where its row is below V and its row of x below M; the result
+// has room for M rows after those before it.
 //
 // Needs: vocab, result_at, load_bias.
 // Defines: TILE_N, TILE_M, sizes, Sums, store_sums.
@@ -156,24 +157,25 @@ fn store_four(m: u32, n: u32, values: vec4<f32>) {
     }
 }
 
-fn store_row(m: u32, n: u32, left: vec4<f32>, right: vec4<f32>) {
+fn store_row(m: u32, n: u32, before: u32, left: vec4<f32>, right: vec4<f32>) {
     if m < sizes.x {
-        store_four(m, n, left);
-        store_four(m, n + TILE_N / 2u, right);
+        store_four(before + m, n, left);
+        store_four(before + m, n + TILE_N / 2u, right);
     }
 }
 
-fn store_sums(sums: Sums, first_m: u32, first_n: u32, lane: u32) {
+// Store the sums of a tile as rows of the result, which come after `before` others.
+fn store_sums(sums: Sums, first_m: u32, first_n: u32, before: u32, lane: u32) {
     let m = first_m + 4u * (lane / (TILE_N / 8u));
     let n = first_n + 4u * (lane % (TILE_N / 8u));
-    store_row(m, n, sums.left0, sums.right0);
-    store_row(m + 1u, n, sums.left1, sums.right1);
-    store_row(m + 2u, n, sums.left2, sums.right2);
-    store_row(m + 3u, n, sums.left3, sums.right3);
-    store_row(m + TILE_M / 2u, n, sums.left4, sums.right4);
-    store_row(m + TILE_M / 2u + 1u, n, sums.left5, sums.right5);
-    store_row(m + TILE_M / 2u + 2u, n, sums.left6, sums.right6);
-    store_row(m + TILE_M / 2u + 3u, n, sums.left7, sums.right7);
+    store_row(m, n, before, sums.left0, sums.right0);
+    store_row(m + 1u, n, before, sums.left1, sums.right1);
+    store_row(m + 2u, n, before, sums.left2, sums.right2);
+    store_row(m + 3u, n, before, sums.left3, sums.right3);
+    store_row(m + TILE_M / 2u, n, before, sums.left4, sums.right4);
+    store_row(m + TILE_M / 2u + 1u, n, before, sums.left5, sums.right5);
+    store_row(m + TILE_M / 2u + 2u, n, before, sums.left6, sums.right6);
+    store_row(m + TILE_M / 2u + 3u, n, before, sums.left7, sums.right7);
 }
 
 // ---- linear/gemm_integers/gemm.wgsl
@@ -375,7 +377,7 @@ fn main(
         add_chunk(&sums, m_at, n_at);
         workgroupBarrier();
     }
-    store_sums(sums, first_m, first_n, lane);
+    store_sums(sums, first_m, first_n, 0u, lane);
 }
 
 // ---- linear/gemm_integers/stage_rows.wgsl

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from wgpu_q4.decoder import Config, Decoder, Draw, Greedy, Sampling, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
 from wgpu_q4.kernels import HalfSupport, optional_shaders
-from wgpu_q4.kernels.decoder import plan_choose_best
+from wgpu_q4.kernels.decoder import WeightType, plan_choose_best
 
 SMOLLM2 = replace(
     PLAIN,
@@ -89,6 +89,32 @@ def test_teams_of_a_gpu(config: Config, context: Context, monkeypatch: pytest.Mo
         monkeypatch.setattr(context, "subgroup_size", subgroup)
         weights = random_weights(config, "q4gsw")
         check(decoder_of(weights), weights)
+
+
+SLICED = replace(
+    PLAIN, layers=1, windows=(0,), rope_of_layer=(0,), hidden=416, intermediate=480, qkv_bias=True
+)
+"""Three slices of columns, the last of 128 and those before it of 144."""
+
+
+@pytest.mark.parametrize("body", get_args(WeightType))
+@pytest.mark.parametrize("length", [11, 40, 70])
+def test_columns_of_a_tile_shared_by_several_workgroups(
+    length: int, body: Any, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In passes of 32, 64 and 128 rows, as on a GPU that tiles alone would leave idle.
+
+    32 rows of x and a q4gsw weight have a kernel without tiles.
+    """
+    monkeypatch.setattr(context, "is_software", False)
+    weights = random_weights(SLICED, body)
+    decoder = decoder_of(weights, capacity=80)
+    ids = np.random.default_rng(length).integers(0, PLAIN.vocab, length).tolist()
+    check(decoder, weights, ids, 2)
+    (passed,) = decoder._engine._passes.values()
+    products = [passed._plan(one, False) for one in decoder._engine.model.layers[0].matrices]
+    found = [dict(one.plan.product.constants).get("SLICES", 1) for one in products]
+    assert found == ([1] * 4 if (length, body) == (11, "q4gsw") else [3, 1, 3, 3])
 
 
 def test_subgroups_are_probed(context: Context, webgpu_device: Any) -> None:

@@ -37,7 +37,7 @@ def program_of(
     limits: Mapping[str, int],
     *,
     capacity: int,
-    prompt_rows: int = PASS_ROWS[1],
+    prompt_rows: int = PASS_ROWS[2],
 ) -> Json:
     """Return the program of a decoder as JSON, and hand its weights to ``tensors``.
 

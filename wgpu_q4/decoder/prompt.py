@@ -26,12 +26,13 @@ from wgpu_q4.kernels.decoder import (
     plan_glu,
     plan_heads,
 )
+from wgpu_q4.kernels.decoder.slices import SlicedPlan, plan_slices, slices_of
 from wgpu_q4.kernels.linear import LinearPlan
 
 if TYPE_CHECKING:
     from wgpu_q4.device import Context
 
-PASS_ROWS = (32, 128, 512)
+PASS_ROWS = (32, 64, 128, 256, 512)
 """The rows of the passes; a device runs those that its decoder has memory for."""
 
 
@@ -145,7 +146,8 @@ class PromptSteps(Bound):
         return self._step(plan, t_out=self._unit, t_in=self._made, t_state=memory.state)
 
     def _product(self, matrix: DeviceMatrix, x: Any, bias: Any | None = None) -> Iterator[Step]:
-        plan, memory = self._plan(matrix, bias is not None), self._memory
+        found, memory = self._plan(matrix, bias is not None), self._memory
+        plan = found.plan
         resources = {"t_x": x, "t_bias": bias, **matrix.bindings}
         resources["sizes"] = self._sizes_of(plan.padded_rows, matrix.exponent)
         if plan.preparation is not None:
@@ -154,7 +156,16 @@ class PromptSteps(Bound):
             written = {"t_out": prepared, "t_out_scales": scales}
             yield self._step(plan.preparation, **resources, **written)
             resources |= {"t_x": prepared, "t_x_scales": scales}
-        yield self._step(plan.product, t_out=self._made, **resources)
+        if found.sums is None:
+            yield self._step(plan.product, t_out=self._made, **resources)
+            return
+        # As large as any product of this pass needs, so that one buffer serves them all.
+        matrices = [one for layer in self._model.layers for one in layer.matrices]
+        most = max(self._plan(one, False).sum_bytes for one in matrices)
+        parts = memory.make("sums of slices", most)
+        yield self._step(plan.product, t_out=parts, **resources)
+        summed = {"t_in": parts, "t_bias": bias, "t_state": memory.state}
+        yield self._step(found.sums, t_out=self._made, **summed)
 
     def _sizes_of(self, padded_rows: int, exponent: int) -> Any:
         """Return the buffer of the sizes of a product, which `write_sizes` fills."""
@@ -164,7 +175,17 @@ class PromptSteps(Bound):
             self._sizes[key] = self._memory.uniform(name)
         return self._sizes[key]
 
-    def _plan(self, matrix: DeviceMatrix, bias: bool) -> LinearPlan:
+    def _plan(self, matrix: DeviceMatrix, bias: bool) -> SlicedPlan:
+        context = self._context
+        plan = self._whole(matrix, bias)
+        slices = 1 if context.is_software else slices_of(plan, matrix.matrix, self.rows)
+        if slices == 1:
+            return SlicedPlan(plan)
+        plan = self._whole(matrix, False)
+        return plan_slices(plan, matrix.matrix, self.rows, bias, context.limits, slices)
+
+    def _whole(self, matrix: DeviceMatrix, bias: bool) -> LinearPlan:
+        """Return a product whose tiles have a workgroup each."""
         context, shape = self._context, matrix.matrix.shape
         if matrix.matrix.type != "q4gsw":
             return plan_gemm(matrix.matrix, self.rows, bias, context.limits, context.half_support)

@@ -19,6 +19,7 @@ from wgpu_q4.kernels.decoder.shapes import (
     Source,
     WeightType,
 )
+from wgpu_q4.kernels.decoder.slices import plan_sums
 from wgpu_q4.kernels.dispatch import Dispatch, MatrixShape
 from wgpu_q4.kernels.traits import HalfSupport
 from wgpu_q4.kernels.wgsl import Shader
@@ -97,6 +98,8 @@ def _rows(
         yield plan_norm(source, shape, _ROWS, _EPSILON, limits, support, chunked=True)
     for activation in activations:
         yield plan_glu(activation, 4 * hidden, _ROWS, limits)
+    for bias in (False, True):
+        yield plan_sums(hidden, _ROWS, 4, bias, limits)
 
 
 def _attention(

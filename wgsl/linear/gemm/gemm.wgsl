@@ -4,8 +4,11 @@
 // dequantized weight at a time in workgroup memory, and fetches the next 16 into registers before
 // it computes those.
 //
-// Grid: M' / TILE_M · ⌈V / 64⌉ workgroups, folded over x and y. Those that differ only in their
-// rows of x are neighbours, so that the weight comes from the cache for all but the first.
+// Several workgroups may share the columns of a tile: each multiplies a slice of them, and leaves
+// sums of its own ([SLICES][M][V], without a bias), which somebody adds up.
+//
+// Grid: M' / TILE_M · ⌈V / 64⌉ · SLICES workgroups, folded over x and y. Those that differ only in
+// their rows of x are neighbours, so that the weight comes from the cache for all but the first.
 // Assumes: 64 · (TILE_M + 64) bytes of workgroup memory. K need not be a multiple of 16: the weight
 // past K is zero, and x past K is read as zero.
 // In range: columns of x are clamped to K − 1, and rows are below M' by the tile; places in the
@@ -15,6 +18,7 @@
 // Defines: DEPTH, weight_tile, main.
 
 const DEPTH = 16u;  // columns staged at a time
+override SLICES: u32 = 1u;  // workgroups that share a tile
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K][M' / 4], a vector of four rows
 
@@ -84,16 +88,21 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let flat = workgroup.y * grid.x + workgroup.x;
+    let slice = flat % SLICES;
+    let tile = flat / SLICES;
     let tiles_m = sizes.y / TILE_M;
-    let first_m = flat % tiles_m * TILE_M;
-    let first_n = flat / tiles_m * TILE_N;
+    let first_m = tile % tiles_m * TILE_M;
+    let first_n = tile / tiles_m * TILE_N;
+    let columns = (embed_dim() + SLICES * DEPTH - 1u) / (SLICES * DEPTH) * DEPTH;
+    let first_k = slice * columns;
+    let end_k = min(first_k + columns, embed_dim());
     let m_at = lane / (TILE_N / 8u);
     let n_at = lane % (TILE_N / 8u);
 
     var sums: Sums;
-    var x = fetch_x(first_m, 0u, lane);
-    var weight = fetch_weight(first_n, 0u, lane);
-    for (var k = 0u; k < embed_dim(); k += DEPTH) {
+    var x = fetch_x(first_m, first_k, lane);
+    var weight = fetch_weight(first_n, first_k, lane);
+    for (var k = first_k; k < end_k; k += DEPTH) {
         stage_x(x, lane);
         stage_weight(weight, lane);
         workgroupBarrier();
@@ -117,5 +126,5 @@ fn main(
         accumulate(&sums, 15u, m_at, n_at);
         workgroupBarrier();
     }
-    store_sums(sums, first_m, first_n, lane);
+    store_sums(sums, first_m, first_n, slice * sizes.x, lane);
 }

@@ -195,5 +195,5 @@ fn main(
         add_chunk(&sums, m_at, n_at);
         workgroupBarrier();
     }
-    store_sums(sums, first_m, first_n, lane);
+    store_sums(sums, first_m, first_n, 0u, lane);
 }

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from tests.tiny_tokenizers import KINDS
 from wgpu_q4.commands.web import page_folder
-from wgpu_q4.commands.web_decoder import check_tokenizer, tokenizer_of
+from wgpu_q4.decoder.tokenizer import check_tokenizer, tokenizer_of
 from wgpu_q4.errors import FormatError
 
 SCRIPT = """

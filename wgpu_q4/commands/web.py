@@ -33,6 +33,7 @@ from wgpu_q4.commands import web_decoder
 from wgpu_q4.commands.answer import Answer, UsageError
 from wgpu_q4.commands.web_cases import corner_cases, corner_matrices, matrix_cases
 from wgpu_q4.commands.web_programs import Modules, programs
+from wgpu_q4.decoder.tokenizer import tokenizer_of
 from wgpu_q4.decoder.weights import Body
 from wgpu_q4.device.parts import shape_of
 from wgpu_q4.errors import FormatError
@@ -170,7 +171,7 @@ def write(
     layers = web_decoder.TensorFile(_existing(out))
     for model in models:
         weights = web_decoder.weights_of(model, body)
-        words, chat = web_decoder.tokenizer_of(model)
+        words, chat = tokenizer_of(model)
         made[_of_model(model)] = web_decoder.matrices_of(weights)
         program = web_decoder.write_up(weights, layers, context)
         about = {"file": _of_model(model), "layers": _LAYERS, "bytes": layers.nbytes, "chat": chat}

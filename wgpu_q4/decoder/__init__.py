@@ -14,6 +14,7 @@ One file per idea:
 * `submission`   steps submitted ahead of the host
 * `engine`       what is on the device, and what runs there
 * `decoder`      `Decoder`
+* `program`, `notes`  a decoder written down, for a host that is not Python; `tokenizer`, its texts
 """
 
 from wgpu_q4.decoder.affine import AffineMatrix

@@ -37,7 +37,7 @@ def _shown(node: nodes.Element) -> str:
     for name in list(copy.findall(addnodes.pending_xref_condition)):
         if name["condition"] == "*":
             name.parent.remove(name)
-    return str(copy.astext())
+    return str(copy.astext()).removeprefix(" -> ")  # docutils has its own arrow for a result
 
 
 def setup(app: Any) -> dict[str, Any]:

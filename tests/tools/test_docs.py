@@ -103,7 +103,7 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     # Types have the names that the source gives them.
     assert "TypeAliasForwardRef" not in text
     assert "NDArray[uint8]" in text
-    assert not re.search(r"-&gt;\s*NDArray", text)
+    assert "-&gt;" not in text
 
 
 def test_types_are_shortened() -> None:

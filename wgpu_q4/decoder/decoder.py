@@ -84,8 +84,8 @@ class Decoder:
             accuracy: as in `wgpu_q4.linear`, of the products with many rows of a prompt and a
                 4-bit matrix of a layer; a generated token is always exact.
             prompt_rows: rows of a prompt that a pass takes at most, which decides how much memory
-                passes take; by default 512, on a processor 32.  There are passes of 32, 64, 128, 256 and
-                512 rows, and that of 32 is there in any case.
+                passes take; by default 512, on a processor 32.  There are passes of 32, 64, 128,
+                256 and 512 rows, and that of 32 is there in any case.
             slices: workgroups that share the positions which a head looks at, once there are more
                 than 512, at most 64; by default one for each 128, on a processor 1 in all.
             most_steps: the most steps of a submission.

@@ -104,9 +104,12 @@ export class Talk {
       const start = performance.now();
       let [begun, count, id] = [start, 0, 0];
       for await (id of decoder.generate(prompt, element("most").valueAsNumber, sampling, keep)) {
-        if (count === 0) this.said = [...kept, ...prompt];
+        if (count++ === 0) {
+          begun = performance.now();
+          this.said = [...kept, ...prompt];
+          element("prompt").value = "";
+        }
         this.said.push(id);
-        if (count++ === 0) begun = performance.now();
         shown.textContent += add(id);
         const seconds = (performance.now() - begun) / 1000;
         const rate = count > 1 ? `; ${((count - 1) / seconds).toFixed(1)} tokens a second` : "";

@@ -31,6 +31,7 @@ _OF_A_DECODER = {
     "decoder_attention_token_float16_cache",
     "decoder_choose_best",
     "decoder_gemm_affine4",
+    "decoder_gemm_affine4_lanes",
     "decoder_gemm_float16",
     "decoder_gemv_affine4_subnormal_add",
     "decoder_gemv_affine8_add",

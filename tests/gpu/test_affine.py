@@ -89,30 +89,41 @@ def test_one_row(
             assert (np.abs(found - exact) <= bound(matrix, x)).all()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("by_lanes", [False, True], ids=["tiles", "lanes"])
+@pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_many_rows(bits: int, shape: tuple[int, int], context: Context) -> None:
-    matrix, (vocab, embed_dim) = random_matrix(bits, shape), shape
-    rows = 37
+def test_many_rows(bits: int, shape: tuple[int, int], by_lanes: bool, context: Context) -> None:
+    """A pass for 40 rows that has 37; a processor with subgroups of 8 lanes computes by lanes."""
+    matrix, (vocab, embed_dim) = random_matrix(min(bits, 8), shape), shape
+    held = matrix if bits < 16 else matrix.dequantize().astype(np.float16)
+    rows, most = 37, 40
     x = np.random.default_rng(1).standard_normal((rows, embed_dim), np.float32)
     bias = np.random.default_rng(2).standard_normal(vocab, np.float32)
     with context.lock, context.guard, context.guard.busy:
-        device = own_matrix(context, "a matrix", matrix)
-        plan = plan_gemm(device.matrix, rows, True, context.limits, context.half_support)
-        assert plan.preparation is not None
-        out = upload(context, "out", np.zeros((rows, vocab), np.float32))
+        device = own_matrix(context, "a matrix", held)
+        plan = plan_gemm(
+            *(device.matrix, most, True, context.limits, context.half_support),
+            software=by_lanes,
+            subgroup=context.subgroup_size,
+        )
+        assert (plan.preparation is None) == by_lanes == ("lanes" in plan.kernel)
+        out = upload(context, "out", np.zeros((most, vocab), np.float32))
         sizes = np.array([rows, plan.padded_rows, 0, 0], np.int32)
         given = {
-            "t_x": upload(context, "x", x),
+            "t_x": upload(context, "x", np.pad(x, ((0, most - rows), (0, 0)))),
             "t_bias": upload(context, "bias", bias),
             "sizes": upload(context, "sizes", sizes, "UNIFORM"),
             **device.bindings,
         }
-        ready = upload(context, "x prepared", np.zeros(plan.x_bytes // 4, np.float32))
-        steps = [
-            context.pipelines.step(plan.preparation, {**given, "t_out": ready}),
-            context.pipelines.step(plan.product, {**given, "t_x": ready, "t_out": out}),
-        ]
-        found = run(context, steps, out, (rows, vocab))
-    exact = x.astype(np.float64) @ matrix.dequantize().astype(np.float64).T + bias
-    assert (np.abs(found - exact) <= bound(matrix, x) + 2.0**-22 * np.abs(bias)).all()
+        steps = []
+        if plan.preparation is not None:
+            ready = upload(context, "x prepared", np.zeros(plan.x_bytes // 4, np.float32))
+            steps.append(context.pipelines.step(plan.preparation, {**given, "t_out": ready}))
+            given["t_x"] = ready
+        steps.append(context.pipelines.step(plan.product, {**given, "t_out": out}))
+        found = run(context, steps, out, (most, vocab))
+    values = matrix.dequantize() if isinstance(held, AffineMatrix) else held
+    exact = x.astype(np.float64) @ values.astype(np.float64).T + bias
+    allowed = bound(matrix, x) + 2.0**-22 * np.abs(bias)
+    assert (np.abs(found[:rows] - exact) <= allowed).all()
+    assert not found[rows:].any()

@@ -188,7 +188,11 @@ class PromptSteps(Bound):
         """Return a product whose tiles have a workgroup each."""
         context, shape = self._context, matrix.matrix.shape
         if matrix.matrix.type != "q4gsw":
-            return plan_gemm(matrix.matrix, self.rows, bias, context.limits, context.half_support)
+            return plan_gemm(
+                *(matrix.matrix, self.rows, bias, context.limits, context.half_support),
+                software=context.is_software,
+                subgroup=context.subgroup_size,
+            )
         return plan_linear(
             *(shape, self.rows, "rows", bias, context.limits, context.half_support),
             accuracy=self._accuracy,

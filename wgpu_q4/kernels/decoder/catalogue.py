@@ -155,7 +155,7 @@ def _products(
             ).dispatch
         for bias, rows in product((False, True), (32, 64, 128)):
             if type_ != "q4gsw":
-                yield plan_gemm(matrix, rows, bias, limits, support).product
+                yield plan_gemm(matrix, rows, bias, limits, support, **kind).product
 
 
 def _heads(

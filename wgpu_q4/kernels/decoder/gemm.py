@@ -1,4 +1,7 @@
-"""A product with many rows of x and a weight that is not q4gsw, in the tiles of ``gemm``."""
+"""A product with many rows of x and a weight that is not q4gsw.
+
+A GPU computes it in the tiles of ``gemm``; an invocation of a processor has rows of the weight for
+itself."""
 
 from __future__ import annotations
 
@@ -25,22 +28,33 @@ _WEIGHTS: Mapping[WeightType, tuple[str, tuple[str, ...]]] = {
 """In words, and the pieces that read eight columns."""
 
 
+_LANES = 8
+"""Lanes of a subgroup, at least, that share what they load of x on a processor."""
+
+_LANE_ROWS, _LANES_OUTPUTS = 8, 32
+"""Rows of x, and outputs, that a workgroup computes there."""
+
+
 @cache
-def gemm_shader(weight: WeightType, bias: bool, half_support: HalfSupport) -> Shader:
-    """Return the tiled product with a weight of that type."""
+def gemm_shader(
+    weight: WeightType, bias: bool, half_support: HalfSupport, lanes: bool = False
+) -> Shader:
+    """Return the product with a weight of that type, in tiles or, for a processor, by ``lanes``."""
     said, eights = _WEIGHTS[weight]
+    tiles_or_lanes = ("decoder/gemm_lanes",)
+    if not lanes:
+        tiles_or_lanes = ("linear/common/gemm_tile", "linear/gemm/gemm", "decoder/stage_eights")
     pieces = (
         "shape/overrides",
         *two_halves_pieces(half_support),
         *eights,
         "linear/common/bias_buffer" if bias else "linear/common/bias_none",
         "linear/common/result",
-        "linear/common/gemm_tile",
-        "linear/gemm/gemm",
-        "decoder/stage_eights",
+        *tiles_or_lanes,
     )
+    words = "_lanes" if lanes else "", "_bias" if bias else "", halves_suffix(pieces)
     return Shader(
-        f"decoder_gemm_{weight}{'_bias' if bias else ''}{halves_suffix(pieces)}",
+        f"decoder_gemm_{weight}{''.join(words)}",
         pieces,
         f"many rows of x times {said}{', plus a bias' if bias else ''}",
     )
@@ -52,6 +66,9 @@ def plan_gemm(
     bias: bool,
     limits: Mapping[str, int],
     half_support: HalfSupport,
+    *,
+    software: bool = False,
+    subgroup: int = 0,
 ) -> LinearPlan:
     """Return the dispatches of ``x · Wᵀ`` for up to ``rows`` rows of x.
 
@@ -61,21 +78,38 @@ def plan_gemm(
         bias: True if a bias is added.
         limits: the device's limits.
         half_support: what its half-precision functions do.
+        software: True if the device runs on the processor.
+        subgroup: lanes of the device's subgroups, if they are known and in order; else 0.
     """
     shape = matrix.shape
     job = Job(shape, rows, "rows", bias, limits, half_support, 0, shape.vocab)
-    height = tile_rows(job, _HEIGHTS, _COLUMN_BYTES, _COLUMN_BYTES)
+    lanes = software and subgroup >= _LANES
+    height = _LANE_ROWS
+    if not lanes:
+        height = tile_rows(job, _HEIGHTS, _COLUMN_BYTES, _COLUMN_BYTES)
     padded = -(-rows // height) * height
-    shader = gemm_shader(matrix.type, bias, half_support)
+    shader = gemm_shader(matrix.type, bias, half_support, lanes)
+    if lanes:
+        workgroups = padded // height * -(-shape.vocab // _LANES_OUTPUTS)
+        needs = _needs(matrix, rows, bias, rows)
+        return LinearPlan(
+            f"gemm_{matrix.type}_lanes", job.dispatch(shader, {}, workgroups, needs), None, padded
+        )
     x_bytes = padded * shape.embed_dim * 4
-    needs = {
+    needs = _needs(matrix, rows, bias, padded)
+    product = job.dispatch(shader, {"TILE_M": height}, tiles(job, padded, height), needs)
+    prepare = job.prepare(TRANSPOSE_X, padded // 4 * (shape.embed_dim // 4))
+    return LinearPlan(f"gemm_{matrix.type}", product, prepare, padded, x_bytes)
+
+
+def _needs(matrix: Matrix, rows: int, bias: bool, x_rows: int) -> dict[str, int]:
+    """Return the bytes that each buffer must hold, by the binding's name."""
+    shape = matrix.shape
+    return {
         "t_out": rows * shape.vocab * 4,
-        "t_x": x_bytes,
+        "t_x": x_rows * shape.embed_dim * 4,
         "t_weight": matrix.nbytes,
         "sizes": 16,
         **({"t_pairs": matrix.pair_bytes} if matrix.pair_bytes else {}),
         **({"t_bias": shape.vocab * 4} if bias else {}),
     }
-    product = job.dispatch(shader, {"TILE_M": height}, tiles(job, padded, height), needs)
-    prepare = job.prepare(TRANSPOSE_X, padded // 4 * (shape.embed_dim // 4))
-    return LinearPlan(f"gemm_{matrix.type}", product, prepare, padded, x_bytes)

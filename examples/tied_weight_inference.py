@@ -9,8 +9,9 @@ SmolLM2-135M-Instruct spends a fifth of its weights on one 49152 × 576 matrix t
 looks the prompt's tokens up in it, and multiplies with it to score the next token.  That matrix is
 quantized, and lies in one buffer on the device, from which both uses read.
 
-The whole model runs on the device, from ids to ids (`body_on_device`); its layers are in float16,
-since a model as small as this one loses its sense in 4 bits.  With ``--body torch`` the layers stay
+The whole model runs on the device, from ids to ids (`body_on_device`); its layers are in
+the 4 bits with offsets (Q4_1) that the file has: a model as small as this one loses its sense in 4
+bits without.  With ``--body torch`` the layers stay
 in torch, on the processor (`body_in_torch`).
 
 ``--compare`` computes the answer in plain torch, too, on the same numbers, and fails unless both

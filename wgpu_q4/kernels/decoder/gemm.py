@@ -41,7 +41,7 @@ def gemm_shader(
 ) -> Shader:
     """Return the product with a weight of that type, in tiles or, for a processor, by ``lanes``."""
     said, eights = _WEIGHTS[weight]
-    tiles_or_lanes = ("decoder/gemm_lanes",)
+    tiles_or_lanes: tuple[str, ...] = ("decoder/gemm_lanes",)
     if not lanes:
         tiles_or_lanes = ("linear/common/gemm_tile", "linear/gemm/gemm", "decoder/stage_eights")
     pieces = (

@@ -130,7 +130,7 @@ const TILE_N = 64u;
 override TILE_M: u32 = 128u;  // rows of x of a tile, and invocations of a workgroup
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, workgroups that share a tile; 0 for one
 
 // Row r of the invocation's 8, its left and its right four outputs.
 struct Sums {
@@ -182,9 +182,10 @@ fn store_sums(sums: Sums, first_m: u32, first_n: u32, before: u32, lane: u32) {
 // it computes those.
 //
 // Several workgroups may share the columns of a tile: each multiplies a slice of them, and leaves
-// sums of its own ([SLICES][M][V], without a bias), which somebody adds up.
+// sums of its own ([slices][M][V], without a bias), which somebody adds up. The number of slices is
+// no constant: drivers unroll a loop whose few turns they know, and compile it for seconds.
 //
-// Grid: M' / TILE_M · ⌈V / 64⌉ · SLICES workgroups, folded over x and y. Those that differ only in
+// Grid: M' / TILE_M · ⌈V / 64⌉ · slices workgroups, folded over x and y. Those that differ only in
 // their rows of x are neighbours, so that the weight comes from the cache for all but the first.
 // Assumes: 64 · (TILE_M + 64) bytes of workgroup memory. K need not be a multiple of 16: the weight
 // past K is zero, and x past K is read as zero.
@@ -195,7 +196,6 @@ fn store_sums(sums: Sums, first_m: u32, first_n: u32, before: u32, lane: u32) {
 // Defines: DEPTH, weight_tile, main.
 
 const DEPTH = 16u;  // columns staged at a time
-override SLICES: u32 = 1u;  // workgroups that share a tile
 
 @group(0) @binding(1) var<storage, read> t_x: array<vec4<f32>>;  // [K][M' / 4], a vector of four rows
 
@@ -265,12 +265,13 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let flat = workgroup.y * grid.x + workgroup.x;
-    let slice = flat % SLICES;
-    let tile = flat / SLICES;
+    let slices = max(sizes.w, 1u);
+    let slice = flat % slices;
+    let tile = flat / slices;
     let tiles_m = sizes.y / TILE_M;
     let first_m = tile % tiles_m * TILE_M;
     let first_n = tile / tiles_m * TILE_N;
-    let columns = (embed_dim() + SLICES * DEPTH - 1u) / (SLICES * DEPTH) * DEPTH;
+    let columns = (embed_dim() + slices * DEPTH - 1u) / (slices * DEPTH) * DEPTH;
     let first_k = slice * columns;
     let end_k = min(first_k + columns, embed_dim());
     let m_at = lane / (TILE_N / 8u);

@@ -135,7 +135,7 @@ const TILE_N = 64u;
 override TILE_M: u32 = 128u;  // rows of x of a tile, and invocations of a workgroup
 
 @group(0) @binding(0) var<storage, read_write> t_out: array<f32>;  // [M][RESULT_ROW]
-@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, 0
+@group(0) @binding(4) var<uniform> sizes: vec4<u32>;  // M, M', 0, workgroups that share a tile; 0 for one
 
 // Row r of the invocation's 8, its left and its right four outputs.
 struct Sums {

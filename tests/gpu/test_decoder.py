@@ -113,8 +113,9 @@ def test_columns_of_a_tile_shared_by_several_workgroups(
     check(decoder, weights, ids, 2)
     (passed,) = decoder._engine._passes.values()
     products = [passed._plan(one, False) for one in decoder._engine.model.layers[0].matrices]
-    found = [dict(one.plan.product.constants).get("SLICES", 1) for one in products]
-    assert found == ([1] * 4 if (length, body) == (11, "q4gsw") else [3, 1, 3, 3])
+    assert [one.slices for one in products] == (
+        [1] * 4 if (length, body) == (11, "q4gsw") else [3, 1, 3, 3]
+    )
 
 
 def test_subgroups_are_probed(context: Context, webgpu_device: Any) -> None:

@@ -20,6 +20,7 @@ from wgpu_q4.device.commands import Commands
 from wgpu_q4.device.pipelines import Step
 from wgpu_q4.kernels import Accuracy, plan_linear
 from wgpu_q4.kernels.decoder import (
+    Matrix,
     Source,
     plan_attention,
     plan_gemm,
@@ -59,14 +60,18 @@ class PromptSteps(Bound):
         attended = config.heads * config.head_dim
         self._queries = memory.make("queries", memory.rows * attended * 4)
         self._accuracy = accuracy
-        self._sizes: dict[tuple[int, int], Any] = {}
+        self._sizes: dict[tuple[int, int, int], Any] = {}
+        self._plans: dict[tuple[Matrix, bool], SlicedPlan] = {}
+        # As large as any product needs, so that one buffer serves them all.
+        matrices = [one for layer in model.layers for one in layer.matrices]
+        self._sum_bytes = max(self._plan(one, False).sum_bytes for one in matrices)
         self.layers = Commands.of(self._layers())
         self.last = Commands.of(self._last())
 
     def write_sizes(self, rows: int) -> None:
         """Queue the number of rows of the next pass."""
-        for (padded_rows, exponent), buffer in self._sizes.items():
-            self._context.write(buffer, np.array([rows, padded_rows, exponent, 0], np.int32))
+        for words, buffer in self._sizes.items():
+            self._context.write(buffer, np.array([rows, *words], np.int32))
 
     def _layers(self) -> Iterator[Step]:
         layers, rows = self._model.layers, self.rows
@@ -149,7 +154,7 @@ class PromptSteps(Bound):
         found, memory = self._plan(matrix, bias is not None), self._memory
         plan = found.plan
         resources = {"t_x": x, "t_bias": bias, **matrix.bindings}
-        resources["sizes"] = self._sizes_of(plan.padded_rows, matrix.exponent)
+        resources["sizes"] = self._sizes_of(plan.padded_rows, matrix.exponent, found.slices)
         if plan.preparation is not None:
             prepared = memory.make("x prepared", plan.x_bytes)
             scales = memory.make("scales of x", max(4, plan.x_scale_bytes))
@@ -159,23 +164,31 @@ class PromptSteps(Bound):
         if found.sums is None:
             yield self._step(plan.product, t_out=self._made, **resources)
             return
-        # As large as any product of this pass needs, so that one buffer serves them all.
-        matrices = [one for layer in self._model.layers for one in layer.matrices]
-        most = max(self._plan(one, False).sum_bytes for one in matrices)
-        parts = memory.make("sums of slices", most)
+        parts = memory.make("sums of slices", self._sum_bytes)
         yield self._step(plan.product, t_out=parts, **resources)
         summed = {"t_in": parts, "t_bias": bias, "t_state": memory.state}
         yield self._step(found.sums, t_out=self._made, **summed)
 
-    def _sizes_of(self, padded_rows: int, exponent: int) -> Any:
-        """Return the buffer of the sizes of a product, which `write_sizes` fills."""
-        key = padded_rows, exponent
+    def _sizes_of(self, *words: int) -> Any:
+        """Return the buffer of the sizes of a product, which `write_sizes` fills.
+
+        Args:
+            words: those behind the number of rows: rows when padded, an exponent, slices.
+        """
+        key = padded_rows, exponent, slices = words
         if key not in self._sizes:
-            name = f"sizes of a pass of {self.rows} rows in {padded_rows}, exponent {exponent}"
+            name = f"sizes of a pass of {self.rows} rows in {padded_rows}, {exponent}, {slices}"
             self._sizes[key] = self._memory.uniform(name)
         return self._sizes[key]
 
     def _plan(self, matrix: DeviceMatrix, bias: bool) -> SlicedPlan:
+        """Return what runs for a product: layers of one shape share it."""
+        key = matrix.matrix, bias
+        if key not in self._plans:
+            self._plans[key] = self._new_plan(matrix, bias)
+        return self._plans[key]
+
+    def _new_plan(self, matrix: DeviceMatrix, bias: bool) -> SlicedPlan:
         context = self._context
         plan = self._whole(matrix, bias)
         slices = 1 if context.is_software else slices_of(plan, matrix.matrix, self.rows)

@@ -32,12 +32,14 @@ class SlicedPlan:
     """What runs for ``x · Wᵀ``.
 
     Attributes:
-        plan: the product; its dispatch leaves the sums of ``slices`` slices.
+        plan: the product.
+        slices: workgroups that share a tile, the last of the sizes that the product reads.
         sums: what adds them up, if there are several.
         sum_bytes: what the product writes for it.
     """
 
     plan: LinearPlan
+    slices: int = 1
     sums: Dispatch | None = None
     sum_bytes: int = 0
 
@@ -96,9 +98,8 @@ def plan_slices(
     needs = None if product.needs is None else {**product.needs, "t_out": sum_bytes}
     sliced = replace(
         product,
-        constants={**product.constants, "SLICES": slices},
         workgroups=fold(_tiles(plan, matrix, rows) * slices, limits),
         needs=needs,
     )
     sums = plan_sums(vocab, rows, slices, bias, limits)
-    return SlicedPlan(replace(plan, product=sliced), sums, sum_bytes)
+    return SlicedPlan(replace(plan, product=sliced), slices, sums, sum_bytes)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
 from wgpu_q4 import DeviceError, DeviceLimitError, FormatError, Q4Weight
-from wgpu_q4.decoder import Config, Decoder, Draw, Greedy, Sampling, Weights
+from wgpu_q4.decoder import Config, Decoder, Draw, Greedy, Sampling, Weights, prompt
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
 from wgpu_q4.kernels import HalfSupport, optional_shaders
 from wgpu_q4.kernels.decoder import WeightType, plan_choose_best
+from wgpu_q4.kernels.dispatch import MatrixShape
 
 SMOLLM2 = replace(
     PLAIN,
@@ -116,6 +117,20 @@ def test_columns_of_a_tile_shared_by_several_workgroups(
     assert [one.slices for one in products] == (
         [1] * 4 if (length, body) == (11, "q4gsw") else [3, 1, 3, 3]
     )
+
+
+def test_products_of_one_shape_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+    plan = prompt.plan_linear
+
+    def spy(shape: MatrixShape, *rest: Any, **named: Any) -> Any:
+        planned.append(shape)
+        return plan(shape, *rest, **named)
+
+    monkeypatch.setattr(prompt, "plan_linear", spy)
+    config = replace(PLAIN, layers=9, windows=(0,) * 9, rope_of_layer=(0,) * 9)
+    decoder_of(random_weights(config, "q4gsw")).prefill(IDS)
+    assert len(planned) == len(set(planned)) == 4
 
 
 def test_subgroups_are_probed(context: Context, webgpu_device: Any) -> None:

@@ -169,13 +169,9 @@ class PromptSteps(Bound):
         summed = {"t_in": parts, "t_bias": bias, "t_state": memory.state}
         yield self._step(found.sums, t_out=self._made, **summed)
 
-    def _sizes_of(self, *words: int) -> Any:
-        """Return the buffer of the sizes of a product, which `write_sizes` fills.
-
-        Args:
-            words: those behind the number of rows: rows when padded, an exponent, slices.
-        """
-        key = padded_rows, exponent, slices = words
+    def _sizes_of(self, padded_rows: int, exponent: int, slices: int) -> Any:
+        """Return the buffer of the sizes of a product, which `write_sizes` fills."""
+        key = padded_rows, exponent, slices
         if key not in self._sizes:
             name = f"sizes of a pass of {self.rows} rows in {padded_rows}, {exponent}, {slices}"
             self._sizes[key] = self._memory.uniform(name)

@@ -1,12 +1,13 @@
 """A real model, SmolLM2-135M-Instruct: the decoder's text is that of transformers.
 
-200 tokens behind each of three prompts were compared by hand; here are fewer, for time.
+The test compares a short text, for time.  ``python -m tests.torch.test_decoder_smollm2`` compares
+200 tokens behind each of three prompts.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,17 +90,42 @@ def reference(config: Config) -> Any:
     return model.eval()  # type: ignore[no-untyped-call]
 
 
-def test_the_text_is_that_of_transformers() -> None:
-    decoder = Decoder.from_gguf(file(), capacity=64, cache="float32", prompt_rows=32)
-    assert decoder.layer_types == ("affine4",)  # the file's Q4_1, number for number
-    made = list(decoder.generate(CAPITAL, 16, end_of_text=()))
+def compare(decoder: Decoder, model: Any, ids: Sequence[int], count: int) -> float:
+    """Check that a text is that of transformers, and return how far logits are apart.
+
+    Both are float32, in another order: 5e-5 of 44 after 200 tokens.
+    """
+    made = list(decoder.generate(ids, count, end_of_text=()))
     logits = decoder.logits()
     with torch.no_grad():
-        found = reference(decoder.config)(torch.tensor([[*CAPITAL, *made]])).logits[0].numpy()
-    assert made == found[len(CAPITAL) - 1 : -1].argmax(-1).tolist()
-    # Both are float32, in another order: 2.5e-5 apart after 200 tokens.
-    assert np.abs(logits - found[-2]).max() < 2e-4
+        found = model(torch.tensor([[*ids, *made]])).logits[0].numpy()
+    assert made == found[len(ids) - 1 : -1].argmax(-1).tolist()
     assert np.abs(found).max() > 20
-    end = made.index(2)  # "The capital of France is Paris."
+    apart = float(np.abs(logits - found[-2]).max())
+    assert apart < 2e-4
+    return apart
+
+
+def test_the_text_is_that_of_transformers() -> None:
+    decoder = Decoder.from_gguf(file(), capacity=64, cache="float32", prompt_rows=32)
+    compare(decoder, reference(decoder.config), CAPITAL, 16)
     assert decoder.config.end_of_text == (2,)
+    made = list(decoder.generate(CAPITAL, 16, end_of_text=()))
+    end = made.index(2)  # "The capital of France is Paris."
     assert list(decoder.generate(CAPITAL, 16)) == made[:end]
+
+
+def main() -> None:
+    """Compare longer texts."""
+    decoder = Decoder.from_gguf(file(), capacity=256, cache="float32")
+    model = reference(decoder.config)
+    random = np.random.default_rng(5).integers(3, decoder.config.vocab, 37).tolist()
+    for ids in (CAPITAL, [504, 3575, 282], random):
+        apart = compare(decoder, model, ids, 200)
+        print(
+            f"behind {len(ids)} ids: 200 tokens are equal, logits are {apart:.1e} apart", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

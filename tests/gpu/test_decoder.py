@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from tests.decoder_oracle import EVERYTHING, PLAIN, bound, logits_of, random_weights
 from wgpu_q4 import DeviceError, DeviceLimitError, FormatError, Q4Weight
-from wgpu_q4.decoder import Config, Decoder, Draw, Greedy, Sampling, Weights, prompt
+from wgpu_q4.decoder import Config, Decoder, Draw, Greedy, Sampling, Weights
 from wgpu_q4.device import Context, context_for
 from wgpu_q4.device.upload import upload
-from wgpu_q4.kernels import HalfSupport, optional_shaders
+from wgpu_q4.kernels import HalfSupport, optional_shaders, plan_linear
 from wgpu_q4.kernels.decoder import WeightType, plan_choose_best
 from wgpu_q4.kernels.dispatch import MatrixShape
 
@@ -121,13 +121,12 @@ def test_columns_of_a_tile_shared_by_several_workgroups(
 
 def test_products_of_one_shape_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = []
-    plan = prompt.plan_linear
 
     def spy(shape: MatrixShape, *rest: Any, **named: Any) -> Any:
         planned.append(shape)
-        return plan(shape, *rest, **named)
+        return plan_linear(shape, *rest, **named)
 
-    monkeypatch.setattr(prompt, "plan_linear", spy)
+    monkeypatch.setattr("wgpu_q4.decoder.prompt.plan_linear", spy)
     config = replace(PLAIN, layers=9, windows=(0,) * 9, rope_of_layer=(0,) * 9)
     decoder_of(random_weights(config, "q4gsw")).prefill(IDS)
     assert len(planned) == len(set(planned)) == 4

@@ -95,7 +95,7 @@ def compare(decoder: Decoder, model: Any, ids: Sequence[int], count: int) -> flo
 
     Both are float32, in another order: 5e-5 of 44 after 200 tokens.
     """
-    made = list(decoder.generate(ids, count, end_of_text=()))
+    made = list(decoder.generate(list(ids), count, end_of_text=()))
     logits = decoder.logits()
     with torch.no_grad():
         found = model(torch.tensor([[*ids, *made]])).logits[0].numpy()

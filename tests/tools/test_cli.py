@@ -335,6 +335,16 @@ def test_words_go_to_standard_error_beside_json(capsys: Captured) -> None:
     assert "embedding, ids=2, 16×32, rows, float32" in said.err
 
 
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Captured
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["web", str(tmp_path), "--out", str(tmp_path / "page")]) == 2
+    error = capsys.readouterr().err
+    assert "transformers" in error
+    assert "pip install 'wgpu_q4[hf]'" in error
+
+
 def test_control_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def interrupted(path: str) -> object:
         raise KeyboardInterrupt

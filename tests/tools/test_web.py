@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from http.server import ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from urllib.request import urlopen
@@ -100,6 +100,16 @@ def test_what_is_refused_writes_nothing(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a page has one model, not 2"):
         write([tmp_path, tmp_path / "other.gguf"], out)
     assert not out.exists()
+
+
+def test_a_port_that_cannot_be_had_is_named(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as taken:
+        for port in (taken.server_port, 65536):
+            out = str(tmp_path / str(port))
+            assert main(["web", str(file), "--out", out, "--serve", str(port)]) == 2
+            assert capsys.readouterr().err.startswith(f"wgpu-q4: --serve {port}: ")
 
 
 def test_serve_offers_the_page_until_control_c(

@@ -147,6 +147,14 @@ def test_a_folder_is_a_model(tmp_path: Path) -> None:
     assert list(decoder_of(tmp_path).generate(ids, 8, end_of_text=())) == want
 
 
+def test_a_folder_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    model, name = LLAMA.build(), "model.layers.1.mlp.up_proj.weight"
+    state = model.state_dict()
+    model.save_pretrained(tmp_path, state_dict={k: v for k, v in state.items() if k != name})
+    with pytest.raises(FormatError, match=rf"lacks tensors of the model: '{name}'$"):
+        Decoder.from_hf(tmp_path)
+
+
 def changed(**options: Any) -> Any:
     return LLAMA.build(**options)
 

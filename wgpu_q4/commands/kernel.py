@@ -140,6 +140,9 @@ def _needed(shader: Shader) -> Iterator[str]:
     code = code_of(shader.source)
     features = re.findall(r"^enable (\w+);", code, re.MULTILINE)
     yield from (f"the WGSL extension {feature}" for feature in features)
+    if "subgroup" in code and "subgroups" not in features:
+        yield "the feature subgroups"
+        yield "in browsers and on Dawn the line 'enable subgroups;' on top, which naga refuses"
     if "dot4I8Packed" in code:
         yield "the WGSL language feature packed_4x8_integer_dot_product"
     if "half/native" in shader.pieces:

@@ -111,10 +111,14 @@ def serve(folder: Path, port: int) -> None:
     """Offer a folder to the browsers of this machine until Control-C.
 
     Raises:
-        OSError: the port is taken.
+        UsageError: the port is taken, or there is none of this number.
     """
     handler = partial(_Handler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server, suppress(KeyboardInterrupt):
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--serve {port}: {error}. Take another port") from error
+    with server, suppress(KeyboardInterrupt):
         address = f"http://localhost:{server.server_port}/"
         print(f"{address} is the page, for a browser with WebGPU; Control-C ends it.", flush=True)
         server.serve_forever()

@@ -34,15 +34,28 @@ def weights_of_model(
         group_size: G of what is quantized.
 
     Raises:
-        FormatError: a model of another family, or with a part that the decoder does not run.
+        FormatError: a model of another family, or with a part that the decoder does not run, or a
+            folder that lacks a tensor.
+        ImportError: transformers is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
-        from transformers import AutoConfig, AutoModelForCausalLM
+        try:
+            from transformers import AutoConfig, AutoModelForCausalLM
+        except ImportError as error:
+            raise ImportError(
+                "a folder of Hugging Face's is read with transformers: pip install 'wgpu_q4[hf]'"
+            ) from error
 
         if (isinstance(source, os.PathLike) or os.path.isabs(source)) and not os.path.isdir(source):
             raise FileNotFoundError(errno.ENOENT, "no such folder", os.fspath(source))
         family_of(AutoConfig.from_pretrained(source).model_type)  # before gigabytes are read
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source)
+        # transformers makes up numbers for a tensor that is missing, and only warns.
+        loaded: Any
+        loaded, said = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True)
+        if said["missing_keys"]:
+            first, *more = sorted(said["missing_keys"])
+            others = f" and {len(more)} others" if more else ""
+            raise FormatError(f"{source} lacks tensors of the model: {first!r}{others}")
     else:
         loaded = source
     if not (hasattr(loaded, "config") and hasattr(loaded, "state_dict")):

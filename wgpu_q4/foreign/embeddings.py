@@ -21,6 +21,8 @@ HEADS = ("lm_head", "embed_out", "output_projection", "predictions.decoder", "pr
 _STORED = ("weight", "weight_packed", "qweight")
 """What a matrix is called below its module: as floats (or MLX's 4 bits), or packed by others."""
 
+_NONE = f"no tensor of two dimensions whose name ends in {', '.join(_STORED)}"
+
 
 def matrices(checkpoint: Checkpoint) -> dict[str, str]:
     """Return each module that stores a matrix, and the name of the tensor."""
@@ -42,10 +44,9 @@ def module_of(checkpoint: Checkpoint, name: str) -> str:
     for module in (name, name.rpartition(".")[0]):
         if module in modules:
             return module
-    raise FormatError(
-        f"{checkpoint.where} has no matrix {name!r}. It has {len(modules)}: "
-        f"{', '.join(map(repr, list(modules)[:5]))}{', …' if len(modules) > 5 else ''}"
-    )
+    names = f"{', '.join(map(repr, list(modules)[:5]))}{', …' if len(modules) > 5 else ''}"
+    found = f"{len(modules)}: {names}" if modules else _NONE
+    raise FormatError(f"{checkpoint.where} has no matrix {name!r}. It has {found}")
 
 
 def tied_module(checkpoint: Checkpoint) -> str:
@@ -61,7 +62,7 @@ def tied_module(checkpoint: Checkpoint) -> str:
     if not found:
         raise FormatError(
             f"{checkpoint.where} has no embedding by any of the names {', '.join(EMBEDDINGS)}: "
-            f"give its name. It has {', '.join(map(repr, list(modules)[:5])) or 'no matrix'}"
+            f"give its name. It has {', '.join(map(repr, list(modules)[:5])) or _NONE}"
         )
     if len(found) > 1 and not all(_equal(checkpoint, modules, found[0], m) for m in found[1:]):
         raise FormatError(

@@ -221,6 +221,11 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         load_tied(tmp_path)
     with pytest.raises(FileNotFoundError):
         load_tied(tmp_path / "none")
+    (tmp_path / "bare").mkdir()
+    safetensors.numpy.save_file({"x": MATRIX}, tmp_path / "bare" / "x.safetensors")
+    for name in ("x", None):
+        with pytest.raises(FormatError, match="It has no tensor of two dimensions whose name ends"):
+            load_tied(tmp_path / "bare" / "x.safetensors", name=name)
     folder(tmp_path, {})
     with pytest.raises(FormatError, match="has no embedding by any of the names shared, embed_tok"):
         load_tied(tmp_path)

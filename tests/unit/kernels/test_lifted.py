@@ -114,6 +114,15 @@ def test_what_a_device_must_have() -> None:
     assert default not in matrix
 
 
+def test_a_kernel_with_subgroups_says_which_line_browsers_want() -> None:
+    """naga has subgroups without ``enable subgroups;``, and refuses it; WGSL has them with it."""
+    built_in = re.compile(r"\bsubgroup\w+\(|@builtin\(subgroup", re.ASCII)
+    for name in [name for name, shader in SHADERS.items() if "subgroup" in shader.source]:
+        code = re.sub("//.*", "", SHADERS[name].source)
+        is_lacking = bool(built_in.search(code)) and "enable subgroups;" not in code
+        assert ("the line 'enable subgroups;' on top" in needed(name)) == is_lacking, name
+
+
 def test_every_kernel_has_an_example_of_itself() -> None:
     for shader in SHADERS.values():
         dispatch = examples()[shader.name].dispatch

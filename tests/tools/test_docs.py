@@ -21,6 +21,7 @@ from tools.docs.command_help import help_of
 from tools.docs.figures import FIGURES, draw
 from tools.docs.figures.nibbles import place_in_block
 from tools.docs.short_types import shortened
+from wgpu_q4.kernels import all_shaders
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -152,3 +153,11 @@ def test_the_readme_fits_on_a_screen() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 600
+
+
+def test_the_kernels_that_the_pages_name_can_be_printed() -> None:
+    known = {shader.name for shader in all_shaders()}
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *DOCS.glob("*.md"))]
+    named = {name for text in texts for name in re.findall(r"wgpu-q4 kernel ([a-z]\w+)", text)}
+    assert named
+    assert named <= known

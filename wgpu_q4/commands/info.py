@@ -192,7 +192,7 @@ def text(found: dict[str, Any], *, everything: bool = False) -> str:
     lines.append(f"\nLimits of {found['adapter']}")
     limits = found["limits"]
     lines += [f"  {name:45} {limits[name]:>13,}" for name in (limits if everything else _LIMITS)]
-    asked = "Features asked for (only the kernel on matrix units needs any)"
+    asked = "Features asked for (other kernels are taken where they are missing)"
     features = found["features" if everything else "features_asked_for"]
     lines.append(f"\n{'Features' if everything else asked}")
     lines.append(f"  {', '.join(features) or 'none beyond the core'}")

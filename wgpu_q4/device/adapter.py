@@ -21,7 +21,7 @@ MAPPABLE = "mappable-primary-buffers"
 """wgpu-native's feature of buffers that a kernel writes and the host maps."""
 
 USEFUL_FEATURES = ("timestamp-query", "shader-f16", "subgroup", "subgroups", MAPPABLE)
-"""A device gets those of them that its adapter has; only the kernel on matrix units needs any."""
+"""A device gets those of them that its adapter has; without them it gets other kernels."""
 
 _KINDS = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU", "Unknown", "CPU")
 _BACKENDS = ("Metal", "Vulkan", "D3D12", "OpenGL")

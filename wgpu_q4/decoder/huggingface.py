@@ -50,10 +50,10 @@ def weights_of_model(
             raise FileNotFoundError(errno.ENOENT, "no such folder", os.fspath(source))
         family_of(AutoConfig.from_pretrained(source).model_type)  # before gigabytes are read
         # transformers makes up numbers for a tensor that is missing, and only warns.
-        loaded: Any
-        loaded, said = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True)
-        if said["missing_keys"]:
-            first, *more = sorted(said["missing_keys"])
+        read: Any = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True)
+        loaded: Any = read[0]
+        if read[1]["missing_keys"]:
+            first, *more = sorted(read[1]["missing_keys"])
             others = f" and {len(more)} others" if more else ""
             raise FormatError(f"{source} lacks tensors of the model: {first!r}{others}")
     else:

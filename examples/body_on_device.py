@@ -87,7 +87,7 @@ def report(
     """Say where the answer was made, what is held there, and what took the time."""
     held, config = decoder.nbytes, decoder.config
     software = (
-        "software: runs on the processor, where --body torch is not faster"
+        "software: runs on the processor, where --body torch is about as fast"
         if info.software
         else "a GPU"
     )

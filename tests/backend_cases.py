@@ -209,10 +209,16 @@ def check_transposed(rows: int, scales: ScalesDtype, device: Any) -> None:
     assert np.all(error <= reference.linear_transposed_bound(y, weight))
 
 
-def check_decoder(config: Config, body: WeightType, cache: CacheDtype, device: Any) -> None:
-    """A prompt, and steps in which attention has one workgroup for a head, and several."""
+def check_decoder(
+    config: Config, body: WeightType, cache: CacheDtype, device: Any, slices: int = 1
+) -> None:
+    """A prompt, and steps in which attention has one workgroup for a head, and several.
+
+    ``slices`` workgroups share the columns of a tile of the prompt's products.
+    """
     weights = random_weights(config, body)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wgpu_q4.decoder.prompt.slices_of", lambda *_: slices)
         patch.setattr("wgpu_q4.decoder.token.NEAR", 6)
         decoder = Decoder(weights, device=device, capacity=32, cache=cache, slices=3)
         made = list(decoder.generate([5, 17, 3, 99], 5, end_of_text=()))
@@ -306,7 +312,7 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield f"draw-{name}", partial(check_draw, sampling)
     yield "decoder-q4gsw", partial(check_decoder, PLAIN, "q4gsw", "float16")
     yield "decoder-affine4", partial(check_decoder, PLAIN, "affine4", "float16")
-    yield "decoder-affine8", partial(check_decoder, PLAIN, "affine8", "float16")
+    yield "decoder-affine8", partial(check_decoder, PLAIN, "affine8", "float16", slices=3)
     yield "decoder-float16", partial(check_decoder, EVERYTHING, "float16", "float32")
     yield "integer-halves", check_integer_halves
     yield "default-device", check_default_device

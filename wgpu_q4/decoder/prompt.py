@@ -187,7 +187,7 @@ class PromptSteps(Bound):
     def _new_plan(self, matrix: DeviceMatrix, bias: bool) -> SlicedPlan:
         context = self._context
         plan = self._whole(matrix, bias)
-        slices = 1 if context.is_software else slices_of(plan, matrix.matrix, self.rows)
+        slices = slices_of(plan, matrix.matrix, self.rows, context.is_software)
         if slices == 1:
             return SlicedPlan(plan)
         plan = self._whole(matrix, False)

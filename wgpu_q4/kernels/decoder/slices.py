@@ -44,9 +44,12 @@ class SlicedPlan:
     sum_bytes: int = 0
 
 
-def slices_of(plan: LinearPlan, matrix: Matrix, rows: int) -> int:
-    """Return how many workgroups should share a tile of ``rows`` rows; 1 for another kernel."""
-    if "linear/gemm/gemm" not in plan.product.shader.pieces:
+def slices_of(plan: LinearPlan, matrix: Matrix, rows: int, software: bool) -> int:
+    """Return how many workgroups should share a tile of ``rows`` rows of x.
+
+    That is one on a processor, and for a kernel without tiles.
+    """
+    if software or "linear/gemm/gemm" not in plan.product.shader.pieces:
         return 1
     most = min(matrix.shape.embed_dim // _LEAST_COLUMNS, _MOST)
     return max(1, min(_WORKGROUPS // _tiles(plan, matrix, rows), most))

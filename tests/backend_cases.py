@@ -214,10 +214,14 @@ def check_decoder(
 ) -> None:
     """A prompt, and steps in which attention has one workgroup for a head, and several.
 
-    ``slices`` workgroups share the columns of a tile of the prompt's products.
+    ``slices`` workgroups share the columns of a tile of the prompt's products; if they are several,
+    steps are those of a GPU without subgroups.
     """
-    weights = random_weights(config, body)
+    weights, context = random_weights(config, body), context_for(device)
     with pytest.MonkeyPatch.context() as patch:
+        if slices > 1:
+            patch.setattr(context, "is_software", False)
+            patch.setattr(context, "subgroup_size", 0)
         patch.setattr("wgpu_q4.decoder.prompt.slices_of", lambda *_: slices)
         patch.setattr("wgpu_q4.decoder.token.NEAR", 6)
         decoder = Decoder(weights, device=device, capacity=32, cache=cache, slices=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(FormatError, match="not a whole GGUF file"):
         Decoder.from_gguf(path)
+
+
+def test_without_the_gguf_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "model.gguf", BY_NAME["llama"])
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ImportError, match=r"pip install 'wgpu_q4\[hf\]'"):
+        weights_of_file(tmp_path / "model.gguf")
+    with pytest.raises(FileNotFoundError):  # which no library would mend
+        weights_of_file(tmp_path / "missing.gguf")
 
 
 def test_a_tensor_that_the_decoder_does_not_know(tmp_path: Path) -> None:

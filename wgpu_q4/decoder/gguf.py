@@ -118,6 +118,10 @@ class _File:
     """A GGUF file, mapped, and its tensors made into what the decoder holds."""
 
     def __init__(self, path: str) -> None:
+        self._path, self._where = path, shown(path)
+        self._tensors: dict[str, tuple[Tensor, NDArray[np.uint8]]] = {}
+        self._metadata = Metadata({})
+        shards = self._open(path)
         try:
             from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
         except ImportError as error:
@@ -125,10 +129,6 @@ class _File:
                 "reading GGUF files needs the gguf library: pip install 'wgpu_q4[hf]'"
             ) from error
         self._sizes, self._kinds = GGML_QUANT_SIZES, GGMLQuantizationType
-        self._path, self._where = path, shown(path)
-        self._tensors: dict[str, tuple[Tensor, NDArray[np.uint8]]] = {}
-        self._metadata = Metadata({})
-        shards = self._open(path)
         for other in other_shards(path, shards):
             self._open(other)
         self._family: Family = family_of(self._metadata.architecture, gguf=True)

@@ -184,15 +184,15 @@ def _open_one(model: GgufModel, path: str) -> Header:
 
 def _find_tensor(path: str, name: str) -> tuple[str, _Found]:
     """Return the file that has the tensor called ``name``, and the tensor, mapped."""
+    model = open_gguf(path, name)
+    if name not in model.tensors:
+        raise UnknownTensorError(_unknown(shown(path), name, model))
     try:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
         raise ImportError(
             "reading GGUF files needs the gguf library: pip install 'wgpu_q4[hf]'"
         ) from error
-    model = open_gguf(path, name)
-    if name not in model.tensors:
-        raise UnknownTensorError(_unknown(shown(path), name, model))
     path, tensor = model.tensors[name]
     content, where = model.contents[path], shown(path)
     try:

@@ -82,7 +82,8 @@ def load_tied(
             safetensors file, or a GGUF file (of a split model any).
         group_size: of a float matrix, 32 by default.
         scales_dtype: float16 or float32; by default float16, or what a 4-bit matrix has.
-        name: of the matrix, if the names do not tell: a tensor or the module that holds it.
+        name: of the matrix, if the names do not tell: the module that holds it, or its tensor,
+            which is called ``weight`` there, or as packers call it.
         rule: of a float matrix, as in `Q4Weight.quantize`.
         importance: of a float matrix, as in `Q4Weight.quantize`.
         progress: of a float matrix, as in `Q4Weight.quantize`.

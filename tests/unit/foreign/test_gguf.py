@@ -167,6 +167,8 @@ def test_without_the_gguf_library(model: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ImportError, match=r"pip install 'wgpu_q4\[hf\]'"):
         from_gguf(model, TOKENS)
+    with pytest.raises(FileNotFoundError):  # which no library would mend
+        from_gguf(model.with_name("missing.gguf"), TOKENS)
 
 
 def test_a_truncated_gguf_is_refused_at_every_length(tmp_path: Path) -> None:

@@ -43,9 +43,7 @@ MUTANTS = (
     Mutant("linear/common/integers_order_blocks", "return high;", "return low;"),
     # The bias, and the tile of the GEMMs.
     Mutant("linear/common/bias_buffer", "$bias[$row]", "$bias[$row / 2u]", "read"),
-    Mutant(
-        _TILE, "store_four($m, $n + TILE_N / 2u, $right)", "store_four($m, $n + TILE_N / 2u, left)"
-    ),
+    Mutant(_TILE, "+ $m, $n + TILE_N / 2u, $right)", "+ $m, $n + TILE_N / 2u, left)"),
     Mutant(
         _TILE, "$sums.left5, $sums.right5", "$sums.left4, $sums.right5", reaches=far_half_of_a_tile
     ),

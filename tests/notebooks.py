@@ -25,7 +25,7 @@ _MOST_LINES = 26
 _MOST_COLUMNS = 92
 """Of a line: what the site of the documentation shows without a scroll bar."""
 
-_PLACES = ("/home/", "/root/", "/tmp/", "/Users/", "/work/", str(notebooks.ROOT))
+_PLACES = ("/home/", "/root/", "/tmp/", "/Users/", str(notebooks.ROOT))
 
 
 def executed_notebook(name: str) -> Callable[[], NotebookNode]:

@@ -10,14 +10,18 @@
  *   modules: import("./runner.js").Modules}} Kernels
  *   corners: the file of small matrices for the cases; decoder: bytes of a model's layers, 0 without a model
  */
+import { nearestRows, rowLengths } from "./cosine.js";
 import { element, inBytes, made, say, sayError, showProgress } from "./dom.js";
-import { decode, idsOf, logitsOf, wrong } from "./parity.js";
+import { decode, wrong } from "./parity.js";
 import { draw } from "./picture.js";
 import { Compiler, openDevice, Runner, uploadMatrix } from "./runner.js";
 import { download, fetchFile, readMatrix } from "./safetensors.js";
 import { Talk } from "./talk.js";
 import { Times } from "./times.js";
 import { Tokens } from "./tokens.js";
+
+/** How many of the nearest tokens are shown. */
+const NEIGHBOURS = 8;
 
 class Page {
   /**
@@ -35,6 +39,8 @@ class Page {
     this.shown = null;
     /** @type {Map<Planned, import("./runner.js").Weights>} */
     this.uploaded = new Map();
+    /** @type {Map<Planned, Float64Array>} */
+    this.lengths = new Map(); // of the rows
     /** @type {Set<Planned>} */
     this.kept = new Set();
   }
@@ -141,6 +147,7 @@ class Page {
     if (matrix.vocab !== vocab || matrix.embedDim !== embedDim || matrix.scalesDtype !== scales) {
       throw new Error(`kernels.json was made for another ${file}: write the folder again with wgpu-q4 web`);
     }
+    this.lengths.set(planned, rowLengths(matrix));
     return uploadMatrix(this.device, matrix);
   }
 
@@ -156,16 +163,17 @@ class Page {
     const id = this.tokens.idOf(text, planned.shape[0]);
     const ids = new Int32Array([id]);
     const row = await this.times.measure("embedding of one id", () => runner.run(programs.embedding_1, { ids }));
-    const pairs = await this.times.measure("id to nearest tokens", () => runner.run(programs.nearest, { ids }));
     const values = new Float32Array(row);
+    const products = await this.times.measure("row to all logits", () => runner.run(programs.linear_1, { x: values }));
     draw(element("picture"), values);
     const most = values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
     element("caption").textContent =
       `${this.named(id)}: ${values.length} values, row by row; blue −${most.toPrecision(3)}, ` +
       `white 0, red +${most.toPrecision(3)}`;
     this.offer(row, id);
-    const logits = logitsOf(pairs);
-    element("nearest").replaceChildren(...[...idsOf(pairs)].map((near, place) => this.neighbour(near, logits[place])));
+    const lengths = /** @type {Float64Array} */ (this.lengths.get(planned));
+    const nearest = nearestRows(new Float32Array(products), lengths, lengths[id], NEIGHBOURS);
+    element("nearest").replaceChildren(...nearest.map((near) => this.neighbour(near.id, near.cosine)));
     element("resident").textContent = inBytes(runner.residentBytes);
     element("scratch").textContent = inBytes(runner.scratchBytes);
     say("Ready.");
@@ -195,9 +203,9 @@ class Page {
    * Return a line of the list of nearest tokens.
    *
    * @param {number} id
-   * @param {number} logit
+   * @param {number} cosine of the angle between the two embeddings
    */
-  neighbour(id, logit) {
+  neighbour(id, cosine) {
     const button = made("button", this.named(id));
     button.dataset.id = String(id);
     button.addEventListener("click", () => {
@@ -205,7 +213,7 @@ class Page {
       this.lookUp(String(id)).catch(sayError);
     });
     const line = document.createElement("li");
-    line.append(button, ` ${logit.toPrecision(5)}`);
+    line.append(button, ` ${cosine.toFixed(3)}`);
     return line;
   }
 

@@ -116,13 +116,20 @@ def test_the_picture_is_blue_below_zero_and_red_above(
 
 def test_nearest_tokens_are_those_of_numpy(page: Page, matrix: NDArray[np.float64]) -> None:
     look_up(page, "river", 7)
-    first = np.argsort(-(matrix @ matrix[7]))[:8]
+    lengths = np.linalg.norm(matrix, axis=1)
+
+    def cosines(token: int) -> NDArray[np.float64]:
+        return matrix @ matrix[token] / (lengths * lengths[token])
+
+    first = np.argsort(-cosines(7))[:8]
     assert nearest(page) == first.tolist()
     assert page.locator("#nearest button").first.inner_text() == "7 “ river”"
     second = int(first[1])
     page.locator("#nearest button").nth(1).click()
     expect(page.locator("#caption")).to_have_text(re.compile(rf"^{second}\b"))
-    assert nearest(page) == np.argsort(-(matrix @ matrix[second]))[:8].tolist()
+    assert nearest(page) == np.argsort(-cosines(second))[:8].tolist()
+    shown = page.locator("#nearest li").nth(3).inner_text()
+    assert shown.endswith(f" {np.sort(cosines(second))[-4]:.3f}")
 
 
 def test_each_call_is_timed(page: Page) -> None:

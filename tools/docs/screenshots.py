@@ -107,9 +107,9 @@ def talk(page: Page) -> None:
     page.click("#send", timeout=_MILLISECONDS)
     expect(page.locator("#answers")).to_contain_text("Paris.")
     expect(page.locator("#stop")).to_be_disabled()
-    page.fill("#token", "seven")
+    page.fill("#token", "blue")
     page.click("#look")
-    expect(page.locator("#caption")).to_contain_text("seven")
+    expect(page.locator("#caption")).to_contain_text("blue")
     expect(page.locator("#status")).to_have_text("Ready.")
 
 

@@ -119,7 +119,8 @@ def test_nearest_tokens_are_those_of_numpy(page: Page, matrix: NDArray[np.float6
     lengths = np.linalg.norm(matrix, axis=1)
 
     def cosines(token: int) -> NDArray[np.float64]:
-        return matrix @ matrix[token] / (lengths * lengths[token])
+        found: NDArray[np.float64] = matrix @ matrix[token] / (lengths * lengths[token])
+        return found
 
     first = np.argsort(-cosines(7))[:8]
     assert nearest(page) == first.tolist()

@@ -1,14 +1,17 @@
-"""The package as a user installs it: built once, and in an environment of its own."""
+"""What tests of the tools share: the package as a user installs it, and a page in a browser."""
 
 from __future__ import annotations
 
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from tests.packages import ROOT, Built, closure, link_distribution, run, runtime_requirements
+from tools.pages import browser, served
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,25 @@ def bare_python(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=home,
     )
     return python
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """Where the files of a module's ``folder`` are offered."""
+    with served(folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Browser, address: str) -> Page:
+    """The page of a module's ``folder``, once it is ready."""
+    opened = chromium.new_page()
+    opened.goto(address)
+    expect(opened.locator("#status")).to_have_text("Ready.")
+    return opened

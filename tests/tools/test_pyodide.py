@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
 import wgpu_q4
-from tools.pages import browser, served
 from tools.pyodide.page import ROOT, write
 from tools.pyodide.parts import LATEST
 
@@ -45,27 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(made)
     write(made, local=True)  # over what is there
     return made
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    with served(folder) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def page(chromium: Browser, address: str) -> Page:
-    """The page, with Python loaded."""
-    opened = chromium.new_page()
-    opened.goto(address)
-    expect(opened.locator("#status")).to_have_text("Ready.")
-    return opened
 
 
 @pytest.fixture(scope="module")

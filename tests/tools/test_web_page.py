@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Route, expect
 
 import wgpu_q4
-from tools.pages import browser, served
 from wgpu_q4.commands.web import write
 from wgpu_q4.commands.web_cases import encode
 
@@ -44,27 +42,6 @@ def folder(weight: wgpu_q4.Q4Weight, tmp_path_factory: pytest.TempPathFactory) -
     tokenizer.write_text(json.dumps({"model": {"vocab": WORDS}, "added_tokens": []}))
     write([home / "tied.safetensors"], home / "page", tokenizer)
     return home / "page"
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    with served(folder) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def page(chromium: Browser, address: str) -> Page:
-    """The page, loaded."""
-    opened = chromium.new_page()
-    opened.goto(address)
-    expect(opened.locator("#status")).to_have_text("Ready.")
-    return opened
 
 
 def look_up(page: Page, text: str, token: int) -> None:

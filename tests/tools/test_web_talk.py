@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_decoders import KINDS, LLAMA, Kind
 from tests.tiny_tokenizers import KINDS as TOKENIZERS
-from tools.pages import browser, served
+from tools.pages import served
 from wgpu_q4.commands.web import write
 from wgpu_q4.decoder import Decoder, Draw, Sampling
 
@@ -41,12 +40,6 @@ def model_folder(home: Path, kind: Kind, tokenizer: str, chat: str | None, **opt
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_folder(tmp_path_factory.mktemp("talk"), LLAMA, "smollm", CHAT)
 
@@ -60,12 +53,6 @@ def decoder(model: Path) -> Decoder:
 def folder(model: Path) -> Path:
     write([model], model.parent / "page", context=CONTEXT)
     return model.parent / "page"
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    with served(folder) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
